@@ -1,0 +1,204 @@
+"""Configuration: the tree of keys (`default.py`), loaded, checked and frozen."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from lib.config.default import _C
+from lib.dataset.keypoints import KEYPOINTS
+
+logger = logging.getLogger(__name__)
+
+PER_STAGE = {
+    "LOSS": (
+        *("WITH_HEATMAPS_LOSS", "HEATMAPS_LOSS_FACTOR", "WITH_AE_LOSS"),
+        *("PUSH_LOSS_FACTOR", "PULL_LOSS_FACTOR"),
+    ),
+    "TEST": ("WITH_HEATMAPS", "WITH_AE"),
+    "DATASET": ("OUTPUT_SIZE",),
+}
+CHOICES = {
+    "MODEL.PRETRAINED_PARTS": ("all", "backbone"),
+    "LOSS.AE_LOSS_TYPE": ("exp", "max"),
+    "DATASET.DATA_FORMAT": ("jpg", "zip"),
+    "DATASET.SCALE_TYPE": ("short", "long"),
+    "DATASET.UNREADABLE": ("raise", "skip"),
+    "TRAIN.OPTIMIZER": ("adam", "sgd"),
+    "TRAIN.LR_SCHEDULE": ("multistep", "cosine"),
+    "DATASET.DATASET": tuple(KEYPOINTS),
+    "DATASET.DATASET_TEST": tuple(KEYPOINTS),
+}
+
+
+def load_config(
+    path: str | Path, opts: Sequence[str] = (), img_size: int | None = None
+) -> CfgNode:
+    """Defaults <- experiment yaml <- architecture's img_size <- command line; checked, frozen.
+
+    `opts` alternates keys and values (`["TRAIN.LR", "1e-3"]`). `img_size` (pixels; a
+    mobile_configs/*.json has one) sets DATASET.INPUT_SIZE and OUTPUT_SIZE; a key in `opts` wins,
+    with a warning when it disagrees. Raises ValueError for whatever the user could have meant
+    otherwise, naming the key.
+    """
+    cfg = _C.clone()
+    path = Path(path)
+    _merge(cfg, _read_yaml(path), str(path))
+    if img_size is not None:
+        _set_image_size(cfg, img_size)
+    _merge(cfg, _pairs(opts), "command line")
+    if img_size is not None and cfg.DATASET.INPUT_SIZE != img_size:
+        logger.warning(
+            "DATASET.INPUT_SIZE %d of the command line wins over the architecture's img_size %d",
+            *(cfg.DATASET.INPUT_SIZE, img_size),
+        )
+    check_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Raise ValueError for settings that contradict one another, naming key and expectation."""
+    stages = cfg.LOSS.NUM_STAGES
+    for node, keys in PER_STAGE.items():
+        for key in keys:
+            if len(cfg[node][key]) != stages:
+                raise ValueError(
+                    f"{node}.{key} has {len(cfg[node][key])} entries, LOSS.NUM_STAGES is {stages}"
+                )
+    for key, allowed in CHOICES.items():
+        node, name = key.split(".")
+        if cfg[node][name] not in allowed:
+            raise ValueError(f"{key} is {cfg[node][name]!r}; possible: {', '.join(allowed)}")
+    _check_joints(cfg)
+    _check_sizes(cfg)
+
+
+def _check_joints(cfg: CfgNode) -> None:
+    for key in ("DATASET", "DATASET_TEST"):
+        spec = KEYPOINTS[cfg.DATASET[key]]
+        expected = spec.num_joints + cfg.DATASET.WITH_CENTER
+        if cfg.DATASET.NUM_JOINTS != expected:
+            center = " plus the center" if cfg.DATASET.WITH_CENTER else ""
+            raise ValueError(
+                f"DATASET.NUM_JOINTS is {cfg.DATASET.NUM_JOINTS}, but "
+                f"DATASET.{key} {cfg.DATASET[key]!r} has {spec.num_joints} joints{center}"
+            )
+    if cfg.MODEL.NUM_JOINTS != cfg.DATASET.NUM_JOINTS:
+        raise ValueError(
+            f"MODEL.NUM_JOINTS is {cfg.MODEL.NUM_JOINTS}, "
+            f"DATASET.NUM_JOINTS is {cfg.DATASET.NUM_JOINTS}; they must be equal"
+        )
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    size = cfg.DATASET.INPUT_SIZE
+    if size < 32 or size % 32:
+        raise ValueError(f"DATASET.INPUT_SIZE is {size}; it must be a positive multiple of 32")
+    if any(out < 1 or size % out for out in cfg.DATASET.OUTPUT_SIZE):
+        raise ValueError(
+            f"DATASET.OUTPUT_SIZE is {list(cfg.DATASET.OUTPUT_SIZE)}; "
+            f"every entry must divide DATASET.INPUT_SIZE {size}"
+        )
+    if len(cfg.MODEL.EXTRA.NUM_DECONV_KERNELS) != cfg.MODEL.EXTRA.NUM_DECONV_LAYERS:
+        raise ValueError(
+            f"MODEL.EXTRA.NUM_DECONV_KERNELS has {len(cfg.MODEL.EXTRA.NUM_DECONV_KERNELS)} "
+            f"entries, MODEL.EXTRA.NUM_DECONV_LAYERS is {cfg.MODEL.EXTRA.NUM_DECONV_LAYERS}"
+        )
+    if not cfg.TEST.SCALE_FACTOR:
+        raise ValueError("TEST.SCALE_FACTOR is empty; [1] is the single-scale test")
+    if not any(cfg.TEST.WITH_HEATMAPS) or not any(cfg.TEST.WITH_AE):
+        raise ValueError("TEST.WITH_HEATMAPS and TEST.WITH_AE must each switch on some stage")
+    untagged = [s for s, ae in enumerate(cfg.TEST.WITH_AE) if ae and not cfg.LOSS.WITH_AE_LOSS[s]]
+    if untagged:
+        raise ValueError(
+            f"TEST.WITH_AE asks for tags of stage {untagged[0]}, LOSS.WITH_AE_LOSS gives it none"
+        )
+
+
+def _set_image_size(cfg: CfgNode, img_size: int) -> None:
+    """Keep the ratio of input to maps, and change the input."""
+    ratios = [cfg.DATASET.INPUT_SIZE // size for size in cfg.DATASET.OUTPUT_SIZE]
+    cfg.DATASET.INPUT_SIZE = img_size
+    cfg.DATASET.OUTPUT_SIZE = [img_size // ratio for ratio in ratios]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ValueError(f"{path} is not yaml{line}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds no keys")
+    return tree
+
+
+def _pairs(opts: Sequence[str]) -> dict[str, Any]:
+    """["A.B", "1", ...] -> {"A": {"B": "1"}, ...}"""
+    if len(opts) % 2:
+        raise ValueError(f"command line: {opts[-1]!r} has no value; keys and values alternate")
+    tree: dict[str, Any] = {}
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
+    """Put the leaves of `tree` into `cfg`; unknown keys and wrong types are errors."""
+    known = sorted(name for name, _ in _leaves(cfg))
+    for name, value in _leaves(tree):
+        if name not in known and not name.startswith("MODEL.EXTRA."):
+            raise ValueError(f"{source}: unknown key {name}{_nearest(name, known)}")
+        *parents, leaf = name.split(".")
+        node = cfg
+        for parent in parents:
+            node = node.setdefault(parent, CfgNode(new_allowed=True))
+        value = _literal(value)
+        if isinstance(node.get(leaf), float) and type(value) is int:
+            value = float(value)
+        try:
+            node.merge_from_other_cfg(CfgNode({leaf: value}))  # a tuple may be given as a list
+        except (ValueError, AssertionError):
+            wanted = type(node[leaf]).__name__
+            raise ValueError(
+                f"{source}: {name} is {value!r}, but must be of type {wanted}"
+            ) from None
+
+
+def _literal(value: Any) -> Any:
+    """Text that spells a Python literal becomes it: yaml 1.1 and the command line give "4e-3"."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,141 @@
+"""Every key of every experiment, with its default and its meaning: the manual.
+
+Names follow HigherHRNet and LitePose, so their yaml files load as they are. Nobody changes this
+tree; `load_config` clones it.
+"""
+
+from yacs.config import CfgNode as CN
+
+_C = CN()
+
+# ---------------------------------------------------------------------------------- the run
+_C.OUTPUT_DIR = "output"  # checkpoints, results: OUTPUT_DIR/<dataset>/<model>/<yaml name>/
+_C.LOG_DIR = "log"  # TensorBoard: LOG_DIR/<dataset>/<model>/<yaml name>/
+_C.DATA_DIR = ""  # prefix of a relative DATASET.ROOT
+_C.SEED = 0  # governs weights, shuffling and augmentation
+_C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu choose their own
+_C.WORKERS = 4  # loader processes per training process
+_C.PRINT_FREQ = 30  # steps between two lines of the log
+_C.AUTO_RESUME = True  # go on from the checkpoint in OUTPUT_DIR when there is one
+_C.PIN_MEMORY = True
+_C.VERBOSE = True  # False: no progress bars
+_C.DIST_BACKEND = "nccl"  # gloo is taken where there is no GPU
+_C.MULTIPROCESSING_DISTRIBUTED = True  # accepted for old files; torchrun starts the processes
+_C.RANK = 0  # accepted for old files; see --rank
+
+_C.CUDNN = CN()
+_C.CUDNN.BENCHMARK = True
+_C.CUDNN.DETERMINISTIC = False
+_C.CUDNN.ENABLED = True
+
+_C.FP16 = CN()  # mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU
+_C.FP16.ENABLED = False
+_C.FP16.STATIC_LOSS_SCALE = 1.0  # used when DYNAMIC_LOSS_SCALE is off
+_C.FP16.DYNAMIC_LOSS_SCALE = False
+
+# -------------------------------------------------------------------------------- the model
+_C.MODEL = CN()
+_C.MODEL.NAME = "pose_mobilenet"
+_C.MODEL.PRETRAINED = ""  # weights to start from; "" starts from scratch
+_C.MODEL.PRETRAINED_PARTS = "all"  # "all", or "backbone": the deconv head starts from scratch
+_C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
+_C.MODEL.NUM_JOINTS = 17  # as DATASET.NUM_JOINTS
+_C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
+_C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes
+_C.MODEL.FUSION_HEAD = True  # False: the deconv head without its raw half (paper, ablation)
+_C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
+_C.MODEL.EXTRA = CN(new_allowed=True)  # what one model needs; the only open node
+_C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
+_C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
+_C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
+
+# --------------------------------------------------------------------------------- the loss
+_C.LOSS = CN()
+_C.LOSS.NUM_STAGES = 2  # outputs of the network, coarse to fine
+_C.LOSS.WITH_HEATMAPS_LOSS = (True, True)  # lists below: one entry per stage
+_C.LOSS.HEATMAPS_LOSS_FACTOR = (1.0, 1.0)
+_C.LOSS.WITH_AE_LOSS = (True, False)  # which outputs carry tag maps, and train them
+_C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
+_C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
+_C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
+
+# ------------------------------------------------------------------------------ the data set
+_C.DATASET = CN()
+_C.DATASET.ROOT = "data/coco"
+_C.DATASET.DATASET = "coco_kpt"  # joints and layout in training: coco_kpt, crowd_pose_kpt
+_C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coco, crowd_pose
+_C.DATASET.TRAIN = "train2017"
+_C.DATASET.TEST = "val2017"
+_C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
+_C.DATASET.UNREADABLE = "raise"  # an unreadable picture: "raise" stops, "skip" names it, goes on
+_C.DATASET.MAX_IMAGES = 0  # use only the first N pictures; 0: all
+_C.DATASET.MIN_LABELLED_JOINTS = 0  # only pictures in which one person has at least so many
+_C.DATASET.NUM_JOINTS = 17  # the data set's, plus one when WITH_CENTER
+_C.DATASET.MAX_NUM_PEOPLE = 30  # person slots of a sample; beyond, the largest are kept
+_C.DATASET.WITH_CENTER = False  # one more joint: the mean of the labelled ones
+# Augmentation. The crop's side is the picture's short (long) side times U(MIN, MAX_SCALE).
+_C.DATASET.INPUT_SIZE = 512
+_C.DATASET.OUTPUT_SIZE = [128, 256]  # one map size per stage
+_C.DATASET.SCALE_TYPE = "short"  # "short" or "long"
+_C.DATASET.MIN_SCALE = 0.75
+_C.DATASET.MAX_SCALE = 1.5
+_C.DATASET.MAX_ROTATION = 30  # degrees
+_C.DATASET.MAX_TRANSLATE = 40  # pixels of the picture, times the crop's scale
+_C.DATASET.FLIP = 0.5  # probability
+# Targets.
+_C.DATASET.SIGMA = 2  # of the Gaussian, in map pixels; below 0: map size / 64
+_C.DATASET.SCALE_AWARE_SIGMA = False  # sigma = BASE_SIGMA * longer box side / BASE_SIZE
+_C.DATASET.BASE_SIGMA = 2.0
+_C.DATASET.BASE_SIZE = 256.0
+_C.DATASET.INT_SIGMA = False  # round a scale-aware sigma up to a whole number
+
+# ------------------------------------------------------------------------------- training
+_C.TRAIN = CN()
+_C.TRAIN.IMAGES_PER_GPU = 32  # per process
+_C.TRAIN.BEGIN_EPOCH = 0
+_C.TRAIN.END_EPOCH = 500
+_C.TRAIN.SHUFFLE = True
+_C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as the paper's runs) or "sgd"
+_C.TRAIN.LR = 1e-3
+_C.TRAIN.LR_SCHEDULE = "multistep"  # "multistep": x LR_FACTOR at each of LR_STEP; or "cosine"
+_C.TRAIN.LR_FACTOR = 0.1
+_C.TRAIN.LR_STEP = [350, 480]  # epochs
+_C.TRAIN.WARMUP_EPOCHS = 0.0  # linear rise from 0 to LR, before either schedule
+_C.TRAIN.MOMENTUM = 0.9  # sgd
+_C.TRAIN.NESTEROV = False  # sgd
+_C.TRAIN.WD = 1e-4  # sgd
+_C.TRAIN.GAMMA1 = 0.99  # accepted for old files
+_C.TRAIN.GAMMA2 = 0.0  # accepted for old files
+_C.TRAIN.RESUME = False  # like AUTO_RESUME, but a missing checkpoint is an error
+_C.TRAIN.CHECKPOINT = ""  # the checkpoint to resume from; "" is the one in OUTPUT_DIR
+_C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is best AP; 0: never
+
+# ------------------------------------------------------------------------------ evaluation
+_C.TEST = CN()
+_C.TEST.MODEL_FILE = ""  # "": model_best, final_state0 or checkpoint of OUTPUT_DIR, in this order
+_C.TEST.IMAGES_PER_GPU = 1  # pictures at a time; pictures differ in size, so only 1 is taken
+_C.TEST.FLIP_TEST = True
+_C.TEST.SCALE_FACTOR = [1]  # multi-scale test
+_C.TEST.WITH_HEATMAPS = (True, True)  # stages whose heatmaps are averaged
+_C.TEST.WITH_AE = (True, False)  # stages whose tags are read
+_C.TEST.PROJECT2IMAGE = True  # maps are brought to the input's size before decoding
+_C.TEST.NMS_KERNEL = 5
+_C.TEST.NMS_PADDING = 2
+_C.TEST.DETECTION_THRESHOLD = 0.1  # of a joint's heatmap value
+_C.TEST.TAG_THRESHOLD = 1.0  # largest tag distance of a joint to its person
+_C.TEST.USE_DETECTION_VAL = True  # ties in tag distance go to the stronger joint
+_C.TEST.IGNORE_TOO_MUCH = False  # a person found more than MAX_NUM_PEOPLE times: no new ones
+_C.TEST.IGNORE_CENTER = True  # the center joint is not grouped
+_C.TEST.ADJUST = True  # quarter-pixel offset toward the higher neighbor
+_C.TEST.REFINE = True  # joints that a person lacks are looked for on its heatmaps
+_C.TEST.LOG_PROGRESS = False  # accepted for old files; see VERBOSE
+
+# --------------------------------------------------------------- pictures in TensorBoard
+_C.DEBUG = CN()
+_C.DEBUG.DEBUG = True
+_C.DEBUG.SAVE_BATCH_IMAGES_GT = False  # inputs with their joints
+_C.DEBUG.SAVE_BATCH_IMAGES_PRED = False  # inputs with the people found
+_C.DEBUG.SAVE_HEATMAPS_GT = True  # inputs beside target heatmaps
+_C.DEBUG.SAVE_HEATMAPS_PRED = True  # inputs beside predicted heatmaps
+_C.DEBUG.SAVE_TAGMAPS_PRED = False

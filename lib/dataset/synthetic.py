@@ -1,0 +1,288 @@
+"""Pictures of cartoon people with known joints: `draw_scene(seed, params)`.
+
+A scene is a textured background, shapes that are no people, people from far to near, and now
+and then something in front of them. It is a pure function of its seed and parameters, and
+its truth is exact: a joint is labelled where it was painted, and visible when the pixel that
+shows it belongs to the right part of the right person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lib.dataset.keypoints import COCO
+from lib.dataset.synthetic_people import (
+    HAIRS,
+    JOINTS,
+    PART_CODES,
+    ROW,
+    SHOWS_ON,
+    SKINS,
+    Canvas,
+    Color,
+    fill,
+    fill_label,
+    hull,
+    joints_of,
+    paint_person,
+    sample_look,
+    sample_pose,
+    seen,
+    shade,
+    vivid,
+)
+
+CROWD = 255  # in Scene.people: the pixels of a far-away group
+LIMBS = [(JOINTS.index(a), JOINTS.index(b)) for a, b in (*COCO.limbs, ("head", "neck"))]
+LIMBS += [(JOINTS.index("neck"), JOINTS.index(f"{side}_shoulder")) for side in ("left", "right")]
+
+
+@dataclass(frozen=True)
+class SceneParams:
+    """How pictures are drawn. Sizes in pixels, heights relative to the picture's height."""
+
+    width: int = 320
+    height: int = 240
+    min_people: int = 0
+    max_people: int = 6
+    min_height: float = 0.35  # of a person standing upright; with more than two
+    max_height: float = 0.95  # people in the picture, the tallest are less tall
+    back: float = 0.25  # probability that a person is seen from behind
+    overlap: float = 0.3  # ... is put anywhere rather than where there is room
+    truncation: float = 0.15  # ... may stick out of the picture
+    occlusion: float = 0.12  # ... has some thing standing in front
+    tiny: float = 0.08  # probability of a far-away person, too small for joints
+    crowd: float = 0.04  # probability of a far-away group, annotated as a region
+    clutter: float = 0.4  # 0: plain background; 1: busy, colorful, many shapes
+    min_labelled: float = 24.0  # people shorter than this (pixels) have no labelled joints
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_people <= self.max_people <= 100:
+            raise ValueError(
+                f"people are {self.min_people}-{self.max_people}; wanted 0 <= min <= max <= 100"
+            )
+        if not 0 < self.min_height <= self.max_height:
+            raise ValueError(
+                f"heights are {self.min_height}-{self.max_height}; wanted 0 < min <= max"
+            )
+        if min(self.width, self.height) < 32:
+            raise ValueError(f"pictures are {self.width}x{self.height}; wanted at least 32x32")
+        for name in ("back", "overlap", "truncation", "occlusion", "tiny", "crowd", "clutter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted 0..1")
+
+
+class Scene(NamedTuple):
+    """A picture and its truth; P people, joints in the order of `JOINTS`."""
+
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    keypoints: np.ndarray  # (P, len(JOINTS), 3): x, y, v; v 2 visible, 1 hidden, 0 not labelled
+    boxes: np.ndarray  # (P, 4): x, y, w, h around what is visible and what is labelled
+    people: np.ndarray  # (H, W) uint8: 0 nobody, p + 1 person p, CROWD a far-away group
+
+
+class Figure(NamedTuple):
+    """A painted person, before we know what of it stays visible."""
+
+    points: np.ndarray  # (len(POINTS), 3), pixels
+    scale: float  # standing height, pixels
+    area: int  # pixels painted
+
+
+def draw_scene(seed: int, params: SceneParams) -> Scene:
+    """The picture number `seed`: same arguments, same bytes."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((params.height, params.width), np.uint16)
+    canvas = Canvas(draw_background(rng, params), labels)
+    for _ in range(rng.poisson(5 * params.clutter)):
+        draw_thing(canvas, rng, rng.uniform(0, 1, 2) * (params.width, params.height), 0.35)
+    if rng.random() < params.crowd:
+        draw_crowd(canvas, rng, params)
+    in_crowd = labels > 0
+    labels[:] = 0
+    figures = draw_people(canvas, rng, params)
+    in_crowd &= labels == 0
+    add_light(canvas.image, rng, params)
+
+    people = (labels // PART_CODES).astype(np.uint8)
+    truths = [find_truth(figure, labels, n, params) for n, figure in enumerate(figures, start=1)]
+    shown = [n for n, truth in enumerate(truths) if truth is not None]
+    renumber = np.zeros(256, np.uint8)
+    renumber[[n + 1 for n in shown]] = np.arange(1, len(shown) + 1)
+    people = renumber[people]
+    people[in_crowd] = CROWD
+    keypoints = np.array([truths[n][0] for n in shown]).reshape(-1, len(JOINTS), 3)
+    boxes = np.array([truths[n][1] for n in shown]).reshape(-1, 4)
+    return Scene(canvas.image, keypoints, boxes, people)
+
+
+# --- what is in the picture -------------------------------------------------------------
+
+
+def draw_background(rng: np.random.Generator, params: SceneParams) -> np.ndarray:
+    """(H, W, 3) uint8: a gradient, noise of several grain sizes, perhaps stripes, polygons."""
+    w, h, busy = params.width, params.height, params.clutter
+    corners = np.array([vivid(rng, 0.15 + 0.5 * busy) for _ in range(4)], np.float32)
+    mix = np.float32(0.35 + 0.4 * busy)
+    corners = mix * corners + (1 - mix) * corners.mean(axis=0)
+    image = cv2.resize(corners.reshape(2, 2, 3), (w, h), interpolation=cv2.INTER_LINEAR)
+    for grain, strength in ((5, 22), (17, 14), (60, 9)):
+        grid = rng.uniform(-1, 1, (max(2, grain * h // w), grain, 3)).astype(np.float32)
+        grid *= strength * (0.4 + busy) * rng.random()
+        image += cv2.resize(grid, (w, h), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.15 + 0.3 * busy:
+        x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+        angle, period = rng.uniform(0, np.pi), rng.uniform(8, 60)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * np.float32(2 * np.pi / period))
+        image += (wave * np.float32(rng.uniform(5, 12 + 20 * busy)))[..., None]
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    for _ in range(rng.poisson(1 + 4 * busy)):
+        center, size = rng.uniform(0, 1, 2) * (w, h), rng.uniform(0.1, 0.4) * h
+        corners = center + rng.normal(0, size, (rng.integers(3, 6), 2))
+        outline = cv2.convexHull(corners.astype(np.float32))[:, 0]
+        fill(image, outline, vivid(rng, 0.1 + 0.5 * busy))
+    return image
+
+
+def draw_thing(canvas: Canvas, rng: np.random.Generator, center: np.ndarray, size: float) -> None:
+    """A shape in the colors of people that is no person; `size` relative to the picture."""
+    reach = size * rng.uniform(0.3, 1) * canvas.image.shape[0]
+    palette = (vivid(rng), tuple(SKINS[rng.integers(5)]), tuple(HAIRS[rng.integers(5)]))
+    color: Color = tuple(float(c) for c in palette[rng.choice(3, p=(0.6, 0.25, 0.15))])
+    angle = rng.uniform(0, np.pi)
+    step = reach * np.array([np.cos(angle), np.sin(angle)])
+    kind = rng.choice(("ellipse", "bar", "stick", "lamp"))
+    if kind == "ellipse":
+        blobs = [[(*center, 0.3 * reach), (*(center + 0.3 * step), 0.25 * reach)]]
+    elif kind == "bar":
+        blobs = [[(*(center - step), 0.05 * reach), (*(center + step), 0.05 * reach)]]
+    elif kind == "stick":  # bent like an arm or a leg
+        bent = center + step[::-1] * (1, -1)
+        blobs = [[(*center, 0.1 * reach), (*(center + step), 0.08 * reach)]]
+        blobs += [[(*center, 0.1 * reach), (*bent, 0.08 * reach)]]
+    else:  # a pole with a ball: almost a head
+        blobs = [[(*center, 0.04 * reach), (*(center + (0, 2 * reach)), 0.05 * reach)]]
+        blobs += [[(*center, 0.2 * reach)]]
+    for blob in blobs:
+        outline = hull(np.array(blob))
+        fill(canvas.image, hull(np.array(blob), 1.0), shade(color, 0.5))
+        fill(canvas.image, outline, color)
+        fill_label(canvas.labels, outline, 0)
+
+
+def draw_crowd(canvas: Canvas, rng: np.random.Generator, params: SceneParams) -> None:
+    """A group of small people, standing close together."""
+    center = rng.uniform((0.15, 0.2), (0.85, 0.5)) * (params.width, params.height)
+    for _ in range(rng.integers(6, 13)):
+        scale = rng.uniform(0.1, 0.16) * params.height
+        foot = center + rng.normal(0, 1, 2) * (0.1 * params.width, 0.01 * params.height)
+        points = joints_of(sample_pose(rng, params.back)) * scale
+        points[:, :2] += foot
+        paint_person(canvas, points, scale, sample_look(rng), 1)
+
+
+def draw_people(
+    canvas: Canvas, rng: np.random.Generator, params: SceneParams
+) -> list[Figure]:
+    """Paint people from far (small) to near (tall), things in front of some of them."""
+    count = int(rng.integers(params.min_people, params.max_people + 1))
+    tallest = params.min_height + (params.max_height - params.min_height) * min(
+        1.0, 2 / max(1, count)
+    )
+    heights = sorted(rng.uniform(params.min_height, tallest, count) * params.height)
+    if rng.random() < params.tiny:
+        heights.insert(0, rng.uniform(0.6, 0.95) * params.min_labelled)
+    figures: list[Figure] = []
+    for person, scale in enumerate(heights, start=1):
+        points = joints_of(sample_pose(rng, params.back)) * scale
+        points[:, :2] += find_room(points, scale, figures, rng, params)
+        paint_person(canvas, points, scale, sample_look(rng), person)
+        area = np.count_nonzero(canvas.labels // PART_CODES == person)
+        figures.append(Figure(points, scale, area))
+        if rng.random() < params.occlusion:
+            spot = points[rng.integers(len(points)), :2]
+            draw_thing(canvas, rng, spot, 0.5 * scale / params.height)
+    return figures
+
+
+def find_room(
+    points: np.ndarray,
+    scale: float,
+    others: list[Figure],
+    rng: np.random.Generator,
+    params: SceneParams,
+) -> np.ndarray:
+    """(2,) pixels: where the pelvis goes; inside the picture and away from others, or not."""
+    margin = 0.06 * scale * (-2.5 if rng.random() < params.truncation else 1)
+    low = margin - points[:, :2].min(axis=0)
+    high = (params.width, params.height) - points[:, :2].max(axis=0) - margin
+    middle = (low + high) / 2  # for a person who does not fit
+    low, high = np.minimum(low, middle), np.maximum(high, middle)
+    tries = rng.uniform(low, high, (1 if rng.random() < params.overlap else 8, 2))
+
+    def crowding(spot: np.ndarray) -> float:
+        gaps = [np.abs(spot[0] - o.points[ROW["pelvis"], 0]) / (scale + o.scale) for o in others]
+        return -min(gaps, default=0.0)
+
+    return min(tries, key=crowding)
+
+
+def add_light(image: np.ndarray, rng: np.random.Generator, params: SceneParams) -> None:
+    """Soft light and shadow over the whole picture, then grain; in place."""
+    h, w = image.shape[:2]
+    light = rng.uniform(0.8, 1.15, (2, 3)).astype(np.float32)
+    light = cv2.resize(light, (w, h), interpolation=cv2.INTER_LINEAR)
+    grain = rng.integers(0, 256, (h, w), dtype=np.uint8).astype(np.float32) - 127.5
+    grain *= rng.uniform(0.02, 0.06)
+    lit = image * light[..., None] + grain[..., None]
+    np.clip(lit, 0, 255, out=lit)
+    image[:] = lit
+
+
+# --- what is true about it --------------------------------------------------------------
+
+
+def find_truth(
+    figure: Figure, labels: np.ndarray, person: int, params: SceneParams
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Keypoints (len(JOINTS), 3) and box (4,) of a person; None when nothing of it shows."""
+    mine = (labels // PART_CODES == person).astype(np.uint8)
+    area = cv2.countNonZero(mine)
+    if area < 8:
+        return None
+    x, y, w, h = cv2.boundingRect(mine)
+    keypoints = find_keypoints(figure, labels, person)
+    if figure.scale < params.min_labelled or area < 0.12 * figure.area:
+        keypoints[:] = 0
+    labelled = keypoints[keypoints[:, 2] > 0, :2]
+    low = np.min([(x, y), *labelled], axis=0)
+    high = np.max([(x + w, y + h), *labelled], axis=0)
+    return keypoints, np.array([*low, *(high - low)])
+
+
+def find_keypoints(figure: Figure, labels: np.ndarray, person: int) -> np.ndarray:
+    """(len(JOINTS), 3). A joint hidden by others is labelled if one next to it is visible."""
+    h, w = labels.shape
+    rows = [ROW[joint] for joint in JOINTS]
+    xy = figure.points[rows, :2].round(2)
+    x, y = np.rint(xy).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < w) & (y < h)
+    at = {name: figure.points[row] for name, row in ROW.items()}
+    radius = np.linalg.norm(at["face"] - at["skull"])
+    faces_us = np.array([seen(at, j, radius) for j in JOINTS[:5]] + [True] * (len(JOINTS) - 5))
+    label = labels[y.clip(0, h - 1), x.clip(0, w - 1)].astype(int)
+    own = label // PART_CODES == person
+    visible = own & SHOWS_ON[np.arange(len(JOINTS)), label % PART_CODES]
+    near_visible = np.zeros_like(visible)
+    for a, b in LIMBS:
+        near_visible[a] |= visible[b]
+        near_visible[b] |= visible[a]
+    labelled = inside & faces_us & (own | near_visible)
+    keypoints = np.zeros((len(JOINTS), 3))
+    keypoints[labelled, :2] = xy[labelled]
+    keypoints[labelled, 2] = 1 + visible[labelled]
+    return keypoints

@@ -1,0 +1,20 @@
+"""The networks, by the name that MODEL.NAME gives them."""
+
+from __future__ import annotations
+
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.models import pose_mobilenet
+from lib.models.arch import ArchSpec
+
+MODELS = {  # each `get_pose_net(cfg, arch)` is a door: it reads cfg, the classes behind it never do
+    "pose_mobilenet": pose_mobilenet.get_pose_net,
+}
+
+
+def build_model(cfg: CfgNode, arch: ArchSpec | None = None) -> nn.Module:
+    """The untrained network of MODEL.NAME: images (B, 3, H, W) -> [(B, C, h, w)], coarse to fine."""
+    if cfg.MODEL.NAME not in MODELS:
+        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME!r}; known models: {sorted(MODELS)}")
+    return MODELS[cfg.MODEL.NAME](cfg, arch)

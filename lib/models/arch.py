@@ -1,0 +1,162 @@
+"""Architectures: what a mobile_configs/*.json file holds, as a value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
+STRIDES = (2, 2, 2, 1)
+DECONV_LEVELS = 3
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value`: at least `divisor`, never below 90 % of it."""
+    nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= 0.9 * value else nearest + divisor
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One resolution of the backbone."""
+
+    channel: int
+    stride: int  # of the first block
+    blocks: tuple[tuple[int, int], ...]  # (expansion, kernel size) per block
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """One network of the search space (paper, section 3.3)."""
+
+    img_size: int  # pixels, the side of a training crop
+    input_channel: int  # width of the stem
+    stages: tuple[StageSpec, ...]
+    deconv: tuple[int, ...]  # widths of the fusion deconv levels, coarse to fine
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> ArchSpec:
+        """Read a mobile_configs file; ValueError names the file and what does not fit."""
+        try:
+            tree = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise ValueError(
+                f"cannot read the architecture {path}: {error.strerror}"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        try:
+            return cls.from_dict(tree)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> ArchSpec:
+        """The value that `to_dict` wrote; ValueError for anything else."""
+        keys = ("img_size", "input_channel", "deconv_setting", "backbone_setting")
+        _expect_keys(tree, keys, "the architecture")
+        if not isinstance(tree["backbone_setting"], list):
+            raise ValueError("backbone_setting must list the stages")
+        stages = tuple(_read_stage(i, stage) for i, stage in enumerate(tree["backbone_setting"]))
+        strides = tuple(stage.stride for stage in stages)
+        if strides != STRIDES:
+            raise ValueError(f"stages of strides {list(strides)}; must be {list(STRIDES)}")
+        deconv = tree["deconv_setting"]
+        if not isinstance(deconv, list) or len(deconv) != DECONV_LEVELS:
+            raise ValueError(f"deconv_setting is {deconv!r}; must list {DECONV_LEVELS} widths")
+        size = _positive(tree["img_size"], "img_size")
+        if size % 32:
+            raise ValueError(f"img_size is {size}; must be a multiple of 32")
+        return cls(
+            img_size=size,
+            input_channel=_positive(tree["input_channel"], "input_channel"),
+            stages=stages,
+            deconv=tuple(_positive(width, "deconv_setting") for width in deconv),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree of a mobile_configs file."""
+        return {
+            "img_size": self.img_size,
+            "input_channel": self.input_channel,
+            "deconv_setting": list(self.deconv),
+            "backbone_setting": [
+                {
+                    "num_blocks": len(stage.blocks),
+                    "stride": stage.stride,
+                    "channel": stage.channel,
+                    "block_setting": [list(block) for block in stage.blocks],
+                }
+                for stage in self.stages
+            ],
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the file that `from_json` reads back to an equal value."""
+        text = json.dumps(self.to_dict(), indent=4)
+        Path(path).write_text(re.sub(r"\[[\s\d,]+\]", _on_one_line, text) + "\n")
+
+
+def uniform_arch(
+    img_size: int,
+    input_channel: int,
+    channels: Sequence[int],
+    deconv: Sequence[int],
+    depths: Sequence[int] = (6, 8, 10, 10),
+    block: tuple[int, int] = (6, 7),
+) -> ArchSpec:
+    """An architecture whose blocks are all alike, as all published ones are."""
+    stages = tuple(
+        StageSpec(channel, stride, (block,) * depth)
+        for channel, stride, depth in zip(channels, STRIDES, depths, strict=True)
+    )
+    return ArchSpec(img_size, input_channel, stages, tuple(deconv))
+
+
+def largest_arch(img_size: int, deconv: Sequence[int] = (64, 48, 32)) -> ArchSpec:
+    """The complete supernet; what pose_mobilenet builds without --superconfig."""
+    return uniform_arch(img_size, 24, (32, 64, 96, 160), deconv)
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return str(json.loads(numbers[0]))
+
+
+def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:
+    where = f"stage {index}"
+    _expect_keys(tree, ("num_blocks", "stride", "channel", "block_setting"), where)
+    blocks = tree["block_setting"]
+    if not isinstance(blocks, list):
+        raise ValueError(f"{where}: block_setting must list the blocks")
+    if len(blocks) != tree["num_blocks"] or not blocks:
+        raise ValueError(f"{where} lists {len(blocks)} blocks, num_blocks is {tree['num_blocks']}")
+    for block in blocks:
+        if not isinstance(block, list) or len(block) != 2:
+            raise ValueError(f"{where}: a block is [expansion, kernel size], not {block!r}")
+        _positive(block[0], f"{where}, expansion")
+        if _positive(block[1], f"{where}, kernel size") % 2 == 0:
+            raise ValueError(f"{where}: kernel size {block[1]} is even; it must be odd")
+    return StageSpec(
+        channel=_positive(tree["channel"], f"{where}, channel"),
+        stride=_positive(tree["stride"], f"{where}, stride"),
+        blocks=tuple((expansion, kernel) for expansion, kernel in blocks),
+    )
+
+
+def _expect_keys(tree: Any, keys: Sequence[str], where: str) -> None:
+    if not isinstance(tree, dict):
+        raise ValueError(f"{where} must hold the keys {', '.join(keys)}")
+    if missing := [key for key in keys if key not in tree]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if extra := [key for key in tree if key not in keys]:
+        raise ValueError(f"{where} has unknown {', '.join(extra)}; known: {', '.join(keys)}")
+
+
+def _positive(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{where} is {value!r}; must be a positive whole number")
+    return value

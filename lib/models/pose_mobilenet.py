@@ -1,0 +1,110 @@
+"""LitePose: single branch, large kernels, fusion deconv head (paper, section 3).
+
+Attribute names are the format of published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
+from lib.models.head import BackboneMaps, FusionHead, init_weights
+
+STEM_WIDTH = 32
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """A convolution without bias that keeps the size (up to its stride), and its BatchNorm."""
+    return [
+        nn.Conv2d(
+            *(in_channels, out_channels, kernel, stride, kernel // 2), groups=groups, bias=False
+        ),
+        nn.BatchNorm2d(out_channels),
+    ]
+
+
+def conv_bn_relu6(*args: int, **kwargs: int) -> nn.Sequential:
+    return nn.Sequential(*conv_bn(*args, **kwargs), nn.ReLU6(inplace=True))
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand (1x1), depthwise kxk, project (1x1); a residual where the shape allows."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, kernel: int
+    ) -> None:
+        super().__init__()
+        hidden = make_divisible(round(in_channels * expansion))
+        self.inv = conv_bn_relu6(in_channels, hidden, 1)
+        self.depth_conv = conv_bn_relu6(hidden, hidden, kernel, stride, groups=hidden)
+        self.point_conv = nn.Sequential(*conv_bn(hidden, out_channels, 1))
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.point_conv(self.depth_conv(self.inv(x)))
+        return x + out if self.residual else out
+
+
+def make_stage(in_channels: int, spec: StageSpec) -> nn.Sequential:
+    """The blocks of one stage; the first strides and changes the width."""
+    blocks = []
+    for i, (expansion, kernel) in enumerate(spec.blocks):
+        stride, width = (spec.stride, in_channels) if i == 0 else (1, spec.channel)
+        blocks.append(InvertedBottleneck(width, spec.channel, stride, expansion, kernel))
+    return nn.Sequential(*blocks)
+
+
+class LitePose(FusionHead):
+    """images (B, 3, H, W), H and W multiples of 16 -> [(B, C0, H/4, W/4), (B, C1, H/2, W/2)].
+
+    The channels of an output are K heatmaps, then the tag maps of the stages that have them.
+    """
+
+    def __init__(
+        self,
+        arch: ArchSpec,
+        out_channels: Sequence[int],
+        deconv_kernels: Sequence[int] = (4, 4, 4),
+        fusion: bool = True,
+    ) -> None:
+        channels = [stage.channel for stage in arch.stages]
+        widths = BackboneMaps(arch.input_channel, channels)
+        super().__init__(widths, arch.deconv, deconv_kernels, out_channels, fusion)
+        self.first = nn.Sequential(
+            conv_bn_relu6(3, STEM_WIDTH, 3, stride=2),
+            conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, groups=STEM_WIDTH),
+            *conv_bn(STEM_WIDTH, arch.input_channel, 1),
+        )
+        inputs = (arch.input_channel, *channels[:-1])
+        self.stage = nn.ModuleList(map(make_stage, inputs, arch.stages))
+        init_weights(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = stem = self.first(images)
+        maps = []
+        for stage in self.stage:
+            x = stage(x)
+            maps.append(x)
+        return self.head(BackboneMaps(stem, maps))
+
+
+def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: bool) -> list[int]:
+    """Channels of each output: K heatmaps, and K tag maps (or one) where the stage has tags."""
+    tags = num_joints if tag_per_joint else 1
+    return [num_joints + tags * has_tags for has_tags in with_tags]
+
+
+def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> LitePose:
+    """The network `cfg` asks for; without `arch`, the largest of the search space."""
+    extra = cfg.MODEL.EXTRA
+    return LitePose(
+        arch or largest_arch(cfg.DATASET.INPUT_SIZE, extra.NUM_DECONV_FILTERS),
+        output_channels(cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT),
+        extra.NUM_DECONV_KERNELS,
+        cfg.MODEL.FUSION_HEAD,
+    )

@@ -1,0 +1,105 @@
+"""Checkpoints: tensors and plain values only, written whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WRAPPERS = ("module.", "1.")  # left by DataParallel and by the original's wrapping in a Sequential
+
+
+def save_checkpoint(path: str | Path, **state: Any) -> None:
+    """Write beside the target, then rename: a killed job never leaves half a file."""
+    _save(Path(path), state)
+
+
+def save_weights(path: str | Path, model: nn.Module) -> None:
+    """The bare state dict of `model`, as published ones are; written whole or not at all."""
+    _save(Path(path), unwrap(model).state_dict())
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, on the CPU.
+
+    Only tensors and plain values are unpickled. ValueError names the file when it is missing,
+    damaged, or holds anything else (such a file is never executed).
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path}") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors and plain values; refused to unpickle it"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
+    return state
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in `path`, bare or inside a full checkpoint, wrappers' prefixes stripped."""
+    state = load_checkpoint(path)
+    if isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict; its keys: {', '.join(map(str, state))[:80]}")
+    return strip_wrappers(state)
+
+
+def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the bare network has them: a prefix that every name has is taken off."""
+    state = dict(state)
+    while prefix := next((p for p in WRAPPERS if all(k.startswith(p) for k in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ()) -> None:
+    """Fill `model` from `path`; every tensor must fit, but for names that start with `skip`.
+
+    Raises ValueError naming the first tensors that are missing, unexpected or of another shape.
+    """
+    model = unwrap(model)
+    loaded = {k: v for k, v in read_weights(path).items() if not (skip and k.startswith(skip))}
+    own = model.state_dict()
+    wanted = [name for name in own if not (skip and name.startswith(skip))]
+    missing = [name for name in wanted if name not in loaded]
+    unexpected = [name for name in loaded if name not in own]
+    reshaped = [
+        f"{name} {tuple(loaded[name].shape)} for {tuple(own[name].shape)}"
+        for name in wanted
+        if name in loaded and loaded[name].shape != own[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(names)} {problem} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
+            for problem, names in problems.items()
+            if names
+        )
+        raise ValueError(f"{path} does not fit this model: {told}")
+    model.load_state_dict(loaded, strict=not skip)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, or the model itself."""
+    inner = getattr(model, "module", None)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def _save(path: Path, state: Mapping[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
