@@ -15,11 +15,9 @@ import cv2
 import numpy as np
 
 from lib.dataset.keypoints import COCO
-from lib.dataset.synthetic_people import (
+from lib.dataset.synthetic_paint import (
     HAIRS,
-    JOINTS,
     PART_CODES,
-    ROW,
     SHOWS_ON,
     SKINS,
     Canvas,
@@ -27,14 +25,13 @@ from lib.dataset.synthetic_people import (
     fill,
     fill_label,
     hull,
-    joints_of,
     paint_person,
     sample_look,
-    sample_pose,
     seen,
     shade,
     vivid,
 )
+from lib.dataset.synthetic_people import JOINTS, ROW, joints_of, sample_pose
 
 CROWD = 255  # in Scene.people: the pixels of a far-away group
 LIMBS = [(JOINTS.index(a), JOINTS.index(b)) for a, b in (*COCO.limbs, ("head", "neck"))]
@@ -102,22 +99,20 @@ def draw_scene(seed: int, params: SceneParams) -> Scene:
         draw_thing(canvas, rng, rng.uniform(0, 1, 2) * (params.width, params.height), 0.35)
     if rng.random() < params.crowd:
         draw_crowd(canvas, rng, params)
-    in_crowd = labels > 0
-    labels[:] = 0
     figures = draw_people(canvas, rng, params)
-    in_crowd &= labels == 0
-    add_light(canvas.image, rng, params)
+    image = add_light(canvas.image, rng)
 
-    people = (labels // PART_CODES).astype(np.uint8)
     truths = [find_truth(figure, labels, n, params) for n, figure in enumerate(figures, start=1)]
-    shown = [n for n, truth in enumerate(truths) if truth is not None]
-    renumber = np.zeros(256, np.uint8)
-    renumber[[n + 1 for n in shown]] = np.arange(1, len(shown) + 1)
-    people = renumber[people]
-    people[in_crowd] = CROWD
-    keypoints = np.array([truths[n][0] for n in shown]).reshape(-1, len(JOINTS), 3)
-    boxes = np.array([truths[n][1] for n in shown]).reshape(-1, 4)
-    return Scene(canvas.image, keypoints, boxes, people)
+    shown = [truth for truth in truths if truth is not None]
+    new_number = np.zeros(CROWD + 1, np.uint8)  # who is quite hidden counts as nobody
+    new_number[[n for n, truth in enumerate(truths, start=1) if truth]] = np.arange(len(shown)) + 1
+    new_number[CROWD] = CROWD
+    return Scene(
+        image=image,
+        keypoints=np.array([keypoints for keypoints, _ in shown]).reshape(-1, len(JOINTS), 3),
+        boxes=np.array([box for _, box in shown]).reshape(-1, 4),
+        people=new_number[labels // PART_CODES],
+    )
 
 
 # --- what is in the picture -------------------------------------------------------------
@@ -128,24 +123,30 @@ def draw_background(rng: np.random.Generator, params: SceneParams) -> np.ndarray
     w, h, busy = params.width, params.height, params.clutter
     corners = np.array([vivid(rng, 0.15 + 0.5 * busy) for _ in range(4)], np.float32)
     mix = np.float32(0.35 + 0.4 * busy)
-    corners = mix * corners + (1 - mix) * corners.mean(axis=0)
-    image = cv2.resize(corners.reshape(2, 2, 3), (w, h), interpolation=cv2.INTER_LINEAR)
-    for grain, strength in ((5, 22), (17, 14), (60, 9)):
-        grid = rng.uniform(-1, 1, (max(2, grain * h // w), grain, 3)).astype(np.float32)
-        grid *= strength * (0.4 + busy) * rng.random()
-        image += cv2.resize(grid, (w, h), interpolation=cv2.INTER_LINEAR)
+    image = (mix * corners + (1 - mix) * corners.mean(axis=0)).reshape(2, 2, 3)
+    for grain, strength in ((5, 22), (17, 14), (60, 10), (w // 2, 6)):  # ever finer
+        image = cv2.resize(image, (grain, max(2, grain * h // w)))
+        noise = rng.random(image.shape, np.float32) - np.float32(0.5)
+        image += noise * np.float32(2 * strength * (0.4 + busy) * rng.random())
+    image = cv2.resize(image.clip(0, 255).astype(np.uint8), (w, h))
     if rng.random() < 0.15 + 0.3 * busy:
-        x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-        angle, period = rng.uniform(0, np.pi), rng.uniform(8, 60)
-        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * np.float32(2 * np.pi / period))
-        image += (wave * np.float32(rng.uniform(5, 12 + 20 * busy)))[..., None]
-    image = np.clip(image, 0, 255).astype(np.uint8)
+        image = draw_stripes(image, rng, depth=rng.uniform(5, 12 + 20 * busy))
     for _ in range(rng.poisson(1 + 4 * busy)):
         center, size = rng.uniform(0, 1, 2) * (w, h), rng.uniform(0.1, 0.4) * h
         corners = center + rng.normal(0, size, (rng.integers(3, 6), 2))
         outline = cv2.convexHull(corners.astype(np.float32))[:, 0]
         fill(image, outline, vivid(rng, 0.1 + 0.5 * busy))
     return image
+
+
+def draw_stripes(image: np.ndarray, rng: np.random.Generator, depth: float) -> np.ndarray:
+    """`image` with a wave of brightness over it; `depth` in gray levels."""
+    h, w = image.shape[:2]
+    angle = rng.uniform(0, np.pi)
+    x, y = np.ogrid[:h, :w][::-1]
+    phase = (x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / rng.uniform(8, 60))
+    wave = (depth * (1 + np.sin(phase, dtype=np.float32, casting="same_kind"))).astype(np.uint8)
+    return cv2.addWeighted(image, 1, cv2.merge([wave] * 3), 1, -depth)
 
 
 def draw_thing(canvas: Canvas, rng: np.random.Generator, center: np.ndarray, size: float) -> None:
@@ -182,12 +183,10 @@ def draw_crowd(canvas: Canvas, rng: np.random.Generator, params: SceneParams) ->
         foot = center + rng.normal(0, 1, 2) * (0.1 * params.width, 0.01 * params.height)
         points = joints_of(sample_pose(rng, params.back)) * scale
         points[:, :2] += foot
-        paint_person(canvas, points, scale, sample_look(rng), 1)
+        paint_person(canvas, points, scale, sample_look(rng), CROWD)
 
 
-def draw_people(
-    canvas: Canvas, rng: np.random.Generator, params: SceneParams
-) -> list[Figure]:
+def draw_people(canvas: Canvas, rng: np.random.Generator, params: SceneParams) -> list[Figure]:
     """Paint people from far (small) to near (tall), things in front of some of them."""
     count = int(rng.integers(params.min_people, params.max_people + 1))
     tallest = params.min_height + (params.max_height - params.min_height) * min(
@@ -231,16 +230,14 @@ def find_room(
     return min(tries, key=crowding)
 
 
-def add_light(image: np.ndarray, rng: np.random.Generator, params: SceneParams) -> None:
-    """Soft light and shadow over the whole picture, then grain; in place."""
+def add_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Soft light and shadow over the whole picture (H, W, 3), then grain."""
     h, w = image.shape[:2]
-    light = rng.uniform(0.8, 1.15, (2, 3)).astype(np.float32)
-    light = cv2.resize(light, (w, h), interpolation=cv2.INTER_LINEAR)
-    grain = rng.integers(0, 256, (h, w), dtype=np.uint8).astype(np.float32) - 127.5
-    grain *= rng.uniform(0.02, 0.06)
-    lit = image * light[..., None] + grain[..., None]
-    np.clip(lit, 0, 255, out=lit)
-    image[:] = lit
+    light = cv2.resize(rng.integers(102, 148, (2, 3), np.uint8), (w, h))  # 0.8..1.15, in 1/128
+    image = cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)
+    depth = rng.integers(4, 16)
+    grain = rng.integers(0, depth, (h, w), np.uint8)
+    return cv2.addWeighted(image, 1, cv2.merge([grain] * 3), 1, -(depth - 1) / 2)
 
 
 # --- what is true about it --------------------------------------------------------------
