@@ -1,0 +1,117 @@
+"""Heatmap and associative-embedding losses (paper, section 3.2; Newell et al. 2017).
+
+Functions for the mathematics, a thin module for the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.dataset.target_generators import Targets
+
+
+def heatmap_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Masked squared error, mean over joints and pixels.
+
+    predicted, target: (B, K, H, W); mask: (B, H, W) -> (B,)
+    """
+    return ((predicted - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
+
+
+def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Tags (B, P, K) at the addresses of `nodes` (B, P, K, 2), and which of them exist (B, P, K).
+
+    tag_maps: (B, T, H, W), T = K or 1.
+    """
+    address = nodes[..., 0].flatten(1)  # (B, P * K)
+    tags = tag_maps.flatten(1).gather(1, address).view(nodes.shape[:3])
+    return tags, nodes[..., 1].to(tags.dtype)
+
+
+def mean_tags(tags: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, P, K) twice -> each person's mean tag (B, P), and whether there is such a person."""
+    joints = visible.sum(dim=2)
+    return (tags * visible).sum(dim=2) / joints.clamp(min=1), joints > 0
+
+
+def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
+    """Spread of each person's tags about their own mean, mean over people.
+
+    tags, visible: (B, P, K) -> (B,); an image without people costs nothing.
+    """
+    mean, present = mean_tags(tags, visible)
+    spread = (tags - mean[..., None]).square() * visible  # (B, P, K)
+    per_person = spread.sum(dim=2) / visible.sum(dim=2).clamp(min=1)  # (B, P)
+    return per_person.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+
+
+def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
+    """How near the mean tags of two people are, mean over pairs, halved.
+
+    tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. An image with
+    fewer than two people costs nothing.
+    """
+    mean, present = mean_tags(tags, visible)
+    distance = mean[:, :, None] - mean[:, None, :]  # (B, P, P)
+    near = torch.exp(-distance.square()) if kind == "exp" else (1 - distance.abs()).clamp(min=0)
+    pairs = present[:, :, None] & present[:, None, :]
+    pairs = pairs & ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
+    return 0.5 * (near * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)
+
+
+class MultiLossFactory(nn.Module):
+    """outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., "heatmap/1": ...}.
+
+    Terms are weighted and averaged over the batch; their sum is the loss. One entry of each list
+    per output stage; a stage's output is K heatmaps, then its tag maps.
+    """
+
+    def __init__(
+        self,
+        num_joints: int,
+        heatmap_factors: Sequence[float],
+        push_factors: Sequence[float],
+        pull_factors: Sequence[float],
+        ae_type: str = "exp",
+    ) -> None:
+        """A factor of 0 leaves the term out."""
+        super().__init__()
+        self.num_joints = num_joints
+        self.heatmap_factors = list(heatmap_factors)
+        self.push_factors = list(push_factors)
+        self.pull_factors = list(pull_factors)
+        self.ae_type = ae_type
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
+        """The losses of LOSS.*."""
+
+        def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
+            return [factor * flag for factor, flag in zip(factors, flags, strict=True)]
+
+        loss = cfg.LOSS
+        return cls(
+            cfg.MODEL.NUM_JOINTS,
+            switched(loss.HEATMAPS_LOSS_FACTOR, loss.WITH_HEATMAPS_LOSS),
+            switched(loss.PUSH_LOSS_FACTOR, loss.WITH_AE_LOSS),
+            switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
+            loss.AE_LOSS_TYPE,
+        )
+
+    def forward(self, outputs: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
+        terms = {}
+        for stage, output in enumerate(outputs):
+            heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]
+            if factor := self.heatmap_factors[stage]:
+                error = heatmap_loss(heatmaps, targets.heatmaps[stage], targets.masks[stage])
+                terms[f"heatmap/{stage}"] = factor * error.mean()
+            push, pull = self.push_factors[stage], self.pull_factors[stage]
+            if push or pull:
+                tags, visible = read_tags(tag_maps, targets.nodes[stage])
+                terms[f"push/{stage}"] = push * push_loss(tags, visible, self.ae_type).mean()
+                terms[f"pull/{stage}"] = pull * pull_loss(tags, visible).mean()
+        return terms

@@ -1,0 +1,112 @@
+"""From the config to loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Sampler
+from yacs.config import CfgNode
+
+from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
+from lib.dataset.reader import Picture, PictureFiles, layout_of, read_pictures, select_pictures
+from lib.dataset.transforms import AffineRange
+
+
+class EpochSampler(Sampler):
+    """The (epoch, index) keys of one process for one epoch: a function of (seed, epoch, rank).
+
+    Every process gets equally many; where they do not divide, some pictures are seen twice.
+    """
+
+    def __init__(
+        self, length: int, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Call before each epoch; the next iteration is of this one."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = torch.arange(self.length)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.length, generator=generator)
+        even = torch.cat([order, order[: len(self) * self.world_size - self.length]])
+        for index in even[self.rank :: self.world_size].tolist():
+            yield self.epoch, index
+
+
+def build_dataset(cfg: CfgNode) -> PoseDataset:
+    """The training split of `cfg`; pictures without any annotation are left out."""
+    data = cfg.DATASET
+    spec = KEYPOINTS[data.DATASET]
+    layout = layout_of(cfg, is_train=True)
+    annotated = [
+        picture
+        for picture in read_pictures(layout.annotations, spec)
+        if len(picture.joints) or picture.ignore
+    ]
+    pictures = select_pictures(annotated, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
+    if not pictures:
+        raise ValueError(f"{layout.annotations} has no annotated picture to train on")
+    return PoseDataset(
+        spec,
+        pictures,
+        PictureFiles(layout.pictures),
+        crop_size=data.INPUT_SIZE,
+        map_sizes=data.OUTPUT_SIZE,
+        affine=AffineRange(
+            *(data.SCALE_TYPE, data.MIN_SCALE, data.MAX_SCALE),
+            *(data.MAX_ROTATION, data.MAX_TRANSLATE, data.FLIP),
+        ),
+        sigma=SigmaRule(
+            *(data.SIGMA, data.SCALE_AWARE_SIGMA),
+            *(data.BASE_SIGMA, data.BASE_SIZE, data.INT_SIGMA),
+        ),
+        max_people=data.MAX_NUM_PEOPLE,
+        with_center=data.WITH_CENTER,
+        skip_unreadable=data.UNREADABLE == "skip",
+        seed=cfg.SEED,
+    )
+
+
+def make_dataloader(
+    cfg: CfgNode, dataset: PoseDataset, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """Batches of IMAGES_PER_GPU for one process; `loader.sampler.set_epoch` before each epoch."""
+    return DataLoader(
+        dataset,
+        batch_size=cfg.TRAIN.IMAGES_PER_GPU,
+        sampler=EpochSampler(len(dataset), cfg.TRAIN.SHUFFLE, cfg.SEED, rank, world_size),
+        num_workers=cfg.WORKERS,
+        collate_fn=collate,
+        pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
+        persistent_workers=cfg.WORKERS > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def evaluation_pictures(cfg: CfgNode) -> tuple[list[Picture], PictureFiles]:
+    """The test split of `cfg`, pictures without people included."""
+    data = cfg.DATASET
+    layout = layout_of(cfg, is_train=False)
+    pictures = read_pictures(layout.annotations, KEYPOINTS[data.DATASET_TEST])
+    chosen = select_pictures(pictures, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
+    return chosen, PictureFiles(layout.pictures)
+
+
+def _one_thread(_: int) -> None:
+    """Workers share the machine with the training process."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,193 @@
+"""Training samples: a crop, its joints and masks. Small enough to cross a process boundary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lib.dataset.keypoints import KeypointSpec
+from lib.dataset.reader import Picture, PictureFiles, ReadError, ignore_mask
+from lib.dataset.transforms import Affine, AffineRange
+
+logger = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    """One augmented picture."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    joints: np.ndarray  # (P, K, 3) float32, pixels of the crop
+    sigmas: np.ndarray  # (P,) float32, pixels of a map; below 0: map size / 64
+    mirrored: bool
+    masks: list[np.ndarray]  # S of (h, w) bool
+    image_id: int
+
+
+class Batch(NamedTuple):
+    """Samples stacked; P is the largest number of people among them, absent people are zeros."""
+
+    images: Tensor  # (B, H, W, 3) uint8
+    joints: Tensor  # (B, P, K, 3) float32
+    sigmas: Tensor  # (B, P) float32
+    mirrored: Tensor  # (B,) bool
+    masks: list[Tensor]  # S of (B, h, w) bool
+    image_ids: Tensor  # (B,) int64
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        moved = [
+            [mask.to(device, non_blocking=True) for mask in field]
+            if isinstance(field, list)
+            else field.to(device, non_blocking=True)
+            for field in self
+        ]
+        return Batch(*moved)
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader when PIN_MEMORY is set."""
+        pinned = [
+            [mask.pin_memory() for mask in field] if isinstance(field, list) else field.pin_memory()
+            for field in self
+        ]
+        return Batch(*pinned)
+
+
+class SigmaRule(NamedTuple):
+    """The width of a person's Gaussians (DATASET.* keys of the same names)."""
+
+    sigma: float = 2.0
+    scale_aware: bool = False
+    base_sigma: float = 2.0
+    base_size: float = 256.0
+    whole: bool = False
+
+    def of(self, boxes: np.ndarray) -> np.ndarray:
+        """(P, 4) boxes in the picture -> (P,) map pixels."""
+        if not self.scale_aware:
+            return np.full(len(boxes), self.sigma, np.float32)
+        sigmas = boxes[:, 2:].max(axis=1, initial=0) / self.base_size * self.base_sigma
+        return np.round(sigmas + 0.5) if self.whole else sigmas
+
+
+class PoseDataset(Dataset):
+    """Augmented crops of annotated pictures.
+
+    An item's key is (epoch, index): what is drawn for it is a function of (seed, epoch, index)
+    alone, whatever the number of workers and the order of reading.
+    """
+
+    def __init__(
+        self,
+        spec: KeypointSpec,
+        pictures: Sequence[Picture],
+        files: PictureFiles,
+        crop_size: int,
+        map_sizes: Sequence[int],
+        affine: AffineRange,
+        sigma: SigmaRule,
+        max_people: int = 30,
+        with_center: bool = False,
+        skip_unreadable: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.spec = spec.with_center() if with_center else spec
+        self.with_center = with_center
+        self.pictures = [keep_largest(picture, max_people) for picture in pictures]
+        self.files = files
+        self.crop_size = crop_size
+        self.map_sizes = list(map_sizes)
+        self.affine = affine
+        self.sigma = sigma
+        self.skip_unreadable = skip_unreadable
+        self.seed = seed
+        self.dropped_people = sum(
+            len(before.joints) - len(after.joints)
+            for before, after in zip(pictures, self.pictures, strict=True)
+        )
+        if self.dropped_people:
+            logger.warning(
+                "%d people are left out: their pictures show more than MAX_NUM_PEOPLE %d, "
+                "of which the largest are kept",
+                *(self.dropped_people, max_people),
+            )
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        picture, image = self._read(index)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return self.sample(picture, image, self.affine.draw(rng, picture.width, picture.height))
+
+    def sample(self, picture: Picture, image: np.ndarray, affine: Affine) -> Sample:
+        """`picture` as `affine` shows it."""
+        joints = affine.move(self._people(picture), self.crop_size)
+        mask = ignore_mask(picture)
+        return Sample(
+            image=np.ascontiguousarray(affine.warp(image, self.crop_size)),
+            joints=joints[:, self.spec.flip_index] if affine.mirrored else joints,
+            sigmas=self.sigma.of(picture.boxes).astype(np.float32),
+            mirrored=affine.mirrored,
+            masks=[affine.warp(mask, size) > 127 for size in self.map_sizes],
+            image_id=picture.id,
+        )
+
+    def _read(self, index: int) -> tuple[Picture, np.ndarray]:
+        """The picture, or the next one that can be read when unreadable ones are skipped."""
+        for step in range(len(self)):
+            picture = self.pictures[(index + step) % len(self)]
+            try:
+                return picture, self.files.read(picture)
+            except ReadError as error:
+                if not self.skip_unreadable:
+                    raise
+                logger.warning("%s; the next picture takes its place", error)
+        raise ReadError(f"none of the {len(self)} pictures in {self.files.path} can be read")
+
+    def _people(self, picture: Picture) -> np.ndarray:
+        """(P, K, 3), with the mean of the labelled joints as the last when there is a center."""
+        joints = picture.joints
+        if not self.with_center:
+            return joints
+        labelled = joints[..., 2:] > 0  # (P, K, 1); every person kept by the reader has some
+        center = (joints[..., :2] * labelled).sum(1) / labelled.sum(1)  # (P, 2)
+        center = np.concatenate([center, np.ones((len(joints), 1))], axis=1)[:, None]
+        return np.concatenate([joints, center.astype(np.float32)], axis=1)
+
+
+def keep_largest(picture: Picture, max_people: int) -> Picture:
+    """At most `max_people` people, those with the largest boxes, in their order."""
+    if len(picture.joints) <= max_people:
+        return picture
+    areas = picture.boxes[:, 2] * picture.boxes[:, 3]
+    kept = np.sort(np.argsort(-areas, kind="stable")[:max_people])
+    return picture._replace(joints=picture.joints[kept], boxes=picture.boxes[kept])
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one crop size; people are padded with zeros."""
+    slots = max(len(sample.joints) for sample in samples)
+    num_joints = samples[0].joints.shape[1]
+    joints = np.zeros((len(samples), slots, num_joints, 3), np.float32)
+    sigmas = np.ones((len(samples), slots), np.float32)
+    for i, sample in enumerate(samples):
+        joints[i, : len(sample.joints)] = sample.joints
+        sigmas[i, : len(sample.joints)] = sample.sigmas
+    return Batch(
+        images=torch.from_numpy(np.stack([sample.image for sample in samples])),
+        joints=torch.from_numpy(joints),
+        sigmas=torch.from_numpy(sigmas),
+        mirrored=torch.tensor([sample.mirrored for sample in samples]),
+        masks=[
+            torch.from_numpy(np.stack(masks))
+            for masks in zip(*(sample.masks for sample in samples), strict=True)
+        ],
+        image_ids=torch.tensor([sample.image_id for sample in samples]),
+    )

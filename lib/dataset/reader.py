@@ -1,0 +1,192 @@
+"""Annotations and pictures of COCO and CrowdPose, in a folder or an archive."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle_tools
+from yacs.config import CfgNode
+
+from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
+
+
+class Picture(NamedTuple):
+    """One picture's annotations, in its own pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    joints: np.ndarray  # (P, K, 3) float32: x, y, visibility (0: not labelled)
+    boxes: np.ndarray  # (P, 4) float32: x, y, width, height
+    ignore: tuple[dict[str, Any], ...]  # compressed RLEs of regions that are not judged
+
+
+class ReadError(ValueError):
+    """A picture that cannot be read; the message names its id and file."""
+
+
+class Layout(NamedTuple):
+    """Where one split of a data set keeps its files."""
+
+    annotations: Path
+    pictures: Path  # a folder or, when it ends in .zip, an archive
+
+    @classmethod
+    def of(cls, spec: KeypointSpec, root: Path, split: str, data_format: str) -> Layout:
+        """The layout of HigherHRNet: see README, "Data"."""
+        if spec.name == "crowd_pose":
+            annotations = root / "json" / f"crowdpose_{split}.json"
+            pictures = root / "images"
+        else:
+            kind = "image_info" if "test" in split else "person_keypoints"
+            annotations = root / "annotations" / f"{kind}_{split}.json"
+            pictures = root / "images" / split.replace("-dev", "")
+        if data_format == "zip":
+            pictures = pictures.with_name(pictures.name + ".zip")
+        return cls(annotations, pictures)
+
+
+class PictureFiles:
+    """The pictures of one split: `read(picture)` gives (H, W, 3) uint8 RGB."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            kind = "archive" if path.suffix == ".zip" else "folder"
+            raise ValueError(f"the picture {kind} {path} does not exist")
+        self.path = path
+        self._archive: zipfile.ZipFile | None = None
+
+    def where(self, picture: Picture) -> str:
+        """The name a message gives to a picture's file."""
+        separator = "@" if self.path.suffix == ".zip" else "/"
+        return f"{self.path}{separator}{picture.file_name}"
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """ReadError when the file is missing or no picture."""
+        data = self._bytes(picture)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        if image is None:
+            raise ReadError(f"image {picture.id}: cannot read {self.where(picture)}")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _bytes(self, picture: Picture) -> bytes | None:
+        try:
+            if self.path.suffix != ".zip":
+                return (self.path / picture.file_name).read_bytes()
+            return self._read_member(picture.file_name)
+        except (OSError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def _read_member(self, name: str) -> bytes:
+        """Archives hold their pictures at the top or in a folder of the archive's name."""
+        if self._archive is None:  # opened in the process that reads
+            self._archive = zipfile.ZipFile(self.path)
+        try:
+            return self._archive.read(name)
+        except KeyError:
+            return self._archive.read(f"{self.path.stem}/{name}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_archive": None}
+
+
+def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
+    """Where `cfg` keeps the training or the test split."""
+    data = cfg.DATASET
+    spec = KEYPOINTS[data.DATASET if is_train else data.DATASET_TEST]
+    root = Path(cfg.DATA_DIR) / data.ROOT
+    if not root.is_dir():
+        raise ValueError(f"DATASET.ROOT {root} does not exist")
+    return Layout.of(spec, root, data.TRAIN if is_train else data.TEST, data.DATA_FORMAT)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An annotation file; ValueError says what is wrong with it."""
+    try:
+        tree = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read the annotations {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
+        raise ValueError(f"{path} has no list of images")
+    return tree
+
+
+def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
+    """All pictures of an annotation file, in its order, those without people included."""
+    tree = read_json(path)
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in tree.get("annotations", []):
+        by_image[annotation["image_id"]].append(annotation)
+    try:
+        return [_picture(image, by_image[image["id"]], spec) for image in tree["images"]]
+    except KeyError as error:
+        raise ValueError(f"{path}: an entry lacks {error}") from None
+
+
+def select_pictures(
+    pictures: Sequence[Picture], min_labelled_joints: int = 0, max_images: int = 0
+) -> list[Picture]:
+    """The first `max_images` (0: all) in which one person has at least so many joints."""
+    chosen = [
+        picture
+        for picture in pictures
+        if (picture.joints[..., 2] > 0).sum(axis=1).max(initial=0) >= min_labelled_joints
+    ]
+    return chosen[:max_images] if max_images else chosen
+
+
+def ignore_mask(picture: Picture) -> np.ndarray:
+    """(H, W) uint8: 255 where the picture is judged, 0 in crowds and on people without joints."""
+    mask = np.full((picture.height, picture.width), 255, np.uint8)
+    for rle in picture.ignore:
+        mask[rle_tools.decode(rle) > 0] = 0
+    return mask
+
+
+def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec) -> Picture:
+    width, height = image["width"], image["height"]
+    people = [a for a in annotations if _is_labelled(a)]
+    # CrowdPose has no segmentations and judges every pixel.
+    ignored = [a for a in annotations if a.get("segmentation") and not _is_labelled(a)]
+    for a in people:
+        if len(a["keypoints"]) != 3 * spec.num_joints:
+            raise ValueError(
+                f"image {image['id']}, annotation {a['id']}: {len(a['keypoints'])} numbers in "
+                f"keypoints, {spec.name} has 3 for each of {spec.num_joints} joints"
+            )
+    return Picture(
+        id=image["id"],
+        file_name=image["file_name"],
+        width=width,
+        height=height,
+        joints=np.array([a["keypoints"] for a in people], np.float32).reshape(
+            -1, spec.num_joints, 3
+        ),
+        boxes=np.array([a["bbox"] for a in people], np.float32).reshape(-1, 4),
+        ignore=tuple(_rle(a["segmentation"], height, width) for a in ignored),
+    )
+
+
+def _is_labelled(annotation: dict[str, Any]) -> bool:
+    """Whether a joint is labelled (CrowdPose's num_keypoints leaves out head and neck)."""
+    return any(annotation.get("keypoints", ())[2::3])
+
+
+def _rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
+    """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE."""
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            return rle_tools.frPyObjects(segmentation, height, width)
+        return segmentation
+    return rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))

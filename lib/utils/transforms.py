@@ -1,0 +1,76 @@
+"""The geometry of the test: how a picture becomes an input, and how people come back from it.
+
+Names and numbers are HigherHRNet's: `center` is in pixels, `scale` in units of 200 pixels, sizes
+are (width, height).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+PIXEL_STD = 200.0
+STRIDE = 64  # input sizes are multiples of it
+
+
+def get_multi_scale_size(
+    image: np.ndarray, input_size: int, current_scale: float, min_scale: float
+) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+    """Input size, center and scale for an image (H, W, 3) at one scale of a multi-scale test.
+
+    The short side becomes `input_size` (a multiple of 64 at the smallest scale); the long side is
+    rounded up, which shows a margin around the picture.
+    """
+    height, width = image.shape[:2]
+    center = np.array([int(width / 2.0 + 0.5), int(height / 2.0 + 0.5)])
+    short_base = _round_up(min_scale * input_size)
+    short, long = min(width, height), max(width, height)
+    short_resized = int(short_base * current_scale / min_scale)
+    long_resized = int(_round_up(short_base / short * long) * current_scale / min_scale)
+    scale_short = short / PIXEL_STD
+    scale_long = long_resized / short_resized * short / PIXEL_STD
+    if width < height:
+        return (short_resized, long_resized), center, np.array([scale_short, scale_long])
+    return (long_resized, short_resized), center, np.array([scale_long, scale_short])
+
+
+def resize_align_multi_scale(
+    image: np.ndarray, input_size: int, current_scale: float, min_scale: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image (H, W, 3) as the network sees it at one scale; its center and scale."""
+    size, center, scale = get_multi_scale_size(image, input_size, current_scale, min_scale)
+    resized = cv2.warpAffine(image, warp_matrix(center, scale, size), size)
+    return resized, center, scale
+
+
+def warp_matrix(
+    center: np.ndarray, scale: np.ndarray, size: Sequence[int], inverse: bool = False
+) -> np.ndarray:
+    """(2, 3): pixels of the picture -> pixels of a map of `size` (width, height), or back."""
+    ratio = size[0] / (scale[0] * PIXEL_STD)
+    middle = np.array(size) / 2
+    if inverse:
+        return np.column_stack([np.eye(2) / ratio, center - middle / ratio])
+    return np.column_stack([np.eye(2) * ratio, middle - center * ratio])
+
+
+def get_final_preds(
+    grouped_joints: Sequence[np.ndarray],
+    center: np.ndarray,
+    scale: np.ndarray,
+    heatmap_size: Sequence[int],
+) -> list[np.ndarray]:
+    """People in map pixels, [(N, K, 2 + ...)] -> each person (K, 2 + ...) in picture pixels."""
+    matrix = warp_matrix(center, scale, heatmap_size, inverse=True)
+    preds = []
+    for person in grouped_joints[0]:
+        moved = np.array(person)
+        moved[:, :2] = person[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        preds.append(moved)
+    return preds
+
+
+def _round_up(length: float) -> int:
+    return int((length + STRIDE - 1) // STRIDE * STRIDE)

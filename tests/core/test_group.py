@@ -1,0 +1,48 @@
+"""Grouping equals the original's recorded people; scenes without people are ordinary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.group import HeatmapParser, group_by_tag
+from tests.helpers import GOLDEN, ROOT
+
+GROUPING = np.load(GOLDEN / "grouping.npz")
+SCENES = range(sum(name.startswith("spec_") for name in GROUPING.files))
+
+
+def parser(num_joints: int) -> HeatmapParser:
+    data_set = "coco" if num_joints == 17 else "crowd_pose"
+    return HeatmapParser(load_config(ROOT / "experiments" / data_set / "mobilenet/mobile.yaml"))
+
+
+def scene(index: int):
+    return tuple(torch.from_numpy(GROUPING[f"{name}_{index}"]) for name in ("det", "tag"))
+
+
+@pytest.mark.parametrize("index", SCENES)
+def test_people_equal_the_original(index):
+    det, tag = scene(index)
+    grouping = parser(det.shape[1])
+    people = group_by_tag(*grouping.top_k(det, tag), grouping.params)
+    recorded = GROUPING[f"match_{index}"]
+    np.testing.assert_array_equal(people, recorded.reshape(people.shape))
+
+
+@pytest.mark.parametrize(("adjust", "refine"), [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("index", SCENES)
+def test_adjusted_and_refined_people_equal_the_original(index, adjust, refine):
+    det, tag = scene(index)
+    [people], scores = parser(det.shape[1]).parse(det, tag, bool(adjust), bool(refine))
+    recorded = GROUPING[f"parse_{index}_{adjust}{refine}"].reshape(people.shape)
+    np.testing.assert_allclose(people, recorded, atol=1e-5)
+    np.testing.assert_allclose(scores, GROUPING[f"scores_{index}_{adjust}{refine}"], atol=1e-6)
+
+
+def test_an_empty_scene_has_nobody():
+    [people], scores = parser(17).parse(torch.zeros(1, 17, 32, 32), torch.zeros(1, 17, 32, 32, 1))
+    assert people.shape == (0, 17, 4)
+    assert scores == []

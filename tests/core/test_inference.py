@@ -1,0 +1,115 @@
+"""Maps, sizes and coordinates of the test equal the original's."""
+
+from __future__ import annotations
+
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.config import load_config
+from lib.core.inference import aggregate_results, get_multi_stage_outputs, predict
+from lib.utils.transforms import (
+    get_final_preds,
+    get_multi_scale_size,
+    resize_align_multi_scale,
+    warp_matrix,
+)
+from tests.helpers import GOLDEN, ROOT
+
+GEOMETRY = np.load(GOLDEN / "geometry.npz")
+SIZES = sorted(name.removeprefix("size_") for name in GEOMETRY.files if name.startswith("size_"))
+AGGREGATION = np.load(GOLDEN / "aggregation.npz")
+MAPS = sorted(
+    name.removeprefix("shape_") for name in AGGREGATION.files if name.startswith("shape_")
+)
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_sizes_and_coordinates_equal_the_original(case):
+    wh, input_size, scale, min_scale = case.split("_")
+    width, height = map(int, wh.split("x"))
+    image = np.zeros((height, width, 3), np.uint8)
+    size, center, warp = get_multi_scale_size(
+        image, int(input_size), float(scale), float(min_scale)
+    )
+    np.testing.assert_array_equal(size, GEOMETRY[f"size_{case}"])
+    np.testing.assert_array_equal(center, GEOMETRY[f"center_{case}"])
+    np.testing.assert_allclose(warp, GEOMETRY[f"scale_{case}"], rtol=1e-12)
+    preds = get_final_preds([GEOMETRY[f"in_{case}"]], center, warp, size)
+    np.testing.assert_allclose(preds, GEOMETRY[f"preds_{case}"], atol=1e-6)
+
+
+class LinearModel(nn.Module):
+    """The fixed model behind the recorded maps."""
+
+    def __init__(self, num_joints: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(5)
+        for name, channels in (("a", 2 * num_joints), ("b", num_joints)):
+            weight = (rng.standard_normal((channels, 3, 3, 3)) * 0.2).astype(np.float32)
+            self.register_parameter(name, nn.Parameter(torch.from_numpy(weight)))
+
+    def forward(self, x):
+        return [
+            F.conv2d(F.avg_pool2d(x, 4), self.a, padding=1),
+            F.conv2d(F.avg_pool2d(x, 2), self.b, padding=1),
+        ]
+
+
+@pytest.mark.parametrize("case", MAPS)
+@torch.no_grad()
+def test_aggregated_maps_equal_the_original(case):
+    seed, data_set, project, scales = case.replace("crowd_pose", "crowd-pose").split("_")
+    data_set = data_set.replace("-", "_")
+    factors = [1.0] if scales == "1" else [0.5, 1.0, 2.0]
+    cfg = load_config(
+        ROOT / "experiments" / data_set / "mobilenet/mobile.yaml",
+        ["TEST.PROJECT2IMAGE", str(project == "1"), "TEST.SCALE_FACTOR", str(factors)]
+        + ["DATASET.INPUT_SIZE", "128", "DATASET.OUTPUT_SIZE", "[32, 64]"],
+    )
+    image = AGGREGATION[f"image_{seed}"]
+    model = LinearModel(cfg.MODEL.NUM_JOINTS)
+    base, _, _ = get_multi_scale_size(image, 128, 1.0, min(factors))
+    heatmaps, tags = None, []
+    for factor in sorted(factors, reverse=True):
+        resized, _, _ = resize_align_multi_scale(image, 128, factor, min(factors))
+        inputs = torch.from_numpy(resized).permute(2, 0, 1)[None] / 255
+        _, own, own_tags = get_multi_stage_outputs(
+            cfg, model, inputs, True, cfg.TEST.PROJECT2IMAGE, base
+        )
+        heatmaps, tags = aggregate_results(cfg, factor, heatmaps, tags, own, own_tags)
+    heatmaps, tags = heatmaps / len(factors), torch.cat(tags, dim=4)
+    assert tuple(heatmaps.shape) == tuple(AGGREGATION[f"shape_{case}"])
+    np.testing.assert_allclose(
+        heatmaps[..., ::4, ::4], AGGREGATION[f"heatmaps_{case}"], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        tags[:, :, ::4, ::4], AGGREGATION[f"tags_{case}"], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (240, 320), (201, 200), (64, 64)])
+def test_a_pixel_comes_back_where_it_was(width, height):
+    image = np.zeros((height, width, 3), np.uint8)
+    size, center, scale = get_multi_scale_size(image, 128, 1.0, 1.0)
+    there = warp_matrix(center, scale, size)
+    people = np.random.default_rng(0).uniform(0, 60, (2, 17, 4))
+    moved = people.copy()
+    moved[..., :2] = people[..., :2] @ there[:, :2].T + there[:, 2]
+    np.testing.assert_allclose(get_final_preds([moved], center, scale, size), people, atol=1e-9)
+
+
+def test_an_image_without_people_is_an_ordinary_image():
+    cfg = load_config(
+        ROOT / "experiments/coco/mobilenet/mobile.yaml",
+        ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"],
+    )
+    model = LinearModel(17)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    people, scores = predict(cfg, model, np.zeros((90, 70, 3), np.uint8))
+    assert people.shape == (0, 17, 5)
+    assert scores == []

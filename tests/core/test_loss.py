@@ -1,0 +1,105 @@
+"""Losses equal the original's recorded values and a naive loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.core.loss import MultiLossFactory, heatmap_loss, pull_loss, push_loss, read_tags
+from lib.dataset.target_generators import Targets
+from tests.helpers import GOLDEN
+
+
+def recorded_case(case: int):
+    """Outputs and targets drawn as tests/golden/README.md says."""
+    golden = np.load(GOLDEN / "losses.npz")
+    rng = np.random.default_rng(case)
+    sizes = (64, 128)
+
+    def tensor(array):
+        return torch.from_numpy(np.asarray(array, dtype=np.float32))
+
+    outputs = [tensor(rng.standard_normal((3, c, s, s))) for c, s in zip((34, 17), sizes)]
+    heatmaps = [tensor(rng.random((3, 17, s, s))) for s in sizes]
+    masks = [tensor(rng.random((3, s, s)) > 0.1) for s in sizes]
+    nodes = [torch.from_numpy(golden[f"joints{i}_{case}"]).long() for i in (0, 0)]
+    recorded = {key: golden[f"{key}_{case}"] for key in ("type", "heat0", "heat1", "push", "pull")}
+    return outputs, Targets(heatmaps, masks, nodes), recorded
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_losses_equal_the_original(case):
+    outputs, targets, recorded = recorded_case(case)
+    for stage in (0, 1):
+        per_image = heatmap_loss(
+            outputs[stage][:, :17], targets.heatmaps[stage], targets.masks[stage]
+        )
+        np.testing.assert_allclose(per_image, recorded[f"heat{stage}"], rtol=1e-5)
+    factors = (0.001, 0.0)
+    criterion = MultiLossFactory(17, (1, 1), factors, factors, str(recorded["type"]))
+    terms = criterion(outputs, targets)
+    assert terms["push/0"].item() == pytest.approx(float(recorded["push"]), rel=1e-5)
+    assert terms["pull/0"].item() == pytest.approx(float(recorded["pull"]), rel=1e-5)
+    assert set(terms) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}
+
+
+def naive_ae(tags, visible, kind):
+    """One image, (P, K) lists: the definition, in loops."""
+    people = []
+    for row, seen in zip(tags.tolist(), visible.tolist()):
+        own = [t for t, v in zip(row, seen) if v]
+        if own:
+            people.append(own)
+    means = [sum(own) / len(own) for own in people]
+    pull = push = 0.0
+    for own, mean in zip(people, means):
+        pull += sum((t - mean) ** 2 for t in own) / len(own) / len(people)
+    for i, a in enumerate(means):
+        for j, b in enumerate(means):
+            if i != j:
+                near = math.exp(-((a - b) ** 2)) if kind == "exp" else max(0.0, 1 - abs(a - b))
+                push += 0.5 * near / (len(means) * (len(means) - 1))
+    return pull, push
+
+
+@pytest.mark.parametrize("kind", ["exp", "max"])
+def test_vectorized_ae_loss_equals_the_loop(kind):
+    generator = torch.Generator().manual_seed(0)
+    tags = torch.randn(40, 5, 7, generator=generator, dtype=torch.float64)
+    joint_seen = torch.rand(40, 5, 7, generator=generator) > 0.4
+    person_there = torch.rand(40, 5, 1, generator=generator) > 0.5
+    visible = (joint_seen & person_there).double()
+    expected = [naive_ae(t, v, kind) for t, v in zip(tags, visible)]
+    np.testing.assert_allclose(pull_loss(tags, visible), [pull for pull, _ in expected])
+    np.testing.assert_allclose(push_loss(tags, visible, kind), [push for _, push in expected])
+    assert {int((v.sum(1) > 0).sum()) for v in visible} >= {0, 1, 2, 4}
+
+
+def test_images_without_people_cost_nothing_and_keep_gradients_finite():
+    for people in (0, 3):
+        tag_maps = torch.randn(2, 4, 8, 8, requires_grad=True)
+        tags, visible = read_tags(tag_maps, torch.zeros(2, people, 4, 2, dtype=torch.long))
+        loss = push_loss(tags, visible).sum() + pull_loss(tags, visible).sum()
+        loss.backward()
+        assert loss.item() == 0
+        assert not tag_maps.grad.any()
+
+
+def test_masked_pixels_do_not_count():
+    predicted, target = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    mask = torch.ones(2, 8, 8)
+    mask[:, :4] = 0
+    other = target.clone()
+    other[:, :, :4] += 10
+    assert torch.equal(heatmap_loss(predicted, target, mask), heatmap_loss(predicted, other, mask))
+
+
+def test_separated_tags_cost_less_than_equal_ones():
+    visible = torch.ones(1, 2, 3)
+    apart = torch.tensor([[[0.0] * 3, [5.0] * 3]])
+    together = torch.zeros(1, 2, 3)
+    assert push_loss(apart, visible).item() < 1e-6 < push_loss(together, visible).item() == 0.5
+    assert pull_loss(apart, visible).item() == 0
