@@ -38,9 +38,7 @@ CHOICES = {
 }
 
 
-def load_config(
-    path: str | Path, opts: Sequence[str] = (), img_size: int | None = None
-) -> CfgNode:
+def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
     """Defaults <- experiment yaml <- architecture's img_size <- command line; checked, frozen.
 
     `opts` alternates keys and values (`["TRAIN.LR", "1e-3"]`). `img_size` (pixels; a

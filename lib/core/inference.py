@@ -86,12 +86,12 @@ def get_multi_stage_outputs(
     """
     outputs = model(torch.cat([image, image.flip(3)]) if with_flip else image)
     finest = outputs[-1].shape[2:]
-    resized = [_resize(output, finest) for output in outputs]
-    heatmaps, tags = _stage_maps(cfg, [output[:1] for output in resized])
+    resized = [resize_maps(output, finest) for output in outputs]
+    heatmaps, tags = stage_maps(cfg, [output[:1] for output in resized])
     heatmaps = [heatmaps]
     if with_flip:
         swap = flip_index(cfg)
-        mirror_heatmaps, mirror_tags = _stage_maps(cfg, [output[1:].flip(3) for output in resized])
+        mirror_heatmaps, mirror_tags = stage_maps(cfg, [output[1:].flip(3) for output in resized])
         heatmaps.append(mirror_heatmaps[:, swap])
         tags += [tag[:, swap] if cfg.MODEL.TAG_PER_JOINT else tag for tag in mirror_tags]
     if cfg.DATASET.WITH_CENTER and cfg.TEST.IGNORE_CENTER:
@@ -99,8 +99,8 @@ def get_multi_stage_outputs(
         tags = [tag[:, :-1] if cfg.MODEL.TAG_PER_JOINT else tag for tag in tags]
     if project2image and size_projected is not None:
         size = (size_projected[1], size_projected[0])
-        heatmaps = [_resize(maps, size) for maps in heatmaps]
-        tags = [_resize(tag, size) for tag in tags]
+        heatmaps = [resize_maps(maps, size) for maps in heatmaps]
+        tags = [resize_maps(tag, size) for tag in tags]
     return outputs, heatmaps, tags
 
 
@@ -120,12 +120,12 @@ def aggregate_results(
     own = sum(heatmaps) / len(heatmaps)
     size = own.shape[2:] if final_heatmaps is None else final_heatmaps.shape[2:]
     if scale_factor == 1 or len(cfg.TEST.SCALE_FACTOR) == 1:
-        tags_list = tags_list + [_resize(tag, size)[..., None] for tag in tags]
-    own = _resize(own, size)
+        tags_list = tags_list + [resize_maps(tag, size)[..., None] for tag in tags]
+    own = resize_maps(own, size)
     return (own if final_heatmaps is None else final_heatmaps + own), tags_list
 
 
-def _stage_maps(cfg: CfgNode, outputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def stage_maps(cfg: CfgNode, outputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Outputs of one size -> mean heatmaps of the stages asked for, tags of the others."""
     joints = cfg.MODEL.NUM_JOINTS
     heatmaps = [
@@ -141,7 +141,7 @@ def _stage_maps(cfg: CfgNode, outputs: Sequence[Tensor]) -> tuple[Tensor, list[T
     return sum(heatmaps) / len(heatmaps), tags
 
 
-def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, to (height, width); maps of that size pass as they are."""
     if tuple(maps.shape[2:]) == tuple(size):
         return maps

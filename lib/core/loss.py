@@ -64,7 +64,7 @@ def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
 
 
 class MultiLossFactory(nn.Module):
-    """outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., "heatmap/1": ...}.
+    """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., "heatmap/1": ...}.
 
     Terms are weighted and averaged over the batch; their sum is the loss. One entry of each list
     per output stage; a stage's output is K heatmaps, then its tag maps.
@@ -102,7 +102,10 @@ class MultiLossFactory(nn.Module):
             loss.AE_LOSS_TYPE,
         )
 
-    def forward(self, outputs: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, outputs: Sequence[Tensor], targets: Targets
+    ) -> dict[str, Tensor]:
+        """`images` (B, 3, H, W) are not looked at; other criteria show them to a teacher."""
         terms = {}
         for stage, output in enumerate(outputs):
             heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]

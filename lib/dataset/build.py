@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
-from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
 from lib.dataset.reader import Picture, PictureFiles, layout_of, read_pictures, select_pictures
 from lib.dataset.transforms import AffineRange
@@ -86,25 +89,47 @@ def make_dataloader(
     cfg: CfgNode, dataset: PoseDataset, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Batches of IMAGES_PER_GPU for one process; `loader.sampler.set_epoch` before each epoch."""
+    workers = min(cfg.WORKERS, len(os.sched_getaffinity(0)))
     return DataLoader(
         dataset,
         batch_size=cfg.TRAIN.IMAGES_PER_GPU,
         sampler=EpochSampler(len(dataset), cfg.TRAIN.SHUFFLE, cfg.SEED, rank, world_size),
-        num_workers=cfg.WORKERS,
+        num_workers=workers,
         collate_fn=collate,
         pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
-        persistent_workers=cfg.WORKERS > 0,
+        persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
     )
 
 
-def evaluation_pictures(cfg: CfgNode) -> tuple[list[Picture], PictureFiles]:
+class EvaluationSet(NamedTuple):
+    """A test split: the pictures to look at and the truth to compare with."""
+
+    spec: KeypointSpec
+    split: str
+    annotations: Path
+    pictures: list[Picture]
+    files: PictureFiles
+
+    @property
+    def has_people(self) -> bool:
+        """False for COCO test-dev, whose truth is kept by a server."""
+        return any(len(picture.joints) for picture in self.pictures)
+
+
+def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
     """The test split of `cfg`, pictures without people included."""
     data = cfg.DATASET
+    spec = KEYPOINTS[data.DATASET_TEST]
     layout = layout_of(cfg, is_train=False)
-    pictures = read_pictures(layout.annotations, KEYPOINTS[data.DATASET_TEST])
-    chosen = select_pictures(pictures, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
-    return chosen, PictureFiles(layout.pictures)
+    pictures = select_pictures(
+        read_pictures(layout.annotations, spec), data.MIN_LABELLED_JOINTS, data.MAX_IMAGES
+    )
+    if not pictures:
+        raise ValueError(f"{layout.annotations} has no picture to evaluate on")
+    return EvaluationSet(
+        *(spec, data.TEST, layout.annotations, pictures, PictureFiles(layout.pictures))
+    )
 
 
 def _one_thread(_: int) -> None:

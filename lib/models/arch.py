@@ -44,9 +44,7 @@ class ArchSpec:
         try:
             tree = json.loads(Path(path).read_text())
         except OSError as error:
-            raise ValueError(
-                f"cannot read the architecture {path}: {error.strerror}"
-            ) from None
+            raise ValueError(f"cannot read the architecture {path}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
         try:

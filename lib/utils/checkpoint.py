@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,56 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
         )
         raise ValueError(f"{path} does not fit this model: {told}")
     model.load_state_dict(loaded, strict=not skip)
+
+
+@dataclass
+class TrainingState:
+    """Everything that a run needs to go on where it stopped."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    arch: dict[str, Any] | None = None
+    config: str = ""  # yaml, for the reader of the file
+    epoch: int = 0  # epochs done
+    best_ap: float = -1.0
+
+
+def save_training(state: TrainingState, path: str | Path) -> None:
+    """Write what `resume` reads; `state_dict` alone is what `load_weights` reads."""
+    save_checkpoint(
+        path,
+        epoch=state.epoch,
+        best_ap=state.best_ap,
+        arch=state.arch,
+        config=state.config,
+        state_dict=unwrap(state.model).state_dict(),
+        optimizer=state.optimizer.state_dict(),
+        scheduler=state.scheduler.state_dict(),
+        scaler=state.scaler.state_dict(),
+        random={"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+    )
+
+
+def resume(state: TrainingState, path: str | Path) -> None:
+    """Put `state` where the checkpoint at `path` was saved, random numbers included."""
+    saved = load_checkpoint(path)
+    if lacking := [key for key in ("epoch", "optimizer", "scheduler") if key not in saved]:
+        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(lacking)}")
+    if saved.get("arch") != state.arch:
+        raise ValueError(
+            f"{path} is of another architecture; choose another OUTPUT_DIR, "
+            "or set AUTO_RESUME False to start anew"
+        )
+    load_weights(state.model, path)
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.scheduler.load_state_dict(saved["scheduler"])
+    state.scaler.load_state_dict(saved["scaler"])
+    state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
+    torch.set_rng_state(saved["random"]["torch"])
+    if len(saved["random"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
 
 
 def unwrap(model: nn.Module) -> nn.Module:

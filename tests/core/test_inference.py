@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -83,12 +82,8 @@ def test_aggregated_maps_equal_the_original(case):
         heatmaps, tags = aggregate_results(cfg, factor, heatmaps, tags, own, own_tags)
     heatmaps, tags = heatmaps / len(factors), torch.cat(tags, dim=4)
     assert tuple(heatmaps.shape) == tuple(AGGREGATION[f"shape_{case}"])
-    np.testing.assert_allclose(
-        heatmaps[..., ::4, ::4], AGGREGATION[f"heatmaps_{case}"], atol=1e-5
-    )
-    np.testing.assert_allclose(
-        tags[:, :, ::4, ::4], AGGREGATION[f"tags_{case}"], atol=1e-5
-    )
+    np.testing.assert_allclose(heatmaps[..., ::4, ::4], AGGREGATION[f"heatmaps_{case}"], atol=1e-5)
+    np.testing.assert_allclose(tags[:, :, ::4, ::4], AGGREGATION[f"tags_{case}"], atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (240, 320), (201, 200), (64, 64)])

@@ -40,7 +40,7 @@ def test_losses_equal_the_original(case):
         np.testing.assert_allclose(per_image, recorded[f"heat{stage}"], rtol=1e-5)
     factors = (0.001, 0.0)
     criterion = MultiLossFactory(17, (1, 1), factors, factors, str(recorded["type"]))
-    terms = criterion(outputs, targets)
+    terms = criterion(None, outputs, targets)
     assert terms["push/0"].item() == pytest.approx(float(recorded["push"]), rel=1e-5)
     assert terms["pull/0"].item() == pytest.approx(float(recorded["pull"]), rel=1e-5)
     assert set(terms) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}

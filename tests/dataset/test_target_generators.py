@@ -89,7 +89,9 @@ def test_a_tag_address_is_on_its_joint_at_every_size(size):
                     if v > 0 and -1 < x < out and -1 < y < out
                 ]
                 nodes = targets.nodes[stage][b, p]
-                read = [(a // out**2, a % out**2 // out, a % out) for a, one in nodes.tolist() if one]
+                read = [
+                    (a // out**2, a % out**2 // out, a % out) for a, one in nodes.tolist() if one
+                ]
                 assert read == seen
                 assert all(targets.heatmaps[stage][b, k, y, x] == 1 for k, y, x in seen)
 

@@ -75,7 +75,9 @@ def test_published_sizes(name, params, true_gmacs, paper_gmacs):
 @pytest.mark.parametrize(("kernel", "gmacs"), [(3, 3.77), (5, 4.14), (7, 4.69)])
 def test_smaller_kernels_cost_what_the_ablation_says(kernel, gmacs):
     arch = uniform_arch(512, 16, (16, 32, 48, 80), (32, 24, 16), block=(6, kernel))
-    assert count_macs(LitePose(arch, [28, 14]), 512)["paper"] / 1e9 == pytest.approx(gmacs, abs=6e-3)
+    assert count_macs(LitePose(arch, [28, 14]), 512)["paper"] / 1e9 == pytest.approx(
+        gmacs, abs=6e-3
+    )
 
 
 def test_a_head_without_its_raw_half_costs_what_the_ablation_says():

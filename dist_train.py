@@ -1,0 +1,195 @@
+"""Train a network.
+
+    python dist_train.py --cfg experiments/coco/mobilenet/mobile.yaml \\
+        --superconfig mobile_configs/search-XS.json TRAIN.END_EPOCH 1
+    torchrun --nproc_per_node=8 dist_train.py --cfg experiments/crowd_pose/mobilenet/mobile.yaml \\
+        --superconfig mobile_configs/search-S.json
+
+Runs on the CPU, on one GPU, or as one of several processes. A run that was cut off goes on from
+its last checkpoint when the same command is given again (AUTO_RESUME).
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.core.board import Board
+from lib.core.distill import Distillation, freeze_teacher, teacher_arch
+from lib.core.evaluate import evaluate_predictions, markdown_table, predict_set
+from lib.core.loss import MultiLossFactory
+from lib.core.trainer import Meter, Precision, do_train
+from lib.dataset.build import build_dataset, build_evaluation_set, make_dataloader
+from lib.models import build_model
+from lib.models.arch import ArchSpec
+from lib.utils import cli
+from lib.utils.checkpoint import (
+    TrainingState,
+    load_weights,
+    resume,
+    save_training,
+    save_weights,
+    unwrap,
+)
+from lib.utils.complexity import count_macs, count_params
+from lib.utils.dist import Process, barrier, start_process, wrap
+from lib.utils.logger import create_logger
+from lib.utils.optim import get_optimizer, get_scheduler
+
+logger = logging.getLogger("lib.train")
+
+
+def parse_args() -> Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--world-size", type=int, default=1, help="processes, without torchrun")
+    parser.add_argument("--rank", type=int, default=0, help="of this process, without torchrun")
+    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="where they meet")
+    parser.add_argument("--teacher", help="checkpoint of a network to distill heatmaps from")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
+    cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
+    process = start_process(cfg, args)
+    output_dir, log_dir = create_logger(cfg, args.cfg, "train", process.is_main)
+    set_backends(cfg)
+    model = start_model(cfg, arch, process)
+    criterion = start_criterion(cfg, args.teacher, process.device)
+    train(cfg, arch, model, criterion, process, output_dir, log_dir)
+
+
+def set_backends(cfg: CfgNode) -> None:
+    """SEED governs the weights; CUDNN.* as the keys say."""
+    torch.manual_seed(cfg.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
+    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
+    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
+
+
+def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Module:
+    """The network with its first weights, on its device, in its memory format."""
+    model = build_model(cfg, arch)
+    if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
+        skip = ("deconv", "final") if cfg.MODEL.PRETRAINED_PARTS == "backbone" else ()
+        load_weights(model, cfg.MODEL.PRETRAINED, skip)
+        logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
+    macs = count_macs(model, cfg.DATASET.INPUT_SIZE)
+    logger.info(
+        "%s at %d px: %.3f M parameters, %.3f GMACs (paper's rule: %.2f)",
+        *(cfg.MODEL.NAME, cfg.DATASET.INPUT_SIZE, count_params(model) / 1e6),
+        *(macs["true"] / 1e9, macs["paper"] / 1e9),
+    )
+    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+    model = model.to(process.device, memory_format=memory)
+    return wrap(model, process, cfg.MODEL.SYNC_BN)
+
+
+def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> nn.Module:
+    """The losses of LOSS.*, and the distance to a teacher where there is one."""
+    criterion = MultiLossFactory.from_config(cfg)
+    if teacher is None:
+        return criterion
+    arch = teacher_arch(teacher)
+    network = freeze_teacher(build_model(cfg, arch), teacher, device)
+    logger.info("teacher %s at %d px", teacher, arch.img_size)
+    return Distillation(criterion, network, arch.img_size)
+
+
+def train(
+    cfg: CfgNode,
+    arch: ArchSpec | None,
+    model: nn.Module,
+    criterion: nn.Module,
+    process: Process,
+    output_dir: Path,
+    log_dir: Path,
+) -> None:
+    """All epochs that are left, with checkpoints and evaluations on the way."""
+    loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
+    optimizer = get_optimizer(cfg, model)
+    scheduler = get_scheduler(cfg, optimizer, len(loader))
+    precision = Precision(
+        *(process.device, cfg.FP16.ENABLED),
+        *(cfg.FP16.STATIC_LOSS_SCALE, cfg.FP16.DYNAMIC_LOSS_SCALE),
+    )
+    state = TrainingState(
+        *(model, optimizer, scheduler, precision.scaler),
+        arch=arch.to_dict() if arch else None,
+        config=cfg.dump(),
+        epoch=cfg.TRAIN.BEGIN_EPOCH,
+    )
+    resume_if_wanted(cfg, state, output_dir)
+    first, last = state.epoch, cfg.TRAIN.END_EPOCH
+    if first >= last:
+        logger.info("nothing to do: %s is trained for %d epochs already", output_dir, first)
+        return
+    board = Board(cfg, log_dir) if process.is_main else None
+    meter = Meter(
+        total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * len(loader),
+        every=cfg.PRINT_FREQ,
+        step=(first - cfg.TRAIN.BEGIN_EPOCH) * len(loader),
+        verbose=cfg.VERBOSE and process.is_main,
+        board=board,
+    )
+    logger.info(
+        "%d pictures, %d steps an epoch, epochs %d to %d on %d x %s",
+        *(len(loader.dataset), len(loader), first, last, process.world_size, process.device),
+    )
+    for epoch in range(first, last):
+        do_train(cfg, model, loader, criterion, optimizer, scheduler, precision, epoch, meter)
+        state.epoch = epoch + 1
+        if process.is_main:
+            finish_epoch(cfg, state, output_dir, board, meter.step)
+        barrier(process)
+    if process.is_main:
+        save_weights(output_dir / "final_state0.pth.tar", model)
+        logger.info("trained: %s", output_dir / "final_state0.pth.tar")
+        board.close()
+
+
+def resume_if_wanted(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:
+    """Go on from TRAIN.CHECKPOINT or the one in `output_dir`, as AUTO_RESUME and RESUME say."""
+    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / "checkpoint.pth.tar")
+    must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
+    if must or (cfg.AUTO_RESUME and path.exists()):
+        resume(state, path)
+        logger.info("resumed from %s after epoch %d", path, state.epoch)
+
+
+def finish_epoch(
+    cfg: CfgNode, state: TrainingState, output_dir: Path, board: Board, step: int
+) -> None:
+    """Evaluate and save where it is time for it; "best" is best AP."""
+    is_last = state.epoch == cfg.TRAIN.END_EPOCH
+    every = cfg.TRAIN.VALIDATE_EVERY
+    if every and (is_last or state.epoch % every == 0):
+        ap = validate(cfg, state.model, output_dir, board, step)
+        if ap >= state.best_ap:
+            state.best_ap = ap
+            save_weights(output_dir / "model_best.pth.tar", state.model)
+    if is_last or state.epoch % cfg.TRAIN.SAVE_EVERY == 0:
+        save_training(state, output_dir / "checkpoint.pth.tar")
+
+
+def validate(cfg: CfgNode, model: nn.Module, output_dir: Path, board: Board, step: int) -> float:
+    """AP on the test split, printed and drawn."""
+    data = build_evaluation_set(cfg)
+    predictions, problems = predict_set(cfg, unwrap(model), data)
+    for problem in problems:
+        logger.warning("%s", problem)
+    table = evaluate_predictions(data, predictions, output_dir)
+    logger.info("evaluation after step %d\n%s", step, markdown_table(table, cfg.MODEL.NAME))
+    board.scalars(step, {f"val/{name}": value for name, value in table.items()})
+    return table.get("AP", 0.0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,90 @@
+"""What TensorBoard shows of a run: scalars, and what the network gets and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tensorboardX import SummaryWriter
+from torch import Tensor
+from yacs.config import CfgNode
+
+from lib.core.group import HeatmapParser
+from lib.core.inference import resize_maps, stage_maps
+from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.pose_dataset import Batch
+from lib.dataset.target_generators import Targets
+from lib.utils.vis import draw_heatmaps, draw_people, tile
+
+MAX_PICTURES = 4  # of a batch
+
+
+class Board:
+    """Scalars at every print, pictures every `PICTURES_EVERY` prints (DEBUG.* says which)."""
+
+    PICTURES_EVERY = 10
+
+    def __init__(self, cfg: CfgNode, log_dir: Path) -> None:
+        self.cfg = cfg
+        self.spec = KEYPOINTS[cfg.DATASET.DATASET]
+        self.parser = HeatmapParser(cfg)
+        self.writer = SummaryWriter(str(log_dir))
+        self.prints = 0
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One point on each curve."""
+        for name, value in values.items():
+            self.writer.add_scalar(name.replace(" ", "_"), value, step)
+
+    def pictures(self, step: int, batch: Batch, outputs: list[Tensor], targets: Targets) -> None:
+        """The first pictures of `batch` beside truth and answer, now and then."""
+        self.prints += 1
+        if not self.cfg.DEBUG.DEBUG or self.prints % self.PICTURES_EVERY != 1:
+            return
+        shown = range(min(MAX_PICTURES, len(batch.images)))
+        views = [self._views(i, batch, outputs, targets) for i in shown]
+        for name in views[0]:
+            sheet = tile([view[name] for view in views], columns=MAX_PICTURES)
+            self.writer.add_image(name, sheet, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def _views(
+        self, i: int, batch: Batch, outputs: list[Tensor], targets: Targets
+    ) -> dict[str, np.ndarray]:
+        """What DEBUG.* asks to see of picture `i`."""
+        debug, joints = self.cfg.DEBUG, self.cfg.MODEL.NUM_JOINTS
+        image = batch.images[i].cpu().numpy()
+        size = outputs[-1].shape[2:]
+        resized = [resize_maps(output[i : i + 1], size) for output in outputs]
+        heatmaps, tags = stage_maps(self.cfg, resized)
+        views = {}
+        if debug.SAVE_BATCH_IMAGES_GT:
+            views["truth/people"] = draw_people(image, batch.joints[i].cpu().numpy(), self.spec)
+        if debug.SAVE_BATCH_IMAGES_PRED:
+            people = self._people(heatmaps, tags, image.shape[0] / size[0])
+            views["answer/people"] = draw_people(image, people, self.spec)
+        if debug.SAVE_HEATMAPS_GT:
+            views["truth/heatmaps"] = draw_heatmaps(image, targets.heatmaps[-1][i].cpu().numpy())
+        if debug.SAVE_HEATMAPS_PRED:
+            views["answer/heatmaps"] = draw_heatmaps(image, heatmaps[0, :joints].cpu().numpy())
+        if debug.SAVE_TAGMAPS_PRED:
+            views["answer/tags"] = _draw_tags(tags[0][0, 0].cpu().numpy(), image.shape[:2])
+        return views
+
+    def _people(self, heatmaps: Tensor, tags: list[Tensor], ratio: float) -> np.ndarray:
+        """The people found, (N, K, 4) in pixels of the crop."""
+        body = self.parser.params.num_joints
+        [people], _ = self.parser.parse(heatmaps[:, :body], tags[0][:, :body, ..., None])
+        people[..., :2] *= ratio
+        return people
+
+
+def _draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One tag map (h, w), its least value blue and its largest red."""
+    span = max(float(np.ptp(tags)), 1e-6)
+    color = cv2.applyColorMap(np.uint8(255 * (tags - tags.min()) / span), cv2.COLORMAP_JET)
+    return cv2.resize(color[..., ::-1], size[::-1], interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,62 @@
+"""Heatmap distillation: a fixed, larger network shows where its heatmaps are (paper, section 4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.core.loss import heatmap_loss
+from lib.dataset.target_generators import Targets
+from lib.models.arch import ArchSpec
+from lib.utils.checkpoint import load_checkpoint, load_weights
+
+
+def teacher_arch(path: str | Path) -> ArchSpec:
+    """The architecture that the checkpoint at `path` says it is of."""
+    arch = load_checkpoint(path).get("arch")
+    if not arch:
+        raise ValueError(
+            f"--teacher {path} does not say its architecture; a checkpoint.pth.tar does"
+        )
+    return ArchSpec.from_dict(arch)
+
+
+def freeze_teacher(model: nn.Module, path: str | Path, device: torch.device) -> nn.Module:
+    """`model` with the weights of `path`, in evaluation mode, without gradients, on `device`."""
+    load_weights(model, path)
+    return model.to(device).eval().requires_grad_(False)
+
+
+class Distillation(nn.Module):
+    """A criterion with one more term per stage: distance to the teacher's heatmaps.
+
+    The teacher looks at the same crops at its own size, its heatmaps are resized to the
+    student's.
+    """
+
+    def __init__(
+        self, criterion: nn.Module, teacher: nn.Module, img_size: int, factor: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.teacher = teacher
+        self.img_size = img_size
+        self.factor = factor
+
+    def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
+        terms = self.criterion(images, outputs, targets)
+        with torch.no_grad():
+            shown = self.teacher(_resize(images, self.img_size))
+        joints = self.criterion.num_joints
+        for stage, (own, theirs) in enumerate(zip(outputs, shown, strict=True)):
+            wanted = _resize(theirs[:, :joints], own.shape[-1])
+            error = heatmap_loss(own[:, :joints], wanted, targets.masks[stage])
+            terms[f"distill/{stage}"] = self.factor * error.mean()
+        return terms
+
+
+def _resize(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,188 @@
+"""From people to AP: result rows, the result file, the table in HigherHRNet's names."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import faster_coco_eval
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from lib.core.inference import predict
+from lib.dataset.build import EvaluationSet
+from lib.dataset.keypoints import KeypointSpec
+from lib.dataset.reader import ReadError
+from lib.utils.vis import caption, draw_people, tile
+
+logger = logging.getLogger(__name__)
+
+COCO_NAMES = (
+    *("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)"),
+    *("AR", "AR .5", "AR .75", "AR (M)", "AR (L)"),
+)
+CROWD_POSE_NAMES = (
+    *("AP", "Ap .5", "AP .75", "AR", "AR .5", "AR .75"),
+    *("AP (easy)", "AP (medium)", "AP (hard)"),
+)
+
+
+class Prediction(NamedTuple):
+    """What was found in one picture."""
+
+    image_id: int
+    people: np.ndarray  # (N, K, 3 or more): x, y, score in pixels of the picture
+    scores: Sequence[float]  # N
+
+
+def predict_set(
+    cfg: CfgNode, model: nn.Module, data: EvaluationSet
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions of every readable picture, and one line for each that is not.
+
+    An unreadable picture is an error unless DATASET.UNREADABLE is "skip". The model is left in
+    the mode it came in.
+    """
+    predictions, problems = [], []
+    training = model.training
+    model.eval()
+    for picture in tqdm(data.pictures, "evaluate", disable=not cfg.VERBOSE, mininterval=1):
+        try:
+            image = data.files.read(picture)
+        except ReadError as error:
+            if cfg.DATASET.UNREADABLE == "raise":
+                raise
+            problems.append(str(error))
+            continue
+        predictions.append(Prediction(picture.id, *predict(cfg, model, image)))
+    model.train(training)
+    return predictions, problems
+
+
+def evaluate_predictions(
+    data: EvaluationSet, predictions: Iterable[Prediction], out_dir: Path
+) -> OrderedDict[str, float]:
+    """Write the result file, then score it: the AP table, column names as HigherHRNet's.
+
+    The file is OUT_DIR/results/<name>.json (see `result_path`). A split without annotations (COCO
+    test-dev) gives an empty table.
+    """
+    path = result_path(data, out_dir)
+    rows = result_rows(data.spec, predictions)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows))
+    logger.info("%d people written to %s", len(rows), path)
+    if not data.has_people:
+        return OrderedDict()
+    image_ids = [picture.id for picture in data.pictures]
+    return score_rows(data.spec, data.annotations, rows, image_ids)
+
+
+def result_path(data: EvaluationSet, out_dir: Path) -> Path:
+    """Where results go; for test-dev, under the name that COCO's server asks for."""
+    if "test" in data.split and not data.has_people:
+        return out_dir / "results" / f"person_keypoints_{data.split}_litepose_results.json"
+    return out_dir / "results" / f"keypoints_{data.split}_results.json"
+
+
+def result_rows(spec: KeypointSpec, predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
+    """One COCO result entry per person; a center joint is left out."""
+    return [
+        {
+            "image_id": prediction.image_id,
+            "category_id": 1,
+            "keypoints": [
+                round(float(value), 3) for value in person[: spec.num_joints, :3].flatten()
+            ],
+            "score": float(score),
+        }
+        for prediction in predictions
+        for person, score in zip(prediction.people, prediction.scores, strict=True)
+    ]
+
+
+def score_rows(
+    spec: KeypointSpec,
+    annotations: Path,
+    rows: list[dict[str, Any]],
+    image_ids: Sequence[int] | None = None,
+) -> OrderedDict[str, float]:
+    """The table of `rows` on `image_ids` (None: all pictures); no rows at all are AP 0."""
+    names = CROWD_POSE_NAMES if spec.name == "crowd_pose" else COCO_NAMES
+    if not rows:
+        return OrderedDict.fromkeys(names, 0.0)
+    score = _score_crowd_pose if spec.name == "crowd_pose" else _score_coco
+    with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print as they go
+        stats = score(spec, annotations, rows, image_ids)
+    return OrderedDict(zip(names, map(float, stats), strict=True))
+
+
+def markdown_table(table: OrderedDict[str, float], arch: str) -> str:
+    """One row in HigherHRNet's form."""
+    head = "".join(f"| {name} " for name in table)
+    values = "".join(f"| {value:.3f} " for value in table.values())
+    return f"| Arch {head}|\n{'|---' * (len(table) + 1)}|\n| {arch} {values}|"
+
+
+def contact_sheet(
+    data: EvaluationSet, predictions: Sequence[Prediction], count: int, width: int = 320
+) -> np.ndarray:
+    """The first `count` pictures: truth above, what was found below. (H, W, 3) uint8."""
+    found = {prediction.image_id: prediction for prediction in predictions}
+    shown = [picture for picture in data.pictures if picture.id in found][:count]
+    pairs = []
+    for picture in shown:
+        image = data.files.read(picture)
+        people = found[picture.id].people
+        truth = caption(draw_people(image, picture.joints, data.spec), f"{picture.id}: truth")
+        answer = caption(draw_people(image, people, data.spec), f"{len(people)} found")
+        pair = np.concatenate([truth, answer])
+        height = round(pair.shape[0] * width / pair.shape[1])
+        pairs.append(cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA))
+    return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))
+
+
+def _score_coco(
+    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
+) -> np.ndarray:
+    truth = COCO(str(annotations))
+    evaluation = COCOeval(truth, truth.loadRes(rows), "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+    if image_ids is not None:
+        evaluation.params.imgIds = sorted(image_ids)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats
+
+
+def _score_crowd_pose(
+    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
+) -> np.ndarray:
+    """The official tool is on no package index; this one gives its figures (see README)."""
+    truth = faster_coco_eval.COCO(str(annotations))
+    evaluation = faster_coco_eval.COCOeval_faster(
+        truth,
+        truth.loadRes(rows),
+        iouType="keypoints_crowd",
+        kpt_oks_sigmas=list(spec.sigmas),
+        use_area=False,  # CrowdPose has no areas: .53 * width * height of the box
+        print_function=lambda *_: None,
+    )
+    if image_ids is not None:
+        evaluation.params.imgIds = sorted(image_ids)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats

@@ -1,0 +1,43 @@
+"""What the scripts share: flags, and one clear line for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """--cfg, --superconfig, --gpu and the trailing KEY VALUE pairs of the original."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--cfg", required=True, help="experiments/*.yaml")
+    result.add_argument("--superconfig", help="an architecture, mobile_configs/*.json")
+    result.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    result.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    return result
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit with what it returns; a ValueError becomes one line and exit code 2."""
+    try:
+        code = main()
+    except ValueError as error:
+        logger.debug("", exc_info=True)  # the log file keeps the whole story
+        print(f"error: {_last_line(error)}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _last_line(error: Exception) -> str:
+    """The message itself; a loader process sends it at the end of its traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1])

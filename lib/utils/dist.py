@@ -1,0 +1,74 @@
+"""One process, or several started by torchrun (or by the original's flags)."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from yacs.config import CfgNode
+
+
+class Process(NamedTuple):
+    """Who this process is, and what it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
+    """--gpu, else torchrun's local rank, else the first of GPUS; the CPU where there is no GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if gpu is None:
+        gpu = int(os.environ.get("LOCAL_RANK", cfg.GPUS[0]))
+    if gpu >= torch.cuda.device_count():
+        raise ValueError(f"there is no GPU {gpu}; this machine has {torch.cuda.device_count()}")
+    return torch.device("cuda", gpu)
+
+
+def start_process(cfg: CfgNode, args: Namespace) -> Process:
+    """Join the other processes, if there are any.
+
+    torchrun's environment comes first; else `--world-size N --rank R --dist-url URL` make this
+    process the R-th of N.
+    """
+    device = choose_device(cfg, args.gpu)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = cfg.DIST_BACKEND if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+        dist.init_process_group(backend)
+    elif args.world_size > 1:
+        if not 0 <= args.rank < args.world_size:
+            raise ValueError(f"--rank is {args.rank}; possible: 0 to {args.world_size - 1}")
+        dist.init_process_group(
+            backend, init_method=args.dist_url, rank=args.rank, world_size=args.world_size
+        )
+    else:
+        return Process(0, 1, device)
+    return Process(dist.get_rank(), dist.get_world_size(), device)
+
+
+def wrap(model: nn.Module, process: Process, sync_bn: bool = False) -> nn.Module:
+    """The model as this process trains it: with gradients averaged over all processes."""
+    if process.world_size == 1:
+        return model
+    if sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    ids = [process.device.index] if process.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+
+def barrier(process: Process) -> None:
+    """Wait for the other processes."""
+    if process.world_size > 1:
+        dist.barrier()

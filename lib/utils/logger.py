@@ -1,0 +1,34 @@
+"""Where a run writes: its folder, its log, its TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+
+def create_logger(
+    cfg: CfgNode, cfg_path: str | Path, phase: str, is_main: bool = True
+) -> tuple[Path, Path]:
+    """Set up logging to the console and to a file; the output and the TensorBoard folder.
+
+    They are OUTPUT_DIR (LOG_DIR) / <data set> / <model> / <yaml name>. Processes other than the
+    main one log warnings only.
+    """
+    place = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME / Path(cfg_path).stem
+    output_dir, log_dir = Path(cfg.OUTPUT_DIR) / place, Path(cfg.LOG_DIR) / place
+    output_dir.mkdir(parents=True, exist_ok=True)
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO if is_main else logging.WARNING)
+    handlers: list[logging.Handler] = [console]
+    if is_main:
+        stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
+        handlers.append(logging.FileHandler(output_dir / f"{place.name}_{stamp}_{phase}.log"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.getLogger("lib").setLevel(logging.DEBUG)
+    return output_dir, log_dir

@@ -1,0 +1,56 @@
+"""Optimizer and learning rate, each a function of the config and the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+
+def get_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam without weight decay (as the paper's runs), or SGD."""
+    train = cfg.TRAIN
+    if train.OPTIMIZER == "adam":
+        return torch.optim.Adam(model.parameters(), lr=train.LR)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=train.LR,
+        momentum=train.MOMENTUM,
+        weight_decay=train.WD,
+        nesterov=train.NESTEROV,
+    )
+
+
+def get_scheduler(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """A schedule that is stepped after every update."""
+    train = cfg.TRAIN
+
+    def factor(step: int) -> float:
+        epoch = train.BEGIN_EPOCH + step / steps_per_epoch
+        rising = warmup_factor(epoch, train.WARMUP_EPOCHS)
+        if train.LR_SCHEDULE == "cosine":
+            return rising * cosine_factor(epoch, train.WARMUP_EPOCHS, train.END_EPOCH)
+        return rising * multistep_factor(epoch, train.LR_STEP, train.LR_FACTOR)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def warmup_factor(epoch: float, warmup: float) -> float:
+    """Rises from nearly 0 to 1 over `warmup` epochs."""
+    return min(1.0, (epoch + 1e-3) / warmup) if warmup > 0 else 1.0
+
+
+def cosine_factor(epoch: float, start: float, end: float) -> float:
+    """Falls from 1 at `start` to 0 at `end` along half a cosine."""
+    done = min(1.0, max(0.0, (epoch - start) / max(end - start, 1e-9)))
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def multistep_factor(epoch: float, milestones: Sequence[float], gamma: float) -> float:
+    """`gamma` to the power of the milestones passed."""
+    return gamma ** sum(epoch >= milestone for milestone in milestones)

@@ -1,0 +1,71 @@
+"""Pictures of people, heatmaps and whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from lib.dataset.keypoints import KeypointSpec
+
+
+def draw_people(
+    image: np.ndarray, people: np.ndarray, spec: KeypointSpec, threshold: float = 0.0
+) -> np.ndarray:
+    """A copy of `image` (H, W, 3) uint8 RGB with skeletons, one color per person.
+
+    people: (N, K, 3 or more); joints whose third number is not above `threshold` are left out.
+    """
+    canvas = image.copy()
+    width = max(1, round(max(image.shape[:2]) / 200))
+    for i, person in enumerate(people):
+        color = _person_color(i)
+        seen = person[:, 2] > threshold
+        points = [tuple(int(round(float(v))) for v in xy) for xy in person[:, :2]]
+        for a, b in spec.limb_index:
+            if seen[a] and seen[b]:
+                cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA)
+        for k in np.flatnonzero(seen):
+            cv2.circle(canvas, points[k], width + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(canvas, points[k], width, color, -1, cv2.LINE_AA)
+    return canvas
+
+
+def draw_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) under the largest of `heatmaps` (K, h, w) at each pixel, 0 to 1."""
+    strongest = np.clip(heatmaps.max(axis=0), 0, 1)
+    strongest = cv2.resize(strongest, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    color = cv2.applyColorMap(np.uint8(255 * strongest), cv2.COLORMAP_JET)[..., ::-1]
+    return np.uint8(0.4 * image + 0.6 * color)
+
+
+def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Pictures (H, W, 3) side by side, row by row; smaller ones are padded with white."""
+    height = max(picture.shape[0] for picture in pictures) + gap
+    width = max(picture.shape[1] for picture in pictures) + gap
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height, min(columns, len(pictures)) * width, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def caption(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture under a white line of text."""
+    strip = np.full((16, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, picture])
+
+
+def save_picture(path: str, picture: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB; the ending of `path` chooses the format."""
+    if not cv2.imwrite(str(path), picture[..., ::-1]):
+        raise ValueError(f"cannot write the picture {path}")
+
+
+def _person_color(index: int) -> tuple[int, int, int]:
+    """Hues a golden angle apart: neighbors differ, and there is no last one."""
+    hsv = np.uint8([[[int(index * 68.75) % 180, 220, 255]]])
+    return tuple(int(c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])

@@ -1,0 +1,86 @@
+"""Evaluate a network: AP on COCO or CrowdPose, or a result file for COCO test-dev.
+
+    python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
+        --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
+    python valid.py --cfg ... --superconfig ... --vis 16   # and pictures of what was found
+
+Exit code 0; 1 when pictures could not be read and were left out; 2 for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.core.evaluate import contact_sheet, evaluate_predictions, markdown_table, predict_set
+from lib.dataset.build import build_evaluation_set
+from lib.models import build_model
+from lib.models.arch import ArchSpec
+from lib.utils import cli
+from lib.utils.checkpoint import load_weights
+from lib.utils.dist import choose_device
+from lib.utils.logger import create_logger
+from lib.utils.vis import save_picture
+
+logger = logging.getLogger("lib.valid")
+
+MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")
+
+
+def parse_args() -> Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw N pictures")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
+    cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
+    output_dir, _ = create_logger(cfg, args.cfg, "valid")
+    data = build_evaluation_set(cfg)
+    model = load_model(cfg, arch, output_dir, choose_device(cfg, args.gpu))
+    predictions, problems = predict_set(cfg, model, data)
+    table = evaluate_predictions(data, predictions, output_dir)
+    if table:
+        name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
+        print(markdown_table(table, name))
+    if args.vis:
+        path = output_dir / f"{data.split}_people.png"
+        save_picture(path, contact_sheet(data, predictions, args.vis))
+        logger.info("pictures of what was found: %s", path)
+    for problem in problems:
+        logger.warning("%s", problem)
+    if problems:
+        logger.warning("%d of %d pictures were left out", len(problems), len(data.pictures))
+    return 1 if problems else 0
+
+
+def load_model(
+    cfg: CfgNode, arch: ArchSpec | None, output_dir: Path, device: torch.device
+) -> nn.Module:
+    """The trained network of TEST.MODEL_FILE, or the best one in `output_dir`."""
+    path = Path(cfg.TEST.MODEL_FILE) if cfg.TEST.MODEL_FILE else newest_weights(output_dir)
+    model = build_model(cfg, arch)
+    load_weights(model, path)
+    logger.info("weights from %s", path)
+    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+    return model.to(device, memory_format=memory).eval()
+
+
+def newest_weights(output_dir: Path) -> Path:
+    """The first of MODEL_FILES that a training has left."""
+    for name in MODEL_FILES:
+        if (output_dir / name).exists():
+            return output_dir / name
+    raise ValueError(f"no weights in {output_dir}; train first, or name TEST.MODEL_FILE")
+
+
+if __name__ == "__main__":
+    cli.run(main)
