@@ -43,15 +43,18 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
 
     `opts` alternates keys and values (`["TRAIN.LR", "1e-3"]`). `img_size` (pixels; a
     mobile_configs/*.json has one) sets DATASET.INPUT_SIZE and OUTPUT_SIZE; a key in `opts` wins,
-    with a warning when it disagrees. Raises ValueError for whatever the user could have meant
-    otherwise, naming the key.
+    with a warning when it disagrees. An INPUT_SIZE in `opts` takes OUTPUT_SIZE along. Raises
+    ValueError for whatever the user could have meant otherwise, naming the key.
     """
     cfg = _C.clone()
     path = Path(path)
     _merge(cfg, _read_yaml(path), str(path))
     if img_size is not None:
         _set_image_size(cfg, img_size)
-    _merge(cfg, _pairs(opts), "command line")
+    given = _pairs(opts)
+    _merge(cfg, given, "command line")
+    if "DATASET.INPUT_SIZE" in given and "DATASET.OUTPUT_SIZE" not in given:
+        _set_image_size(cfg, cfg.DATASET.INPUT_SIZE)
     if img_size is not None and cfg.DATASET.INPUT_SIZE != img_size:
         logger.warning(
             "DATASET.INPUT_SIZE %d of the command line wins over the architecture's img_size %d",
@@ -100,10 +103,11 @@ def _check_sizes(cfg: CfgNode) -> None:
     size = cfg.DATASET.INPUT_SIZE
     if size < 32 or size % 32:
         raise ValueError(f"DATASET.INPUT_SIZE is {size}; it must be a positive multiple of 32")
-    if any(out < 1 or size % out for out in cfg.DATASET.OUTPUT_SIZE):
+    maps = _map_sizes(cfg, size)
+    if list(cfg.DATASET.OUTPUT_SIZE) != maps:
         raise ValueError(
             f"DATASET.OUTPUT_SIZE is {list(cfg.DATASET.OUTPUT_SIZE)}; "
-            f"every entry must divide DATASET.INPUT_SIZE {size}"
+            f"the maps of DATASET.INPUT_SIZE {size} are {maps}"
         )
     if len(cfg.MODEL.EXTRA.NUM_DECONV_KERNELS) != cfg.MODEL.EXTRA.NUM_DECONV_LAYERS:
         raise ValueError(
@@ -121,11 +125,14 @@ def _check_sizes(cfg: CfgNode) -> None:
         )
 
 
-def _set_image_size(cfg: CfgNode, img_size: int) -> None:
-    """Keep the ratio of input to maps, and change the input."""
-    ratios = [cfg.DATASET.INPUT_SIZE // size for size in cfg.DATASET.OUTPUT_SIZE]
-    cfg.DATASET.INPUT_SIZE = img_size
-    cfg.DATASET.OUTPUT_SIZE = [img_size // ratio for ratio in ratios]
+def _set_image_size(cfg: CfgNode, size: int) -> None:
+    cfg.DATASET.INPUT_SIZE = size
+    cfg.DATASET.OUTPUT_SIZE = _map_sizes(cfg, size)
+
+
+def _map_sizes(cfg: CfgNode, size: int) -> list[int]:
+    """A quarter of the input for the first output, and twice as large for each further one."""
+    return [size // 4 * 2**stage for stage in range(cfg.LOSS.NUM_STAGES)]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -133,6 +140,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not yaml: {error}") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
@@ -143,17 +152,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _pairs(opts: Sequence[str]) -> dict[str, Any]:
-    """["A.B", "1", ...] -> {"A": {"B": "1"}, ...}"""
+    """["A.B", "1", ...] -> {"A.B": "1", ...}"""
     if len(opts) % 2:
         raise ValueError(f"command line: {opts[-1]!r} has no value; keys and values alternate")
-    tree: dict[str, Any] = {}
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+    return dict(zip(opts[::2], opts[1::2], strict=True))
 
 
 def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
@@ -166,16 +168,33 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
         node = cfg
         for parent in parents:
             node = node.setdefault(parent, CfgNode(new_allowed=True))
-        value = _literal(value)
-        if isinstance(node.get(leaf), float) and type(value) is int:
+        default, literal = node.get(leaf), _literal(value)
+        if isinstance(default, str) and isinstance(value, str):
+            node[leaf] = literal if isinstance(literal, str) else value  # "2024" stays text
+            continue
+        value = literal
+        if isinstance(default, float) and type(value) is int:
             value = float(value)
         try:
             node.merge_from_other_cfg(CfgNode({leaf: value}))  # a tuple may be given as a list
         except (ValueError, AssertionError):
-            wanted = type(node[leaf]).__name__
+            wanted = type(default).__name__
             raise ValueError(
                 f"{source}: {name} is {value!r}, but must be of type {wanted}"
             ) from None
+        if isinstance(default, (list, tuple)) and default:
+            _check_entries(default[0], value, f"{source}: {name}")
+
+
+def _check_entries(pattern: Any, values: Sequence[Any], where: str) -> None:
+    """Entries of a list are of one kind; whole numbers and others are one."""
+
+    def kind(value: Any) -> type:
+        return float if type(value) is int else type(value)
+
+    if any(kind(value) is not kind(pattern) for value in values):
+        wanted = "numbers" if kind(pattern) is float else f"{kind(pattern).__name__}s"
+        raise ValueError(f"{where} is {values!r}, but must hold {wanted}")
 
 
 def _literal(value: Any) -> Any:
