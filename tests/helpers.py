@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.models.arch import uniform_arch
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -34,3 +38,32 @@ def seeded_image(seed: int, size: int) -> Tensor:
     """(1, 3, size, size)"""
     noise = np.random.default_rng(seed + 1).standard_normal((1, 3, size, size))
     return torch.from_numpy(noise.astype(np.float32))
+
+
+# A network that trains in milliseconds, and settings to go with it.
+TINY = uniform_arch(64, 8, (8, 8, 16, 16), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+YAMLS = {
+    "coco": ROOT / "experiments/coco/mobilenet/mobile.yaml",
+    "crowd_pose": ROOT / "experiments/crowd_pose/mobilenet/mobile.yaml",
+}
+
+
+def tiny_opts(data: Path, out: Path) -> list[str]:
+    """Command line of a short run on the data set in `data` that writes below `out`."""
+    settings = {
+        "DATASET.ROOT": data,
+        "OUTPUT_DIR": out / "output",
+        "LOG_DIR": out / "log",
+        "WORKERS": 0,
+        "PRINT_FREQ": 1,
+        "VERBOSE": False,
+        "DEBUG.DEBUG": False,
+        "TRAIN.END_EPOCH": 1,
+        "TRAIN.IMAGES_PER_GPU": 4,
+    }
+    return [str(part) for pair in settings.items() for part in pair]
+
+
+def tiny_config(data: Path, out: Path, *opts: str, data_set: str = "coco") -> CfgNode:
+    """The settings of `tiny_opts` for the network TINY; `opts` win."""
+    return load_config(YAMLS[data_set], [*tiny_opts(data, out), *opts], img_size=TINY.img_size)
