@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+RESUMED = ("epoch", "best_ap", "optimizer", "scheduler", "scaler", "random")
 WRAPPERS = ("module.", "1.")  # left by DataParallel and by the original's wrapping in a Sequential
 
 
@@ -38,7 +39,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain values; refused to unpickle it"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle makes its reader stumble in any way
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
@@ -123,12 +124,17 @@ def save_training(state: TrainingState, path: str | Path) -> None:
 def resume(state: TrainingState, path: str | Path) -> None:
     """Put `state` where the checkpoint at `path` was saved, random numbers included."""
     saved = load_checkpoint(path)
-    if lacking := [key for key in ("epoch", "optimizer", "scheduler") if key not in saved]:
+    if lacking := [key for key in RESUMED if key not in saved]:
         raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(lacking)}")
     if saved.get("arch") != state.arch:
         raise ValueError(
             f"{path} is of another architecture; choose another OUTPUT_DIR, "
             "or set AUTO_RESUME False to start anew"
+        )
+    if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
+        raise ValueError(
+            f"{path} was trained with another optimizer; keep TRAIN.OPTIMIZER, choose another "
+            "OUTPUT_DIR, or set AUTO_RESUME False to start anew"
         )
     load_weights(state.model, path)
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -144,6 +150,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The network inside DistributedDataParallel, or the model itself."""
     inner = getattr(model, "module", None)
     return inner if isinstance(inner, nn.Module) else model
+
+
+def _kind(optimizer: Mapping[str, Any]) -> set[str]:
+    """What tells Adam from SGD in a state dict: a setting that only one of them has."""
+    return {"betas", "momentum"} & set(optimizer["param_groups"][0])
 
 
 def _save(path: Path, state: Mapping[str, Any]) -> None:
