@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib.dataset.keypoints import COCO, CROWD_POSE
 from lib.dataset.synthetic import SceneParams
 from lib.dataset.synthetic_layout import make_dataset
+
+torch.set_num_threads(1)  # networks are tiny; threads that wait for one another are slower
 
 FEW = {"train": 6, "val": 4, "test": 4}
 SMALL = SceneParams(width=128, height=96, min_people=1, max_people=3, min_labelled=16)

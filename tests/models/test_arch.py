@@ -1,0 +1,153 @@
+"""An architecture is its JSON file; a file that is none is told what it lacks."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from lib.models.arch import ArchSpec, largest_arch, make_divisible
+from tests.helpers import ROOT, TINY
+
+FILES = sorted((ROOT / "mobile_configs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_published_file_survives_the_round_trip(path, tmp_path):
+    arch = ArchSpec.from_json(path)
+    arch.to_json(tmp_path / "again.json")
+    assert ArchSpec.from_json(tmp_path / "again.json") == arch
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
+    assert (tmp_path / "again.json").read_text().strip() == path.read_text().strip()
+
+
+def test_equal_architectures_are_one_key_of_a_table():
+    assert {ArchSpec.from_dict(TINY.to_dict()): "seen"}[TINY] == "seen"
+    assert largest_arch(256) != largest_arch(512)
+
+
+def drop_block(tree):
+    del tree["backbone_setting"][1]["block_setting"][0]
+
+
+def add_block(tree):
+    tree["backbone_setting"][2]["block_setting"].append([6, 7])
+
+
+def drop_stage(tree):
+    del tree["backbone_setting"][3]
+
+
+def swap_strides(tree):
+    tree["backbone_setting"][0]["stride"] = 1
+
+
+def even_kernel(tree):
+    tree["backbone_setting"][0]["block_setting"][0] = [6, 4]
+
+
+def short_block(tree):
+    tree["backbone_setting"][3]["block_setting"][0] = [6]
+
+
+def no_blocks(tree):
+    tree["backbone_setting"][0] |= {"num_blocks": 0, "block_setting": []}
+
+
+def half_a_channel(tree):
+    tree["backbone_setting"][2]["channel"] = 16.5
+
+
+def unknown_key(tree):
+    tree["image_size"] = tree["img_size"]
+
+
+def unknown_stage_key(tree):
+    tree["backbone_setting"][1]["width"] = 8
+
+
+def missing_key(tree):
+    del tree["input_channel"]
+
+
+def missing_stage_key(tree):
+    del tree["backbone_setting"][2]["channel"]
+
+
+def odd_size(tree):
+    tree["img_size"] = 250
+
+
+def two_deconvs(tree):
+    tree["deconv_setting"] = [16, 16]
+
+
+def negative_deconv(tree):
+    tree["deconv_setting"] = [16, -16, 16]
+
+
+def stages_of_another_kind(tree):
+    tree["backbone_setting"] = {"0": []}
+
+
+def stage_is_a_number(tree):
+    tree["backbone_setting"][1] = 8
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (drop_block, "stage 1 lists 0 blocks, num_blocks is 1"),
+        (add_block, "stage 2 lists 2 blocks, num_blocks is 1"),
+        (drop_stage, "stages of strides [2, 2, 2]; must be [2, 2, 2, 1]"),
+        (swap_strides, "stages of strides [1, 2, 2, 1]; must be [2, 2, 2, 1]"),
+        (even_kernel, "stage 0: kernel size 4 is even"),
+        (short_block, "stage 3: a block is [expansion, kernel size], not [6]"),
+        (no_blocks, "stage 0 lists 0 blocks"),
+        (half_a_channel, "stage 2, channel is 16.5"),
+        (unknown_key, "the architecture has unknown image_size; known: img_size"),
+        (unknown_stage_key, "stage 1 has unknown width; known: num_blocks"),
+        (missing_key, "the architecture lacks input_channel"),
+        (missing_stage_key, "stage 2 lacks channel"),
+        (odd_size, "img_size is 250; must be a multiple of 32"),
+        (two_deconvs, "deconv_setting is [16, 16]; must list 3 widths"),
+        (negative_deconv, "deconv_setting is -16"),
+        (stages_of_another_kind, "backbone_setting must list the stages"),
+        (stage_is_a_number, "stage 1 must hold the keys num_blocks"),
+    ],
+)
+def test_a_file_that_does_not_fit_names_itself_and_the_place(change, place, tmp_path):
+    tree = copy.deepcopy(TINY.to_dict())
+    change(tree)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"mine\.json") as caught:
+        ArchSpec.from_json(path)
+    assert str(caught.value).startswith(f"{path}: {place}")
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"img_size: 4", b"\x89PNG\xff", b"[]", b"null"])
+def test_a_file_that_is_no_architecture_is_named(content, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mine\.json(: the architecture must| is not JSON)"):
+        ArchSpec.from_json(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.json: No such file"):
+        ArchSpec.from_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("divisor", [4, 8, 16])
+def test_made_divisible_is_near_and_never_much_smaller(divisor):
+    for value in [step / 4 for step in range(1, 4 * 400)]:
+        made = make_divisible(value, divisor)
+        assert made % divisor == 0
+        assert made >= divisor
+        assert made >= 0.9 * value
+        # The nearest multiple, or the one after it where the nearest is too small.
+        assert abs(made - value) <= divisor / 2 or made - value <= divisor or made == divisor
+        if value % divisor == 0:
+            assert made == value
