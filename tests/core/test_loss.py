@@ -22,7 +22,9 @@ def recorded_case(case: int):
     def tensor(array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
-    outputs = [tensor(rng.standard_normal((3, c, s, s))) for c, s in zip((34, 17), sizes)]
+    outputs = [
+        tensor(rng.standard_normal((3, c, s, s))) for c, s in zip((34, 17), sizes, strict=True)
+    ]
     heatmaps = [tensor(rng.random((3, 17, s, s))) for s in sizes]
     masks = [tensor(rng.random((3, s, s)) > 0.1) for s in sizes]
     nodes = [torch.from_numpy(golden[f"joints{i}_{case}"]).long() for i in (0, 0)]
@@ -49,13 +51,13 @@ def test_losses_equal_the_original(case):
 def naive_ae(tags, visible, kind):
     """One image, (P, K) lists: the definition, in loops."""
     people = []
-    for row, seen in zip(tags.tolist(), visible.tolist()):
-        own = [t for t, v in zip(row, seen) if v]
+    for row, seen in zip(tags.tolist(), visible.tolist(), strict=True):
+        own = [t for t, v in zip(row, seen, strict=True) if v]
         if own:
             people.append(own)
     means = [sum(own) / len(own) for own in people]
     pull = push = 0.0
-    for own, mean in zip(people, means):
+    for own, mean in zip(people, means, strict=True):
         pull += sum((t - mean) ** 2 for t in own) / len(own) / len(people)
     for i, a in enumerate(means):
         for j, b in enumerate(means):
@@ -72,7 +74,7 @@ def test_vectorized_ae_loss_equals_the_loop(kind):
     joint_seen = torch.rand(40, 5, 7, generator=generator) > 0.4
     person_there = torch.rand(40, 5, 1, generator=generator) > 0.5
     visible = (joint_seen & person_there).double()
-    expected = [naive_ae(t, v, kind) for t, v in zip(tags, visible)]
+    expected = [naive_ae(t, v, kind) for t, v in zip(tags, visible, strict=True)]
     np.testing.assert_allclose(pull_loss(tags, visible), [pull for pull, _ in expected])
     np.testing.assert_allclose(push_loss(tags, visible, kind), [push for _, push in expected])
     assert {int((v.sum(1) > 0).sum()) for v in visible} >= {0, 1, 2, 4}
