@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.evaluate import contact_sheet, evaluate_predictions, markdown_table, predict_set
+from lib.core.oracle import Oracle
 from lib.dataset.build import build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
@@ -36,6 +37,9 @@ MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw N pictures")
+    parser.add_argument(
+        "--oracle", action="store_true", help="ideal maps instead of a network: decoding's ceiling"
+    )
     return parser.parse_args()
 
 
@@ -45,11 +49,13 @@ def main() -> int:
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
     output_dir, _ = create_logger(cfg, args.cfg, "valid")
     data = build_evaluation_set(cfg)
-    model = load_model(cfg, arch, output_dir, choose_device(cfg, args.gpu))
+    device = choose_device(cfg, args.gpu)
+    model = Oracle.from_config(cfg) if args.oracle else load_model(cfg, arch, output_dir, device)
     predictions, problems = predict_set(cfg, model, data)
     table = evaluate_predictions(data, predictions, output_dir)
     if table:
         name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
+        name = "oracle" if args.oracle else name
         print(markdown_table(table, name))
     if args.vis:
         path = output_dir / f"{data.split}_people.png"

@@ -116,6 +116,7 @@ _C.TEST = CN()
 _C.TEST.MODEL_FILE = ""  # "": model_best, final_state0 or checkpoint of OUTPUT_DIR, in this order
 _C.TEST.IMAGES_PER_GPU = 1  # pictures at a time; pictures differ in size, so only 1 is taken
 _C.TEST.FLIP_TEST = True
+_C.TEST.SCALE_TYPE = "short"  # the side that becomes INPUT_SIZE: "short" or "long"
 _C.TEST.SCALE_FACTOR = [1]  # multi-scale test
 _C.TEST.WITH_HEATMAPS = (True, True)  # stages whose heatmaps are averaged
 _C.TEST.WITH_AE = (True, False)  # stages whose tags are read

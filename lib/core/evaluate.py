@@ -21,6 +21,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.inference import predict
+from lib.core.oracle import Oracle
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
 from lib.dataset.reader import ReadError
@@ -65,6 +66,8 @@ def predict_set(
                 raise
             problems.append(str(error))
             continue
+        if isinstance(model, Oracle):
+            model.look_at(picture)
         predictions.append(Prediction(picture.id, *predict(cfg, model, image)))
     model.train(training)
     return predictions, problems

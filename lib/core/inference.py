@@ -54,11 +54,12 @@ def multi_scale_maps(
 ) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
     """Heatmaps (1, K, H, W) and tags (1, K, H, W, L) over all scales; center, scale of the warp."""
     scales, size = cfg.TEST.SCALE_FACTOR, cfg.DATASET.INPUT_SIZE
-    base_size, center, scale = get_multi_scale_size(image, size, 1.0, min(scales))
+    kind = cfg.TEST.SCALE_TYPE
+    base_size, center, scale = get_multi_scale_size(image, size, 1.0, min(scales), kind)
     device = next(model.parameters()).device
     final_heatmaps, tags_list = None, []
     for factor in sorted(scales, reverse=True):
-        resized, _, _ = resize_align_multi_scale(image, size, factor, min(scales))
+        resized, _, _ = resize_align_multi_scale(image, size, factor, min(scales), kind)
         inputs = normalize(torch.from_numpy(resized)[None].to(device))
         _, heatmaps, tags = get_multi_stage_outputs(
             *(cfg, model, inputs, cfg.TEST.FLIP_TEST, cfg.TEST.PROJECT2IMAGE, base_size)

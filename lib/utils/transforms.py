@@ -16,31 +16,42 @@ STRIDE = 64  # input sizes are multiples of it
 
 
 def get_multi_scale_size(
-    image: np.ndarray, input_size: int, current_scale: float, min_scale: float
+    image: np.ndarray,
+    input_size: int,
+    current_scale: float,
+    min_scale: float,
+    scale_type: str = "short",
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """Input size, center and scale for an image (H, W, 3) at one scale of a multi-scale test.
 
-    The short side becomes `input_size` (a multiple of 64 at the smallest scale); the long side is
-    rounded up, which shows a margin around the picture.
+    The short ("long": the long) side becomes `input_size`, a multiple of 64 at the smallest
+    scale; the other is rounded up, which shows a margin around the picture.
     """
     height, width = image.shape[:2]
     center = np.array([int(width / 2.0 + 0.5), int(height / 2.0 + 0.5)])
-    short_base = _round_up(min_scale * input_size)
-    short, long = min(width, height), max(width, height)
-    short_resized = int(short_base * current_scale / min_scale)
-    long_resized = int(_round_up(short_base / short * long) * current_scale / min_scale)
-    scale_short = short / PIXEL_STD
-    scale_long = long_resized / short_resized * short / PIXEL_STD
-    if width < height:
-        return (short_resized, long_resized), center, np.array([scale_short, scale_long])
-    return (long_resized, short_resized), center, np.array([scale_long, scale_short])
+    by_width = width < height if scale_type == "short" else width >= height
+    side, other = (width, height) if by_width else (height, width)
+    side_base = _round_up(min_scale * input_size)
+    side_resized = int(side_base * current_scale / min_scale)
+    other_resized = int(_round_up(side_base / side * other) * current_scale / min_scale)
+    side_scale = side / PIXEL_STD
+    other_scale = other_resized / side_resized * side / PIXEL_STD
+    if by_width:
+        return (side_resized, other_resized), center, np.array([side_scale, other_scale])
+    return (other_resized, side_resized), center, np.array([other_scale, side_scale])
 
 
 def resize_align_multi_scale(
-    image: np.ndarray, input_size: int, current_scale: float, min_scale: float
+    image: np.ndarray,
+    input_size: int,
+    current_scale: float,
+    min_scale: float,
+    scale_type: str = "short",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image (H, W, 3) as the network sees it at one scale; its center and scale."""
-    size, center, scale = get_multi_scale_size(image, input_size, current_scale, min_scale)
+    size, center, scale = get_multi_scale_size(
+        image, input_size, current_scale, min_scale, scale_type
+    )
     resized = cv2.warpAffine(image, warp_matrix(center, scale, size), size)
     return resized, center, scale
 

@@ -32,15 +32,16 @@ def map_joints(joints: Tensor, mirrored: Tensor, ratio: float) -> Tensor:
     return torch.stack([x, joints[..., 1] * ratio, joints[..., 2]], dim=-1)
 
 
-def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int) -> Tensor:
-    """Gaussians of the visible joints, the largest value of all people: (B, K, size, size).
+def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Gaussians of the visible joints, the largest value of all people: (B, K, H, W).
 
-    sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1 pixels from its center.
+    size: (H, W), or one number for both. sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1 pixels from its center.
     """
     batch, _, num_joints, _ = joints.shape
-    xy, visible = _pixels(joints, size)
+    height, width = (size, size) if isinstance(size, int) else size
+    xy, visible = _pixels(joints, height, width)
     image, person, joint = visible.nonzero(as_tuple=True)  # (N,) each: the joints to stamp
-    heatmaps = sigmas.new_zeros(batch, num_joints, size, size)
+    heatmaps = sigmas.new_zeros(batch, num_joints, height, width)
     if len(image) == 0:
         return heatmaps
     sigma = sigmas[image, person][:, None]  # (N, 1)
@@ -50,9 +51,9 @@ def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int) -> Tensor:
     patch = profile[:, :, None] * profile[:, None, :]  # (N, D, D)
     at = xy[image, person, joint][:, :, None] + offset  # (N, 2, D)
     x, y = at[:, 0, None, :], at[:, 1, :, None]  # (N, 1, D), (N, D, 1)
-    inside = ((x >= 0) & (x < size)) & ((y >= 0) & (y < size))  # (N, D, D)
-    first = ((image * num_joints + joint) * size * size)[:, None, None]
-    address = (first + y * size + x)[inside]
+    inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height))  # (N, D, D)
+    first = ((image * num_joints + joint) * height * width)[:, None, None]
+    address = (first + y * width + x)[inside]
     heatmaps.view(-1).scatter_reduce_(0, address, patch[inside], reduce="amax")
     return heatmaps
 
@@ -62,7 +63,7 @@ def joint_nodes(joints: Tensor, size: int, tag_per_joint: bool = True) -> Tensor
 
     An address is joint * size^2 + y * size + x, or y * size + x when all joints share a tag map.
     """
-    xy, visible = _pixels(joints, size)
+    xy, visible = _pixels(joints, size, size)
     address = xy[..., 1] * size + xy[..., 0]
     if tag_per_joint:
         address = address + torch.arange(joints.shape[2], device=joints.device) * size * size
@@ -131,10 +132,11 @@ class JointsGenerator:
         return nodes
 
 
-def _pixels(joints: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _pixels(joints: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """(..., 3) -> (..., 2) whole coordinates, (...) whether a labelled joint lies on the map."""
     xy = joints[..., :2].trunc().long()
-    return xy, (joints[..., 2] > 0) & ((xy >= 0) & (xy < size)).all(dim=-1)
+    limits = torch.tensor([width, height], device=xy.device)
+    return xy, (joints[..., 2] > 0) & ((xy >= 0) & (xy < limits)).all(dim=-1)
 
 
 def _one_sample(joints: np.ndarray, num_joints: int) -> Tensor:
