@@ -46,7 +46,7 @@ class EpochSampler(Sampler):
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
-        even = torch.cat([order, order[: len(self) * self.world_size - self.length]])
+        even = order[torch.arange(len(self) * self.world_size) % self.length]
         for index in even[self.rank :: self.world_size].tolist():
             yield self.epoch, index
 

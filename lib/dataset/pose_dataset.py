@@ -144,12 +144,22 @@ class PoseDataset(Dataset):
         for step in range(len(self)):
             picture = self.pictures[(index + step) % len(self)]
             try:
-                return picture, self.files.read(picture)
+                return picture, self._image(picture)
             except ReadError as error:
                 if not self.skip_unreadable:
                     raise
                 logger.warning("%s; the next picture takes its place", error)
         raise ReadError(f"none of the {len(self)} pictures in {self.files.path} can be read")
+
+    def _image(self, picture: Picture) -> np.ndarray:
+        image = self.files.read(picture)
+        height, width = image.shape[:2]
+        if (width, height) != (picture.width, picture.height):  # joints would miss their people
+            raise ReadError(
+                f"image {picture.id}: {self.files.where(picture)} is {width} x {height}, "
+                f"annotated as {picture.width} x {picture.height}"
+            )
+        return image
 
     def _people(self, picture: Picture) -> np.ndarray:
         """(P, K, 3), with the mean of the labelled joints as the last when there is a center."""
