@@ -1,0 +1,158 @@
+"""From the config to loaders: every picture its turn, the same turn for the same seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+
+from lib.dataset.build import EpochSampler, build_dataset, build_evaluation_set, make_dataloader
+from tests.helpers import tiny_config
+
+
+def orders(length: int, world_size: int, **kwargs) -> list[list[tuple[int, int]]]:
+    """What each process reads."""
+    return [
+        list(EpochSampler(length, rank=rank, world_size=world_size, **kwargs))
+        for rank in range(world_size)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 17])
+def test_every_index_comes_once_over_all_processes(length, world_size):
+    keys = orders(length, world_size)
+    assert {len(own) for own in keys} == {len(EpochSampler(length, world_size=world_size))}
+    indices = sorted(index for own in keys for _, index in own)
+    assert set(indices) == set(range(length))
+    assert len(indices) - length < world_size  # no more repeats than even shares need
+    if length % world_size == 0:
+        assert indices == list(range(length))
+
+
+def test_an_order_is_a_function_of_seed_and_epoch():
+    sampler = EpochSampler(40, seed=3)
+    first = list(sampler)
+    assert list(sampler) == first
+    assert list(EpochSampler(40, seed=3)) == first
+    assert [i for _, i in EpochSampler(40, seed=4)] != [i for _, i in first]
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert {epoch for epoch, _ in second} == {1}
+    assert [i for _, i in second] != [i for _, i in first]
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_without_shuffling_the_order_is_the_annotations():
+    assert list(EpochSampler(4, shuffle=False)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_does_not_depend_on_the_number_of_workers(coco_root, tmp_path, workers):
+    def batches(count: int) -> list:
+        cfg = tiny_config(coco_root, tmp_path, "WORKERS", str(count))
+        loader = make_dataloader(cfg, build_dataset(cfg))
+        epochs = []
+        for epoch in (0, 1):
+            loader.sampler.set_epoch(epoch)
+            epochs.append(list(loader))
+        return epochs
+
+    alone, helped = batches(0), batches(workers)
+    for one, other in zip(alone, helped, strict=True):
+        for batch, again in zip(one, other, strict=True):
+            for field in ("images", "joints", "sigmas", "mirrored", "image_ids"):
+                assert torch.equal(getattr(batch, field), getattr(again, field)), field
+            for mask, same in zip(batch.masks, again.masks, strict=True):
+                assert torch.equal(mask, same)
+    assert not torch.equal(alone[0][0].images, alone[1][0].images)
+
+
+def test_two_processes_share_an_epoch(coco_root, tmp_path):
+    cfg = tiny_config(coco_root, tmp_path)
+    dataset = build_dataset(cfg)
+    seen = [
+        image_id
+        for rank in range(2)
+        for batch in make_dataloader(cfg, dataset, rank, 2)
+        for image_id in batch.image_ids.tolist()
+    ]
+    assert sorted(seen) == sorted(picture.id for picture in dataset.pictures)
+
+
+@pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
+def test_both_layouts_are_found(data_set, coco_root, crowd_pose_root, tmp_path):
+    root = coco_root if data_set == "coco" else crowd_pose_root
+    cfg = tiny_config(root, tmp_path, data_set=data_set)
+    train, test = build_dataset(cfg), build_evaluation_set(cfg)
+    # CrowdPose trains on "trainval", COCO on "train2017".
+    assert len(train) == (6 if data_set == "coco" else 10)
+    assert len(test.pictures) == 4
+    assert not {p.id for p in train.pictures} & {p.id for p in test.pictures}
+    assert test.has_people
+
+
+def test_pictures_are_few_when_few_are_asked_for(coco_root, tmp_path):
+    cfg = tiny_config(coco_root, tmp_path, "DATASET.MAX_IMAGES", "2")
+    assert len(build_dataset(cfg)) == len(build_evaluation_set(cfg).pictures) == 2
+
+
+def test_pictures_without_annotations_are_evaluated_but_not_trained_on(tmp_path, coco_root):
+    tree = json.loads((coco_root / "annotations/person_keypoints_train2017.json").read_text())
+    alone = tree["images"][0]["id"]
+    tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] != alone]
+    for split in ("train2017", "val2017"):
+        path = tmp_path / f"annotations/person_keypoints_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(tree))
+    (tmp_path / "images").symlink_to(coco_root / "images")
+    cfg = tiny_config(tmp_path, tmp_path)
+    assert alone not in {picture.id for picture in build_dataset(cfg).pictures}
+    assert alone in {picture.id for picture in build_evaluation_set(cfg).pictures}
+
+
+def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_path, caplog):
+    everybody = build_dataset(tiny_config(coco_root, tmp_path))
+    total = sum(len(picture.joints) for picture in everybody.pictures)
+    shown = sum(len(picture.joints) > 0 for picture in everybody.pictures)
+    assert total > shown
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset(tiny_config(coco_root, tmp_path, "DATASET.MAX_NUM_PEOPLE", "1"))
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"{total - shown} people are left out")
+    assert "MAX_NUM_PEOPLE 1" in record.getMessage()
+    for picture, whole in zip(dataset.pictures, everybody.pictures, strict=True):
+        if len(whole.joints):
+            areas = whole.boxes[:, 2] * whole.boxes[:, 3]
+            assert (picture.boxes[0] == whole.boxes[areas.argmax()]).all()
+            assert (picture.joints[0] == whole.joints[areas.argmax()]).all()
+
+
+def test_a_missing_data_folder_is_named(tmp_path):
+    for build in (build_dataset, build_evaluation_set):
+        with pytest.raises(ValueError, match=r"DATASET\.ROOT .*nowhere does not exist"):
+            build(tiny_config(tmp_path / "nowhere", tmp_path))
+
+
+def test_a_missing_picture_folder_is_named(coco_root, tmp_path):
+    (tmp_path / "annotations").symlink_to(coco_root / "annotations")
+    with pytest.raises(ValueError, match=r"picture folder .*images/train2017 does not exist"):
+        build_dataset(tiny_config(tmp_path, tmp_path))
+    with pytest.raises(ValueError, match=r"picture archive .*train2017\.zip does not exist"):
+        build_dataset(tiny_config(tmp_path, tmp_path, "DATASET.DATA_FORMAT", "zip"))
+
+
+def test_a_split_without_anything_to_train_on_is_named(coco_root, tmp_path):
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for split in ("train2017", "val2017"):
+        (folder / f"person_keypoints_{split}.json").write_text('{"images": [], "annotations": []}')
+    (tmp_path / "images").symlink_to(coco_root / "images")
+    cfg = tiny_config(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match=r"train2017\.json has no annotated picture"):
+        build_dataset(cfg)
+    with pytest.raises(ValueError, match=r"val2017\.json has no picture to evaluate"):
+        build_evaluation_set(cfg)

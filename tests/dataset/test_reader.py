@@ -1,0 +1,229 @@
+"""Annotations and pictures are read as they are, or named when they cannot be."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as rle_tools
+
+from lib.dataset.keypoints import COCO, CROWD_POSE
+from lib.dataset.reader import (
+    Layout,
+    PictureFiles,
+    ReadError,
+    ignore_mask,
+    read_pictures,
+    select_pictures,
+)
+
+ELLIPSE = cv2.ellipse(np.zeros((40, 60), np.uint8), (25, 18), (12, 9), 20, 0, 360, 1, -1)
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's counts: down the columns, zeros first."""
+    flat = mask.flatten(order="F")
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *changes, len(flat)]).tolist()
+    return [0, *counts] if flat[0] else counts
+
+
+def annotation(**fields) -> dict:
+    keypoints = [5.0, 6.0, 2] + [0, 0, 0] * 16
+    return {"id": 1, "image_id": 7, "keypoints": keypoints, "bbox": [1, 2, 20, 30]} | fields
+
+
+def crowd(segmentation) -> dict:
+    return annotation(id=2, keypoints=[0] * 51, iscrowd=1, segmentation=segmentation)
+
+
+def write(path: Path, *annotations: dict, image: dict | None = None) -> Path:
+    image = image or {"id": 7, "file_name": "7.jpg", "width": 60, "height": 40}
+    path.write_text(json.dumps({"images": [image], "annotations": annotations}))
+    return path
+
+
+@pytest.mark.parametrize("counts", ["list", "string"])
+def test_an_rle_is_a_hole_in_the_mask(tmp_path, counts):
+    rle = {"size": [40, 60], "counts": run_lengths(ELLIPSE)}
+    if counts == "string":
+        rle = rle_tools.encode(np.asfortranarray(ELLIPSE))
+        rle["counts"] = rle["counts"].decode()
+    [picture] = read_pictures(write(tmp_path / "a.json", crowd(rle)), COCO)
+    np.testing.assert_array_equal(ignore_mask(picture), np.where(ELLIPSE, 0, 255))
+
+
+def test_polygons_are_holes_in_the_mask(tmp_path):
+    square, triangle = [5, 5, 15, 5, 15, 15, 5, 15], [30, 30, 50, 30, 40, 10]
+    [picture] = read_pictures(write(tmp_path / "a.json", crowd([square, triangle])), COCO)
+    mask = ignore_mask(picture)
+    assert (mask[6:14, 6:14] == 0).all()
+    assert mask[25, 40] == 0
+    assert mask[2, 2] == mask[20, 20] == mask[12, 50] == 255
+
+
+def test_a_labelled_person_is_no_hole(tmp_path):
+    person = annotation(segmentation=[[0, 0, 60, 0, 60, 40, 0, 40]])
+    [picture] = read_pictures(write(tmp_path / "a.json", person), COCO)
+    assert (ignore_mask(picture) == 255).all()
+    assert picture.joints[0, 0].tolist() == [5, 6, 2]
+    assert picture.boxes.tolist() == [[1, 2, 20, 30]]
+
+
+def test_an_empty_segmentation_is_no_hole(tmp_path):
+    [picture] = read_pictures(write(tmp_path / "a.json", crowd([])), COCO)
+    assert (ignore_mask(picture) == 255).all()
+
+
+def test_a_picture_without_annotations_has_no_people(tmp_path):
+    [picture] = read_pictures(write(tmp_path / "a.json"), COCO)
+    assert picture.joints.shape == (0, 17, 3)
+    assert picture.boxes.shape == (0, 4)
+
+
+def test_head_and_neck_alone_are_a_person_of_crowd_pose(tmp_path):
+    keypoints = [0, 0, 0] * 12 + [10, 5, 2, 10, 12, 2]
+    person = annotation(keypoints=keypoints, num_keypoints=0)
+    [picture] = read_pictures(write(tmp_path / "a.json", person), CROWD_POSE)
+    assert len(picture.joints) == 1
+
+
+def test_pictures_with_enough_labelled_joints_are_selected(tmp_path):
+    pictures = read_pictures(write(tmp_path / "a.json", annotation()), COCO)
+    assert select_pictures(pictures, min_labelled_joints=1) == pictures
+    assert select_pictures(pictures, min_labelled_joints=2) == []
+
+
+# --- annotations that are none ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"images": [', "is not JSON"),
+        (b"", "is not JSON"),
+        (b"\x89PNG\xff\xfe", "is not JSON"),
+        (b"[]", "has no list of images"),
+        (b"{}", "has no list of images"),
+    ],
+)
+def test_a_file_that_is_no_annotation_file_is_named(tmp_path, content, told):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json {told}"):
+        read_pictures(tmp_path / "a.json", COCO)
+
+
+def test_a_missing_annotation_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read the annotations .*none\.json: No such file"):
+        read_pictures(tmp_path / "none.json", COCO)
+
+
+@pytest.mark.parametrize("key", ["image_id", "bbox"])
+def test_an_annotation_that_lacks_a_key_is_told_which(tmp_path, key):
+    broken = annotation()
+    del broken[key]
+    with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
+        read_pictures(write(tmp_path / "a.json", broken), COCO)
+
+
+@pytest.mark.parametrize("key", ["id", "file_name", "width", "height"])
+def test_an_image_that_lacks_a_key_is_told_which(tmp_path, key):
+    image = {"id": 7, "file_name": "7.jpg", "width": 60, "height": 40}
+    del image[key]
+    with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
+        read_pictures(write(tmp_path / "a.json", image=image), COCO)
+
+
+def test_people_of_another_data_set_are_named(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"image 7, annotation 1: 51 numbers .* crowd_pose .* 14 joints"
+    ):
+        read_pictures(write(tmp_path / "a.json", annotation()), CROWD_POSE)
+
+
+# --- pictures ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(coco_root) -> Path:
+    return coco_root / "images/val2017"
+
+
+@pytest.fixture
+def pictures(coco_root):
+    return read_pictures(coco_root / "annotations/person_keypoints_val2017.json", COCO)
+
+
+@pytest.mark.parametrize("inside", ["", "val2017/"])
+def test_an_archive_gives_the_pictures_of_its_folder(folder, pictures, tmp_path, inside):
+    with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, inside + path.name)
+    packed, plain = PictureFiles(tmp_path / "val2017.zip"), PictureFiles(folder)
+    for picture in pictures:
+        np.testing.assert_array_equal(packed.read(picture), plain.read(picture))
+    # A loader's worker opens the archive itself.
+    again = pickle.loads(pickle.dumps(packed))
+    np.testing.assert_array_equal(again.read(pictures[0]), plain.read(pictures[0]))
+
+
+def test_channels_are_red_green_blue(tmp_path, pictures):
+    red = np.zeros((96, 128, 3), np.uint8)
+    red[..., 2] = 255  # cv2 writes blue, green, red
+    cv2.imwrite(str(tmp_path / "red.png"), red)
+    image = PictureFiles(tmp_path).read(pictures[0]._replace(file_name="red.png"))
+    assert (image == (255, 0, 0)).all()
+
+
+def test_a_gray_picture_has_three_channels(tmp_path, pictures):
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((96, 128), 77, np.uint8))
+    image = PictureFiles(tmp_path).read(pictures[0]._replace(file_name="gray.png"))
+    assert image.shape == (96, 128, 3)
+    assert (image == 77).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture", b"\xff\xd8\xff\xe0"])
+def test_an_unreadable_picture_is_named(tmp_path, pictures, content):
+    picture = pictures[0]
+    if content is not None:
+        (tmp_path / picture.file_name).write_bytes(content)
+    with pytest.raises(ReadError) as caught:
+        PictureFiles(tmp_path).read(picture)
+    path = tmp_path / picture.file_name
+    assert str(caught.value) == f"image {picture.id}: cannot read {path}"
+
+
+def test_a_picture_missing_from_an_archive_is_named(tmp_path, pictures):
+    for name, content in (("empty.zip", None), ("broken.zip", b"PK\x03\x04 and no more")):
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w"):
+            pass
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(ReadError, match=rf"{name}@{pictures[0].file_name}"):
+            PictureFiles(path).read(pictures[0])
+
+
+def test_files_are_where_higher_hrnet_has_them():
+    root = Path("data")
+    person = "annotations/person_keypoints"
+    for spec, split, data_format, truth, pictures in (
+        (COCO, "train2017", "jpg", f"{person}_train2017.json", "images/train2017"),
+        (COCO, "val2017", "zip", f"{person}_val2017.json", "images/val2017.zip"),
+        (
+            COCO,
+            "test-dev2017",
+            "jpg",
+            "annotations/image_info_test-dev2017.json",
+            "images/test2017",
+        ),
+        (CROWD_POSE, "trainval", "jpg", "json/crowdpose_trainval.json", "images"),
+        (CROWD_POSE, "test", "zip", "json/crowdpose_test.json", "images.zip"),
+    ):
+        expected = Layout(root / truth, root / pictures)
+        assert Layout.of(spec, root, split, data_format) == expected
