@@ -139,17 +139,27 @@ def markdown_table(table: OrderedDict[str, float], arch: str) -> str:
 
 
 def contact_sheet(
-    data: EvaluationSet, predictions: Sequence[Prediction], count: int, width: int = 320
+    data: EvaluationSet,
+    predictions: Sequence[Prediction],
+    count: int,
+    min_score: float = 0.2,
+    width: int = 320,
 ) -> np.ndarray:
-    """The first `count` pictures: truth above, what was found below. (H, W, 3) uint8."""
+    """The first `count` pictures: truth above, people of at least `min_score` below.
+
+    (H, W, 3) uint8, one picture `width` pixels wide.
+    """
     found = {prediction.image_id: prediction for prediction in predictions}
     shown = [picture for picture in data.pictures if picture.id in found][:count]
     pairs = []
     for picture in shown:
         image = data.files.read(picture)
-        people = found[picture.id].people
+        sure = np.array(found[picture.id].scores) >= min_score
+        people = found[picture.id].people[sure]
         truth = caption(draw_people(image, picture.joints, data.spec), f"{picture.id}: truth")
-        answer = caption(draw_people(image, people, data.spec), f"{len(people)} found")
+        answer = caption(
+            draw_people(image, people, data.spec), f"{len(people)} found, score > {min_score}"
+        )
         pair = np.concatenate([truth, answer])
         height = round(pair.shape[0] * width / pair.shape[1])
         pairs.append(cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA))
