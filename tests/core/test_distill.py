@@ -1,0 +1,100 @@
+"""A teacher adds terms and changes the gradient, and stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lib.core.distill import Distillation, freeze_teacher, teacher_arch
+from lib.core.inference import normalize
+from lib.core.loss import MultiLossFactory
+from lib.core.trainer import Precision, batch_targets, train_step
+from lib.dataset.build import build_dataset, make_dataloader
+from lib.models import build_model
+from lib.models.arch import uniform_arch
+from lib.utils.checkpoint import save_checkpoint, save_weights
+from lib.utils.optim import get_optimizer
+from tests.helpers import TINY, fill, tiny_config
+
+LARGER = uniform_arch(96, 8, (8, 16, 16, 24), (16, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+
+
+@pytest.fixture
+def cfg(coco_root, tmp_path):
+    return tiny_config(coco_root, tmp_path)
+
+
+@pytest.fixture
+def teacher(cfg, tmp_path):
+    """A larger network, and the checkpoint it came from."""
+    model = build_model(cfg, LARGER)
+    fill(model, 3)
+    path = tmp_path / "teacher.pth.tar"
+    save_checkpoint(path, state_dict=model.state_dict(), arch=LARGER.to_dict())
+    return freeze_teacher(build_model(cfg, LARGER), path, torch.device("cpu"))
+
+
+@pytest.fixture
+def batch(cfg):
+    batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
+    return normalize(batch.images), batch_targets(cfg, batch)
+
+
+def gradient(cfg, criterion, batch) -> tuple[dict, dict]:
+    """Terms, and the gradient of every parameter."""
+    model = build_model(cfg, TINY)
+    fill(model, 1)
+    images, targets = batch
+    terms = criterion(images, model(images), targets)
+    sum(terms.values()).backward()
+    return terms, {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_a_checkpoint_says_the_architecture_of_the_teacher(teacher, tmp_path):
+    assert teacher_arch(tmp_path / "teacher.pth.tar") == LARGER
+
+
+def test_weights_that_do_not_say_their_architecture_are_no_teacher(cfg, tmp_path):
+    save_weights(tmp_path / "w.pth.tar", build_model(cfg, TINY))
+    with pytest.raises(ValueError, match=r"--teacher .*w\.pth\.tar does not say its architecture"):
+        teacher_arch(tmp_path / "w.pth.tar")
+
+
+def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, batch):
+    own = MultiLossFactory.from_config(cfg)
+    plain, before = gradient(cfg, own, batch)
+    taught, after = gradient(cfg, Distillation(own, teacher, LARGER.img_size), batch)
+    assert set(taught) - set(plain) == {"distill/0", "distill/1"}
+    assert all(torch.equal(taught[name], plain[name]) for name in plain)
+    assert all(taught[name] > 0 for name in ("distill/0", "distill/1"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_network_that_is_its_own_teacher_learns_nothing_from_it(cfg, batch):
+    model = build_model(cfg, TINY)
+    fill(model, 1)
+    model.eval().requires_grad_(False)
+    images, targets = batch
+    criterion = Distillation(MultiLossFactory.from_config(cfg), model, TINY.img_size)
+    terms = criterion(images, model(images), targets)
+    assert terms["distill/0"] == terms["distill/1"] == 0
+
+
+def test_training_leaves_the_teacher_untouched(cfg, teacher, batch):
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    model = build_model(cfg, TINY).train()
+    criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
+    optimizer, precision = get_optimizer(cfg, model), Precision(torch.device("cpu"))
+    for _ in range(2):
+        train_step(model, criterion, optimizer, precision, *batch)
+    assert not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())
+
+
+def test_a_mask_hides_the_teacher_too(cfg, teacher, batch):
+    images, targets = batch
+    blind = targets._replace(masks=[torch.zeros_like(mask) for mask in targets.masks])
+    criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
+    terms = criterion(images, build_model(cfg, TINY)(images), blind)
+    assert terms["distill/0"] == terms["distill/1"] == 0
