@@ -64,7 +64,7 @@ def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
 
 
 class MultiLossFactory(nn.Module):
-    """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., "heatmap/1": ...}.
+    """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
     Terms are weighted and averaged over the batch; their sum is the loss. One entry of each list
     per output stage; a stage's output is K heatmaps, then its tag maps.

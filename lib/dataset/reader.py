@@ -73,7 +73,10 @@ class PictureFiles:
         """ReadError when the file is missing or no picture."""
         data = self._bytes(picture)
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        except cv2.error:  # a broken header that claims a huge picture
+            image = None
         if image is None:
             raise ReadError(f"image {picture.id}: cannot read {self.where(picture)}")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -126,9 +129,9 @@ def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
     """All pictures of an annotation file, in its order, those without people included."""
     tree = read_json(path)
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in tree.get("annotations", []):
-        by_image[annotation["image_id"]].append(annotation)
     try:
+        for annotation in tree.get("annotations", []):
+            by_image[annotation["image_id"]].append(annotation)
         return [_picture(image, by_image[image["id"]], spec) for image in tree["images"]]
     except KeyError as error:
         raise ValueError(f"{path}: an entry lacks {error}") from None
@@ -174,7 +177,7 @@ def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec)
             -1, spec.num_joints, 3
         ),
         boxes=np.array([a["bbox"] for a in people], np.float32).reshape(-1, 4),
-        ignore=tuple(_rle(a["segmentation"], height, width) for a in ignored),
+        ignore=tuple(_region(a, height, width) for a in ignored),
     )
 
 
@@ -183,10 +186,25 @@ def _is_labelled(annotation: dict[str, Any]) -> bool:
     return any(annotation.get("keypoints", ())[2::3])
 
 
-def _rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
-    """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE."""
-    if isinstance(segmentation, dict):
+def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
+    """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE.
+
+    ValueError when it is none of these.
+    """
+    try:
+        if not isinstance(segmentation, dict):
+            return rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))
         if isinstance(segmentation["counts"], list):
             return rle_tools.frPyObjects(segmentation, height, width)
         return segmentation
-    return rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))
+    except Exception as error:  # pycocotools raises this very class
+        raise ValueError(f"the segmentation cannot be read: {error!r}") from None
+
+
+def _region(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """What an annotation covers, as a compressed RLE."""
+    try:
+        return to_rle(annotation["segmentation"], height, width)
+    except ValueError as error:
+        where = f"image {annotation['image_id']}, annotation {annotation['id']}"
+        raise ValueError(f"{where}: {error}") from None

@@ -14,7 +14,7 @@ MODELS = {  # each `get_pose_net(cfg, arch)` is a door: it reads cfg, the classe
 
 
 def build_model(cfg: CfgNode, arch: ArchSpec | None = None) -> nn.Module:
-    """The untrained network of MODEL.NAME: images (B, 3, H, W) -> [(B, C, h, w)], coarse to fine."""
+    """The untrained network: images (B, 3, H, W) -> [(B, C, h, w)], coarse to fine."""
     if cfg.MODEL.NAME not in MODELS:
         raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME!r}; known models: {sorted(MODELS)}")
     return MODELS[cfg.MODEL.NAME](cfg, arch)

@@ -18,7 +18,7 @@ def count_params(model: nn.Module) -> int:
 
 @torch.no_grad()
 def count_macs(model: nn.Module, size: int) -> dict[str, int]:
-    """{"true": ..., "paper": ...} multiply-adds of one size x size picture; the model stays as is."""
+    """{"true": ..., "paper": ...} multiply-adds of one size x size picture."""
     total = {"true": 0, "paper": 0}
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

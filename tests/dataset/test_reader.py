@@ -146,6 +146,11 @@ def test_people_of_another_data_set_are_named(tmp_path):
         read_pictures(write(tmp_path / "a.json", annotation()), CROWD_POSE)
 
 
+def test_a_region_that_is_no_segmentation_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"image 7, annotation 2: the segmentation cannot be read"):
+        read_pictures(write(tmp_path / "a.json", crowd("outline")), COCO)
+
+
 # --- pictures ---------------------------------------------------------------------------
 
 
@@ -196,6 +201,14 @@ def test_an_unreadable_picture_is_named(tmp_path, pictures, content):
         PictureFiles(tmp_path).read(picture)
     path = tmp_path / picture.file_name
     assert str(caught.value) == f"image {picture.id}: cannot read {path}"
+
+
+def test_a_header_that_claims_a_huge_picture_is_an_unreadable_picture(tmp_path, pictures):
+    _, png = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))
+    side = (100_000).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(png[:16].tobytes() + side + side + png[24:].tobytes())
+    with pytest.raises(ReadError, match="huge.png"):
+        PictureFiles(tmp_path).read(pictures[0]._replace(file_name="huge.png"))
 
 
 def test_a_picture_missing_from_an_archive_is_named(tmp_path, pictures):

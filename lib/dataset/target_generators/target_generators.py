@@ -35,7 +35,8 @@ def map_joints(joints: Tensor, mirrored: Tensor, ratio: float) -> Tensor:
 def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Gaussians of the visible joints, the largest value of all people: (B, K, H, W).
 
-    size: (H, W), or one number for both. sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1 pixels from its center.
+    size: (H, W), or one number for both. sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1
+    pixels from its center.
     """
     batch, _, num_joints, _ = joints.shape
     height, width = (size, size) if isinstance(size, int) else size
