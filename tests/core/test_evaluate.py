@@ -1,0 +1,245 @@
+"""From people to AP: what is perfect is 1, what is nothing is 0, and results are never lost."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.core import evaluate
+from lib.core.evaluate import (
+    COCO_NAMES,
+    CROWD_POSE_NAMES,
+    Prediction,
+    contact_sheet,
+    evaluate_predictions,
+    markdown_table,
+    predict_set,
+    score_rows,
+)
+from lib.dataset.build import build_evaluation_set
+from lib.dataset.keypoints import CROWD_POSE
+from lib.dataset.reader import ReadError
+from lib.models import build_model
+from tests.helpers import GOLDEN, TINY, tiny_config
+
+NAMES = {"coco": COCO_NAMES, "crowd_pose": CROWD_POSE_NAMES}
+
+
+@pytest.fixture(params=["coco", "crowd_pose"])
+def data(request, tmp_path):
+    root = request.getfixturevalue(f"{request.param}_root")
+    return build_evaluation_set(tiny_config(root, tmp_path, data_set=request.param))
+
+
+def perfect(data) -> list[Prediction]:
+    return [
+        Prediction(picture.id, picture.joints, [0.9] * len(picture.joints))
+        for picture in data.pictures
+    ]
+
+
+def test_perfect_predictions_have_ap_1(data, tmp_path):
+    table = evaluate_predictions(data, perfect(data), tmp_path)
+    assert tuple(table) == NAMES[data.spec.name]
+    # -1 is the evaluators' word for a range of sizes that holds nobody.
+    assert all(value == pytest.approx(1) for value in table.values() if value != -1)
+    assert table["AP"] == pytest.approx(1)
+    assert table["AR"] == pytest.approx(1)
+
+
+def test_people_moved_away_have_ap_0(data, tmp_path):
+    far = [p._replace(people=p.people + (500, 500, 0)) for p in perfect(data)]
+    assert evaluate_predictions(data, far, tmp_path)["AP"] == 0
+
+
+def test_half_the_people_are_half_the_recall(data, tmp_path):
+    everybody = perfect(data)
+    total = sum(len(p.people) for p in everybody)
+    one_each = [p._replace(people=p.people[:1], scores=p.scores[:1]) for p in everybody]
+    table = evaluate_predictions(data, one_each, tmp_path)
+    judged = sum(len(p.people) for p in one_each)
+    assert judged < total
+    assert 0 < table["AR"] < 1
+
+
+def test_nobody_found_is_ap_0_and_a_result_file(data, tmp_path):
+    nobody = [Prediction(p.id, np.zeros((0, data.spec.num_joints, 5)), []) for p in data.pictures]
+    table = evaluate_predictions(data, nobody, tmp_path)
+    assert table == OrderedDict.fromkeys(NAMES[data.spec.name], 0.0)
+    assert json.loads((tmp_path / f"results/keypoints_{data.split}_results.json").read_text()) == []
+
+
+def test_results_are_written_before_they_are_scored(data, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("the evaluator broke down")
+
+    monkeypatch.setattr(evaluate, "score_rows", fail)
+    with pytest.raises(RuntimeError, match="broke down"):
+        evaluate_predictions(data, perfect(data), tmp_path)
+    rows = json.loads((tmp_path / f"results/keypoints_{data.split}_results.json").read_text())
+    people = [(p.id, person) for p in data.pictures for person in p.joints]
+    assert [row["image_id"] for row in rows] == [image_id for image_id, _ in people]
+    for row, (_, person) in zip(rows, people, strict=True):
+        assert row["category_id"] == 1
+        assert row["score"] == 0.9
+        # Three decimals are kept.
+        np.testing.assert_allclose(row["keypoints"], person.flatten(), rtol=0, atol=5e-4)
+
+
+def test_tags_and_the_center_are_left_out_of_the_results(data, tmp_path):
+    wide = [
+        p._replace(people=np.pad(p.people, ((0, 0), (0, 1), (0, 2)), constant_values=7))
+        for p in perfect(data)
+    ]
+    assert evaluate_predictions(data, wide, tmp_path)["AP"] == pytest.approx(1)
+
+
+def test_scores_order_the_people(data, tmp_path):
+    """A wrong person costs precision where it comes first, and none after everybody."""
+    wrong = np.full((1, data.spec.num_joints, 3), 500.0)
+
+    def with_wrong(score: float) -> float:
+        predictions = [
+            Prediction(p.image_id, np.concatenate([wrong, p.people]), [score, *p.scores])
+            for p in perfect(data)
+        ]
+        return evaluate_predictions(data, predictions, tmp_path)["AP"]
+
+    assert with_wrong(0.1) == pytest.approx(1)
+    assert with_wrong(1.0) < 0.8
+
+
+def test_test_dev_has_its_servers_file_name_and_no_table(coco_root, tmp_path):
+    whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    del whole["annotations"]
+    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(whole))
+    (root / "images").mkdir()
+    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
+    cfg = tiny_config(root, tmp_path, "DATASET.TEST", "test-dev2017")
+    data = build_evaluation_set(cfg)
+    people = np.ones((1, 17, 3), np.float32)
+    predictions = [Prediction(picture.id, people, [0.5]) for picture in data.pictures]
+    assert evaluate_predictions(data, predictions, tmp_path) == OrderedDict()
+    [path] = (tmp_path / "results").iterdir()
+    assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
+    assert len(json.loads(path.read_text())) == 4
+
+
+def test_only_the_pictures_looked_at_are_judged(coco_root, tmp_path):
+    data = build_evaluation_set(tiny_config(coco_root, tmp_path, "DATASET.MAX_IMAGES", "2"))
+    assert len(data.pictures) == 2
+    assert evaluate_predictions(data, perfect(data), tmp_path)["AR"] == pytest.approx(1)
+
+
+class OneDot(nn.Module):
+    """Finds all joints of one person at the brightest pixel of its input."""
+
+    def __init__(self, num_joints: int) -> None:
+        super().__init__()
+        self.num_joints = num_joints
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        gray = images.mean(dim=1, keepdim=True)
+        spot = (gray - gray.mean()).clamp(min=0)
+        spot = spot / spot.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+        coarse = nn.functional.avg_pool2d(spot, 4).expand(-1, self.num_joints, -1, -1)
+        fine = nn.functional.avg_pool2d(spot, 2).expand(-1, self.num_joints, -1, -1)
+        return [torch.cat([coarse, torch.zeros_like(coarse)], dim=1), fine]
+
+
+def test_people_are_found_in_pixels_of_the_picture(data, tmp_path, monkeypatch):
+    cfg = tiny_config(*(tmp_path, tmp_path), data_set=data.spec.name)
+    spots = {}
+
+    def read(picture):
+        rng = np.random.default_rng(picture.id)
+        x, y = int(rng.integers(20, picture.width - 20)), int(rng.integers(20, picture.height - 20))
+        spots[picture.id] = x, y
+        image = np.zeros((picture.height, picture.width, 3), np.uint8)
+        rows, columns = np.mgrid[: picture.height, : picture.width]
+        image[...] = (255 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 32))[..., None]
+        return image
+
+    monkeypatch.setattr(data.files, "read", read)
+    predictions, problems = predict_set(cfg, OneDot(data.spec.num_joints), data)
+    assert problems == []
+    assert [p.image_id for p in predictions] == [picture.id for picture in data.pictures]
+    for prediction in predictions:
+        joints = prediction.people[0, :, :2]
+        # One pixel of the finest map is 3 pixels of the picture.
+        np.testing.assert_allclose(
+            joints, np.tile(spots[prediction.image_id], (len(joints), 1)), atol=3
+        )
+
+
+def test_an_unreadable_picture_stops_or_is_reported_as_the_key_says(
+    coco_root, tmp_path, monkeypatch
+):
+    cfg = tiny_config(coco_root, tmp_path)
+    data = build_evaluation_set(cfg)
+    whole = data.files.read
+    broken = data.pictures[1].id
+
+    def read(picture):
+        if picture.id == broken:
+            raise ReadError(f"image {picture.id}: cannot read it")
+        return whole(picture)
+
+    monkeypatch.setattr(data.files, "read", read)
+    model = build_model(cfg, TINY)
+    with pytest.raises(ReadError, match=f"image {broken}"):
+        predict_set(cfg, model, data)
+    skipping = tiny_config(coco_root, tmp_path, "DATASET.UNREADABLE", "skip")
+    predictions, problems = predict_set(skipping, model, data)
+    assert problems == [f"image {broken}: cannot read it"]
+    assert [p.image_id for p in predictions] == [
+        picture.id for picture in data.pictures if picture.id != broken
+    ]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_evaluating_changes_nothing_of_the_network(coco_root, tmp_path, training):
+    cfg = tiny_config(coco_root, tmp_path)
+    model = build_model(cfg, TINY).train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predict_set(cfg, model, build_evaluation_set(cfg))
+    assert model.training == training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_a_table_has_the_form_of_the_original():
+    table = OrderedDict([("AP", 0.40551), ("Ap .5", 1.0), ("AP (M)", -1.0)])
+    assert markdown_table(table, "search-XS") == (
+        "| Arch | AP | Ap .5 | AP (M) |\n|---|---|---|---|\n| search-XS | 0.406 | 1.000 | -1.000 |"
+    )
+
+
+def test_a_contact_sheet_shows_the_truth_and_what_was_found(data):
+    nobody = [Prediction(p.image_id, p.people[:0], []) for p in perfect(data)]
+    sheet, empty = contact_sheet(data, perfect(data), 2), contact_sheet(data, nobody, 2)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == empty.shape
+    assert not np.array_equal(sheet, empty)
+    assert contact_sheet(data, perfect(data), 4).size > sheet.size
+
+
+@pytest.mark.data
+def test_crowd_pose_figures_are_those_of_the_official_tool(data_root):
+    """The recorded results are CrowdPose's validation truth, perturbed."""
+    rows = json.loads(gzip.decompress((GOLDEN / "crowdpose_val_results.json.gz").read_bytes()))
+    official = json.loads((GOLDEN / "crowdpose_val_official.json").read_text())
+    table = score_rows(CROWD_POSE, data_root / "crowd_pose/json/crowdpose_val.json", rows)
+    own = [round(value, 4) for value in table.values()]
+    assert own == [official[name] for name in official]
+    assert list(official) == [
+        *("AP", "AP50", "AP75", "AR", "AR50", "AR75", "AP_easy", "AP_medium", "AP_hard")
+    ]
