@@ -1,0 +1,98 @@
+"""A page of training pictures: the annotations beside the crops and targets drawn from them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lib.dataset.pose_dataset import PoseDataset, Sample, collate
+from lib.dataset.reader import Picture, ReadError, ignore_mask
+from lib.dataset.target_generators import make_targets
+from lib.dataset.transforms import Affine
+from lib.utils.vis import caption, draw_people, tile
+
+RED, YELLOW, WHITE = (220, 40, 40), (255, 240, 0), (255, 255, 255)
+
+
+def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
+    """(H, W, 3): `count` pictures with people, from all over the data set, as epoch 0 has them.
+
+    Pictures that cannot be read are left out.
+    """
+    with_people = [i for i, picture in enumerate(dataset.pictures) if len(picture.joints)]
+    shown = with_people or range(len(dataset))
+    step = max(1, len(shown) // count)
+    views = []
+    for index in shown[::step][:count]:
+        try:
+            views.append(draw_views(dataset, index))
+        except ReadError:
+            continue
+    if not views:
+        raise ValueError(f"none of the pictures in {dataset.files.path} can be read")
+    return tile(views, columns, gap=12)
+
+
+def draw_views(dataset: PoseDataset, index: int) -> np.ndarray:
+    """One picture beside its crop of epoch 0, both with a caption; as high as the crop."""
+    picture = dataset.pictures[index]
+    image = dataset.files.read(picture)
+    rng = np.random.default_rng((dataset.seed, 0, index))
+    affine = dataset.affine.draw(rng, picture.width, picture.height)
+    sample = dataset.sample(picture, image, affine)
+    size = dataset.crop_size
+    counts = f"people: {len(picture.joints)}, ignored regions: {len(picture.ignore)}"
+    left = fit(draw_annotations(dataset, picture, image), size * 4 // 3, size)
+    left = caption(left, f"image {picture.id}; {counts}")
+    right = caption(draw_targets(dataset, sample), describe(affine))
+    return np.concatenate([left, np.full((len(left), 4, 3), 255, np.uint8), right], axis=1)
+
+
+def draw_annotations(dataset: PoseDataset, picture: Picture, image: np.ndarray) -> np.ndarray:
+    """The picture with boxes and skeletons; red where nothing is judged."""
+    canvas = tint(image, ignore_mask(picture) == 0)
+    width = max(1, round(max(image.shape[:2]) / 500))
+    for x, y, w, h in picture.boxes.round().astype(int).tolist():
+        cv2.rectangle(canvas, (x, y), (x + w, y + h), WHITE, width, cv2.LINE_AA)
+    return draw_people(canvas, picture.joints, dataset.spec)
+
+
+def draw_targets(dataset: PoseDataset, sample: Sample) -> np.ndarray:
+    """The crop with its people and the targets of the finest stage; red: no heatmap loss."""
+    batch = collate([sample])
+    targets = make_targets(
+        batch.joints, batch.mirrored, batch.sigmas, batch.masks, dataset.crop_size
+    )
+    judged = cv2.resize(sample.masks[-1].astype(np.uint8), sample.image.shape[1::-1])
+    people = draw_people(tint(sample.image, judged == 0), sample.joints, dataset.spec)
+    return glow(people, targets.heatmaps[-1][0].numpy())
+
+
+def describe(affine: Affine) -> str:
+    """`crop of 412 pixels, -12 degrees, mirrored`"""
+    text = f"crop of {affine.side:.0f} pixels, {affine.degrees:.0f} degrees"
+    return f"{text}, mirrored" if affine.mirrored else text
+
+
+def glow(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) with the largest of `heatmaps` (K, h, w), 0 to 1, as yellow light."""
+    strongest = cv2.resize(heatmaps.max(axis=0), image.shape[1::-1])[..., None]
+    return np.uint8(image * (1 - 0.8 * strongest) + np.array(YELLOW) * 0.8 * strongest)
+
+
+def tint(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A copy of `image` (H, W, 3), half red where `where` (H, W) says so."""
+    canvas = image.copy()
+    canvas[where] = canvas[where] // 2 + np.uint8(RED) // 2
+    return canvas
+
+
+def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The whole of `image` in the middle of a white (height, width, 3)."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = small
+    return canvas

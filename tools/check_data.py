@@ -1,0 +1,119 @@
+"""List what is missing, unreadable or odd in a data set, and draw what training sees of it.
+
+    python -m tools.check_data --cfg experiments/coco/mobilenet/mobile.yaml DATASET.ROOT data/coco
+    python -m tools.check_data --cfg ... --split train --no-decode
+    python -m tools.check_data --cfg ... --out page.png --pictures 12
+
+Every fault is one line: image, annotation and file. Exit code 0, even when something is odd; 1
+when something is missing, unreadable or broken; 2 for a user's mistake.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.dataset.build import build_dataset
+from lib.dataset.check import (
+    Fault,
+    Report,
+    Split,
+    check_split,
+    compare_splits,
+    fault_lines,
+    note_unnamed,
+    open_split,
+)
+from lib.dataset.preview import draw_page
+from lib.models.arch import ArchSpec
+from lib.utils import cli
+from lib.utils.vis import save_picture
+
+
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--split", choices=("train", "test", "both"), default="both")
+    parser.add_argument("--no-decode", action="store_true", help="do not look into the pictures")
+    parser.add_argument("--out", type=Path, help="a page of training pictures, *.png")
+    parser.add_argument("--pictures", type=int, default=12, metavar="N", help="on that page")
+    args = parser.parse_args(argv)
+    if args.pictures < 1:
+        parser.error(f"--pictures is {args.pictures}; wanted 1 or more")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
+    cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
+    splits = open_splits(cfg, args.split)
+    faults = []
+    reports = [look_at(cfg, split, decode=not args.no_decode) for split in splits]
+    for split, report in zip(splits, reports, strict=True):
+        print(f"{split.name}: {report.summary}")
+        print_lines(split.name, [*fault_lines(report.faults), *report.notes])
+        faults += report.faults
+    faults += shared_pictures(splits, reports)
+    print_lines("files", note_unnamed(splits))
+    drawn = args.out is None or draw(cfg, args.out, args.pictures)
+    broken = sum(fault.broken for fault in faults)
+    print(f"{broken} broken or missing, {len(faults) - broken} odd")
+    return 0 if drawn and not broken else 1
+
+
+def open_splits(cfg: CfgNode, wanted: str) -> list[Split]:
+    """The training split, the test split or both; a file that serves as both is opened once."""
+    sides = {"train": (True,), "test": (False,), "both": (True, False)}[wanted]
+    splits = [open_split(cfg, is_train) for is_train in sides]
+    if len({split.annotations for split in splits}) < len(splits):
+        print(f"{splits[0].name} is both the training and the test split")
+        return splits[:1]
+    return splits
+
+
+def look_at(cfg: CfgNode, split: Split, decode: bool) -> Report:
+    """The report on one split, under a progress bar where there is a terminal."""
+    total = len(split.tree["images"])
+    quiet = None if cfg.VERBOSE and decode else True
+    with tqdm(total=total, desc=split.name, unit="picture", disable=quiet) as bar:
+        return check_split(
+            split, cfg.DATASET.MAX_NUM_PEOPLE, decode, max(1, cfg.WORKERS), bar.update
+        )
+
+
+def shared_pictures(splits: list[Split], reports: list[Report]) -> list[Fault]:
+    """Print and return what training and test split have in common."""
+    if len(splits) < 2:
+        return []
+    (train, test), (first, second) = splits, [report.images for report in reports]
+    if first.keys() == second.keys():
+        print(f"{train.name} and {test.name} are the same {len(first)} pictures")
+        return []
+    faults = compare_splits(train, first, test, second)
+    print_lines(train.name, fault_lines(faults))
+    return faults
+
+
+def print_lines(name: str, lines: list[str]) -> None:
+    for line in lines:
+        print(f"{name}: {line}")
+
+
+def draw(cfg: CfgNode, path: Path, count: int) -> bool:
+    """Write the page; False, with a line, where the training split cannot be read."""
+    try:
+        page = draw_page(build_dataset(cfg), count)
+    except ValueError as error:
+        print(f"no page is drawn: {error}")
+        return False
+    save_picture(path, page)
+    print(f"training pictures and their targets: {path}")
+    return True
+
+
+if __name__ == "__main__":
+    cli.run(main)
