@@ -1,0 +1,70 @@
+"""Join CrowdPose's annotations for training and validation, as the paper trains on both.
+
+    python -m tools.crowdpose_concat_train_val --data_dir data/crowd_pose
+
+Reads json/crowdpose_train.json and json/crowdpose_val.json, writes json/crowdpose_trainval.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lib.dataset.reader import read_json
+from lib.utils import cli
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, default=Path("data/crowd_pose"))
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    folder = parse_args(argv).data_dir / "json"
+    train, val = folder / "crowdpose_train.json", folder / "crowdpose_val.json"
+    joined = join(train, val)
+    target = folder / "crowdpose_trainval.json"
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(json.dumps(joined))
+    partial.replace(target)
+    print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
+    return 0
+
+
+def join(train: Path, val: Path) -> dict[str, Any]:
+    """One annotation tree with the entries of both files, in their order.
+
+    ValueError when their categories differ or an image or annotation id comes twice.
+    """
+    first, second = (read_json(path) for path in (train, val))
+    if first.get("categories") != second.get("categories"):
+        raise ValueError(f"{train} and {val} have different categories")
+    for path, tree in ((train, first), (val, second)):
+        if not isinstance(tree.get("annotations"), list):
+            raise ValueError(f"{path} has no list of annotations")
+        print(f"{path}: {len(tree['images'])} images, {len(tree['annotations'])} annotations")
+    both = {key: first[key] + second[key] for key in ("images", "annotations")}
+    for key, entries in both.items():
+        check_ids(key.removesuffix("s"), entries, f"{train} and {val}")
+    return first | both
+
+
+def check_ids(kind: str, entries: list[Any], files: str) -> None:
+    """ValueError for an entry without id and for the first id that comes twice."""
+    seen = set()
+    for entry in entries:
+        number = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(number, int):
+            raise ValueError(f"{files}: an {kind} has no id: {str(entry)[:60]}")
+        if number in seen:
+            raise ValueError(f"{files}: {kind} id {number} comes twice")
+        seen.add(number)
+
+
+if __name__ == "__main__":
+    cli.run(main)
