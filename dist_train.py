@@ -25,7 +25,12 @@ from lib.core.distill import Distillation, freeze_teacher, teacher_arch
 from lib.core.evaluate import evaluate_predictions, markdown_table, predict_set
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Meter, Precision, do_train
-from lib.dataset.build import build_dataset, build_evaluation_set, make_dataloader
+from lib.dataset.build import (
+    EvaluationSet,
+    build_dataset,
+    build_evaluation_set,
+    make_dataloader,
+)
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
@@ -114,6 +119,7 @@ def train(
 ) -> None:
     """All epochs that are left, with checkpoints and evaluations on the way."""
     loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
+    data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
     optimizer = get_optimizer(cfg, model)
     scheduler = get_scheduler(cfg, optimizer, len(loader))
     precision = Precision(
@@ -147,7 +153,7 @@ def train(
         do_train(cfg, model, loader, criterion, optimizer, scheduler, precision, epoch, meter)
         state.epoch = epoch + 1
         if process.is_main:
-            finish_epoch(cfg, state, output_dir, board, meter.step)
+            finish_epoch(cfg, state, data, output_dir, board, meter.step)
         barrier(process)
     if process.is_main:
         save_weights(output_dir / "final_state0.pth.tar", model)
@@ -165,13 +171,17 @@ def resume_if_wanted(cfg: CfgNode, state: TrainingState, output_dir: Path) -> No
 
 
 def finish_epoch(
-    cfg: CfgNode, state: TrainingState, output_dir: Path, board: Board, step: int
+    cfg: CfgNode,
+    state: TrainingState,
+    data: EvaluationSet | None,
+    output_dir: Path,
+    board: Board,
+    step: int,
 ) -> None:
-    """Evaluate and save where it is time for it; "best" is best AP."""
+    """Evaluate and save where it is time for it; "best" is best AP on `data`."""
     is_last = state.epoch == cfg.TRAIN.END_EPOCH
-    every = cfg.TRAIN.VALIDATE_EVERY
-    if every and (is_last or state.epoch % every == 0):
-        ap = validate(cfg, state.model, output_dir, board, step)
+    if data is not None and (is_last or state.epoch % cfg.TRAIN.VALIDATE_EVERY == 0):
+        ap = validate(cfg, state.model, data, output_dir, board, step)
         if ap >= state.best_ap:
             state.best_ap = ap
             save_weights(output_dir / "model_best.pth.tar", state.model)
@@ -179,9 +189,10 @@ def finish_epoch(
         save_training(state, output_dir / "checkpoint.pth.tar")
 
 
-def validate(cfg: CfgNode, model: nn.Module, output_dir: Path, board: Board, step: int) -> float:
-    """AP on the test split, printed and drawn."""
-    data = build_evaluation_set(cfg)
+def validate(
+    cfg: CfgNode, model: nn.Module, data: EvaluationSet, output_dir: Path, board: Board, step: int
+) -> float:
+    """AP on `data`, printed and drawn."""
     predictions, problems = predict_set(cfg, unwrap(model), data)
     for problem in problems:
         logger.warning("%s", problem)
