@@ -92,6 +92,7 @@ def do_train(
         outputs, losses = train_step(model, criterion, optimizer, precision, images, targets)
         meter.update(epoch, batch, outputs, targets, losses, optimizer.param_groups[0]["lr"])
         scheduler.step()
+    meter.check(epoch, batch)  # before anybody saves what came of it
 
 
 def batch_targets(cfg: CfgNode, batch: Batch) -> Targets:
@@ -162,13 +163,20 @@ class Meter:
             self.board.pictures(self.step, batch, outputs, targets)
         self._restart()
 
-    def _values(self, lr: float) -> dict[str, float]:
+    def check(self, epoch: int, batch: Batch) -> None:
+        """`check_finite` of the steps since the last print; `batch` is the last one."""
+        if self.steps:
+            check_finite(self._losses(), epoch, batch)
+
+    def _losses(self) -> dict[str, float]:
         """Means since the last print."""
-        elapsed = time.perf_counter() - self.since
         losses = {name: (total / self.steps).item() for name, total in self.sums.items()}
+        return {"loss": sum(losses.values()), **losses}
+
+    def _values(self, lr: float) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.since
         return {
-            "loss": sum(losses.values()),
-            **losses,
+            **self._losses(),
             "lr": lr,
             "images/s": self.images / elapsed,
             "data wait": self.waited / elapsed,

@@ -99,6 +99,7 @@ def make_dataloader(
         pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # whose numbers nobody uses; the global ones stay as they are
     )
 
 
