@@ -118,11 +118,6 @@ def check_region(segmentation: list | dict, height: int, width: int) -> None:
     rle = to_rle(segmentation, height, width)
     if not isinstance(segmentation, dict):
         return
-    if segmentation.get("size") != [height, width]:
-        raise ValueError(
-            f"the segmentation's size is {segmentation.get('size')}, "
-            f"the picture's {[height, width]}"
-        )
     counts = segmentation["counts"]
     if not isinstance(counts, (list, str)):
         raise ValueError(f"the segmentation's counts are {counts!r}, no list and no text")

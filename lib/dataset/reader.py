@@ -130,11 +130,13 @@ def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
     tree = read_json(path)
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
-        for annotation in tree.get("annotations", []):
+        for annotation in tree.get("annotations") or []:
             by_image[annotation["image_id"]].append(annotation)
         return [_picture(image, by_image[image["id"]], spec) for image in tree["images"]]
     except KeyError as error:
         raise ValueError(f"{path}: an entry lacks {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{path}: an entry of images or annotations is malformed") from None
 
 
 def select_pictures(
@@ -183,22 +185,27 @@ def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec)
 
 def _is_labelled(annotation: dict[str, Any]) -> bool:
     """Whether a joint is labelled (CrowdPose's num_keypoints leaves out head and neck)."""
-    return any(annotation.get("keypoints", ())[2::3])
+    return any(visibility > 0 for visibility in annotation.get("keypoints", ())[2::3])
 
 
 def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
     """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE.
 
-    ValueError when it is none of these.
+    ValueError when it is none of these, or of a picture of another size.
     """
     try:
         if not isinstance(segmentation, dict):
             return rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))
+        size = list(segmentation["size"])
         if isinstance(segmentation["counts"], list):
-            return rle_tools.frPyObjects(segmentation, height, width)
-        return segmentation
+            segmentation = rle_tools.frPyObjects(segmentation, *size)
     except Exception as error:  # pycocotools raises this very class
         raise ValueError(f"the segmentation cannot be read: {error!r}") from None
+    if size != [height, width]:
+        raise ValueError(
+            f"the segmentation's size is {size}, the picture's {[height, width]}"
+        )
+    return segmentation
 
 
 def _region(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
