@@ -202,9 +202,7 @@ def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]
     except Exception as error:  # pycocotools raises this very class
         raise ValueError(f"the segmentation cannot be read: {error!r}") from None
     if size != [height, width]:
-        raise ValueError(
-            f"the segmentation's size is {size}, the picture's {[height, width]}"
-        )
+        raise ValueError(f"the segmentation's size is {size}, the picture's {[height, width]}")
     return segmentation
 
 
