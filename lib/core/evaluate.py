@@ -58,7 +58,8 @@ def predict_set(
     predictions, problems = [], []
     training = model.training
     model.eval()
-    for picture in tqdm(data.pictures, "evaluate", disable=not cfg.VERBOSE, mininterval=1):
+    silent = None if cfg.VERBOSE else True  # None: a bar on a terminal only
+    for picture in tqdm(data.pictures, "evaluate", disable=silent, mininterval=1):
         try:
             image = data.files.read(picture)
         except ReadError as error:

@@ -20,7 +20,10 @@ def create_logger(
     """
     place = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME / Path(cfg_path).stem
     output_dir, log_dir = Path(cfg.OUTPUT_DIR) / place, Path(cfg.LOG_DIR) / place
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"OUTPUT_DIR: cannot make {output_dir}: {error.strerror}") from None
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO if is_main else logging.WARNING)
     handlers: list[logging.Handler] = [console]
