@@ -1,0 +1,373 @@
+"""The commands of the README, as users give them: what comes out, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import pytest
+import torch
+
+import dist_train
+import valid
+from lib.models import build_model
+from lib.models.arch import uniform_arch
+from lib.utils import cli
+from lib.utils.checkpoint import load_checkpoint, save_weights
+from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
+
+SCRIPTS = {"dist_train": dist_train, "valid": valid}
+FOLDERS = {
+    "coco": "coco_kpt/pose_mobilenet/mobile",
+    "crowd_pose": "crowd_pose_kpt/pose_mobilenet/mobile",
+}
+
+
+class Result(NamedTuple):
+    """What the user sees of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(data_set: str, arch: Path, data: Path, out: Path, *opts: str) -> list[str]:
+    """Flags and keys of either script; keys come last, so flags go in between."""
+    flags = [opt for opt in opts if opt.startswith("--")]
+    values = {flag: opts[opts.index(flag) + 1] for flag in flags}
+    keys = [opt for opt in opts if opt not in flags and opt not in values.values()]
+    given = [part for pair in values.items() for part in pair]
+    settings = [*tiny_opts(data, out), *keys]
+    return ["--cfg", str(YAMLS[data_set]), "--superconfig", str(arch), *given, *settings]
+
+
+def start(script: str, *args: str) -> Result:
+    """In a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, f"{script}.py", *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """The same script without the three seconds that a new process takes to import."""
+
+    def run(script: str, *args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(SCRIPTS[script].main)
+        return Result(stopped.value.code or 0, *capsys.readouterr())
+
+    root, lib = logging.getLogger(), logging.getLogger("lib")
+    before = root.handlers[:], root.level, lib.level
+    yield run
+    for handler in set(root.handlers) - set(before[0]):
+        handler.close()
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    lib.setLevel(before[2])
+
+
+@pytest.fixture(scope="module")
+def arch(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("arch") / "tiny.json"
+    TINY.to_json(path)
+    return path
+
+
+class Run(NamedTuple):
+    """A finished training."""
+
+    data_set: str
+    data: Path
+    out: Path
+    result: Result
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "output" / FOLDERS[self.data_set]
+
+    def args(self, arch: Path, *opts: str) -> list[str]:
+        return command(self.data_set, arch, self.data, self.out, *opts)
+
+
+@pytest.fixture(scope="module", params=["coco", "crowd_pose"])
+def trained(request, arch, tmp_path_factory) -> Run:
+    data = request.getfixturevalue(f"{request.param}_root")
+    out = tmp_path_factory.mktemp(f"run_{request.param}")
+    result = start("dist_train", *command(request.param, arch, data, out))
+    return Run(request.param, data, out, result)
+
+
+# --- what comes out ---------------------------------------------------------------------
+
+
+def test_a_training_writes_where_the_readme_says(trained):
+    assert trained.result.code == 0, trained.result.err
+    assert trained.result.err == ""
+    assert "epoch 0, step 1/" in trained.result.out
+    names = {path.name for path in trained.folder.iterdir()}
+    assert {"checkpoint.pth.tar", "final_state0.pth.tar"} <= names
+    assert not [name for name in names if name.endswith(".partial")]
+    [log] = trained.folder.glob("mobile_*_train.log")
+    assert "epoch 0, step 1/" in log.read_text()
+    assert list((trained.out / "log" / FOLDERS[trained.data_set]).glob("events.out.tfevents.*"))
+    saved = load_checkpoint(trained.folder / "checkpoint.pth.tar")
+    assert saved["epoch"] == 1
+    assert saved["arch"] == TINY.to_dict()
+    assert "OUTPUT_DIR" in saved["config"]
+
+
+def test_an_evaluation_prints_a_table_and_keeps_the_results(trained, arch):
+    done = start("valid", *trained.args(arch, "--vis", "2"))
+    assert done.code == 0, done.err
+    assert done.err == ""
+    table = [line for line in done.out.splitlines() if line.startswith("|")]
+    assert len(table) == 3
+    assert table[0].startswith("| Arch | AP | Ap .5 | AP .75 |")
+    assert ("AP (hard)" in table[0]) == (trained.data_set == "crowd_pose")
+    assert table[2].startswith("| tiny |")
+    split = "val2017" if trained.data_set == "coco" else "test"
+    rows = json.loads((trained.folder / f"results/keypoints_{split}_results.json").read_text())
+    assert isinstance(rows, list)
+    assert cv2.imread(str(trained.folder / f"{split}_people.png")) is not None
+
+
+def test_the_same_command_again_has_nothing_to_do(trained, arch, call):
+    before = (trained.folder / "final_state0.pth.tar").read_bytes()
+    done = call("dist_train", *trained.args(arch))
+    assert (done.code, done.err) == (0, "")
+    assert "nothing to do" in done.out
+    assert (trained.folder / "final_state0.pth.tar").read_bytes() == before
+
+
+def test_more_epochs_go_on_where_it_stopped(trained, arch, call, tmp_path):
+    shutil.copytree(trained.out, tmp_path / "run")
+    again = trained._replace(out=tmp_path / "run")
+    done = call("dist_train", *again.args(arch, "TRAIN.END_EPOCH", "2"))
+    assert (done.code, done.err) == (0, "")
+    assert "resumed from" in done.out
+    assert "after epoch 1" in done.out
+    assert "epoch 0, step" not in done.out
+    assert load_checkpoint(again.folder / "checkpoint.pth.tar")["epoch"] == 2
+
+
+def test_any_file_of_a_training_can_be_evaluated(trained, arch, call):
+    tables = []
+    for name in ("checkpoint.pth.tar", "final_state0.pth.tar"):
+        args = trained.args(arch, "TEST.MODEL_FILE", str(trained.folder / name))
+        done = call("valid", *args)
+        assert (done.code, done.err) == (0, "")
+        assert f"weights from {trained.folder / name}" in done.out
+        tables.append([line for line in done.out.splitlines() if line.startswith("|")])
+    assert tables[0] == tables[1]
+
+
+def test_a_student_learns_from_a_checkpoint(trained, arch, call, tmp_path):
+    teacher = str(trained.folder / "checkpoint.pth.tar")
+    student = trained._replace(out=tmp_path)
+    done = call("dist_train", *student.args(arch, "--teacher", teacher))
+    assert (done.code, done.err) == (0, "")
+    assert f"teacher {teacher} at 64 px" in done.out
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(coco_root, arch, tmp_path):
+    args = command("coco", arch, coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "2")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "dist_train.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout
+    assert done.stdout.count("step 1/2") == 1  # only one of them talks
+    folder = tmp_path / "output" / FOLDERS["coco"]
+    saved = load_checkpoint(folder / "checkpoint.pth.tar")
+    assert not [name for name in saved["state_dict"] if name.startswith("module.")]
+    [log] = folder.glob("*_train.log")
+    assert "trained" in log.read_text()
+
+
+# --- what is said of mistakes -----------------------------------------------------------
+
+
+def assert_one_line(done: Result, *words: str) -> None:
+    assert done.code == 2, done
+    assert done.err.startswith("error: ")
+    assert done.err.endswith("\n")
+    assert done.err.count("\n") == 1, done.err
+    assert "Traceback" not in done.out + done.err
+    for word in words:
+        assert word in done.err
+
+
+@pytest.fixture
+def args(coco_root, arch, tmp_path):
+    def make(*opts: str, data: Path = coco_root, arch: Path = arch) -> list[str]:
+        return command("coco", arch, data, tmp_path, *opts)
+
+    return make
+
+
+@pytest.fixture
+def weights(coco_root, tmp_path) -> Path:
+    """Of a network that was never trained."""
+    path = tmp_path / "weights.pth.tar"
+    save_weights(path, build_model(tiny_config(coco_root, tmp_path), TINY))
+    return path
+
+
+both = pytest.mark.parametrize("script", SCRIPTS)
+
+
+@both
+def test_a_misspelt_key_is_one_line(call, args, script):
+    done = call(script, *args("TRAIN.LRATE", "1"))
+    assert_one_line(done, "unknown key TRAIN.LRATE", "did you mean TRAIN.LR")
+
+
+@both
+def test_a_missing_data_folder_is_one_line(call, args, script, weights, tmp_path):
+    done = call(script, *args("TEST.MODEL_FILE", str(weights), data=tmp_path / "nowhere"))
+    assert_one_line(done, "DATASET.ROOT", "nowhere does not exist")
+
+
+@both
+def test_a_broken_annotation_file_is_one_line(call, args, script, weights, coco_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(coco_root, root)
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text()[:1000])
+    done = call(script, *args("TEST.MODEL_FILE", str(weights), data=root))
+    assert_one_line(done, "person_keypoints_", "is not JSON")
+
+
+@both
+def test_a_broken_architecture_is_one_line(call, args, script, tmp_path):
+    path = tmp_path / "broken.json"
+    tree = TINY.to_dict()
+    tree["backbone_setting"][2]["num_blocks"] = 7
+    path.write_text(json.dumps(tree))
+    done = call(script, *args(arch=path))
+    assert_one_line(done, f"{path}: stage 2 lists 1 blocks, num_blocks is 7")
+
+
+def weight_key(script: str) -> str:
+    return "MODEL.PRETRAINED" if script == "dist_train" else "TEST.MODEL_FILE"
+
+
+@both
+def test_weights_of_another_architecture_are_one_line(call, args, script, coco_root, tmp_path):
+    other = uniform_arch(64, 16, (8, 8, 16, 16), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+    path = tmp_path / "other.pth.tar"
+    save_weights(path, build_model(tiny_config(coco_root, tmp_path), other))
+    done = call(script, *args(weight_key(script), str(path)))
+    assert_one_line(
+        done,
+        f"{path} does not fit this model",
+        "of another shape",
+        "(16, 1, 5, 5) for (8, 1, 5, 5)",
+    )
+
+
+@both
+def test_truncated_weights_are_one_line(call, args, script, weights):
+    weights.write_bytes(weights.read_bytes()[:2000])
+    assert_one_line(call(script, *args(weight_key(script), str(weights))), str(weights))
+
+
+class Malice:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("key", ["MODEL.PRETRAINED", "TRAIN.CHECKPOINT", "--teacher"])
+def test_malice_is_one_line_in_training(call, args, key, tmp_path):
+    path, marker = tmp_path / "evil.pth.tar", tmp_path / "executed"
+    torch.save({"arch": Malice(marker)}, path)
+    assert_one_line(call("dist_train", *args(key, str(path))), str(path), "refused")
+    assert not marker.exists()
+
+
+def test_malice_is_one_line_in_evaluation(call, args, tmp_path):
+    path, marker = tmp_path / "evil.pth.tar", tmp_path / "executed"
+    path.write_bytes(pickle.dumps(Malice(marker), protocol=2))
+    assert_one_line(call("valid", *args("TEST.MODEL_FILE", str(path))), str(path), "refused")
+    assert not marker.exists()
+
+
+@pytest.fixture
+def unreadable(coco_root, tmp_path) -> Path:
+    """The data set, with one broken picture in each split."""
+    root = tmp_path / "unreadable"
+    shutil.copytree(coco_root, root)
+    for split in ("train2017", "val2017"):
+        path = sorted((root / "images" / split).iterdir())[1]
+        path.write_bytes(path.read_bytes()[:40])
+    return root
+
+
+@pytest.mark.parametrize("verbose", ["True", "False"])
+@both
+def test_an_unreadable_picture_is_one_line(call, args, script, verbose, weights, unreadable):
+    keys = ["TEST.MODEL_FILE", str(weights), "VERBOSE", verbose]
+    assert_one_line(call(script, *args(*keys, data=unreadable)), "image ", ".jpg")
+
+
+def test_an_unreadable_picture_in_a_worker_is_one_line(args, unreadable):
+    done = start("dist_train", *args("WORKERS", "1", data=unreadable))
+    assert_one_line(done, "image ", "cannot read", ".jpg")
+
+
+def test_unreadable_pictures_are_named_and_left_out_when_asked_for(call, args, weights, unreadable):
+    skip = ["DATASET.UNREADABLE", "skip", "TEST.MODEL_FILE", str(weights)]
+    done = call("valid", *args("--vis", "4", *skip, data=unreadable))
+    assert done.code == 1
+    assert "1 of 4 pictures were left out" in done.out
+    assert "cannot read" in done.out
+    assert "| Arch | AP |" in done.out
+    done = call("dist_train", *args("DATASET.UNREADABLE", "skip", data=unreadable))
+    assert done.code == 0
+    assert "the next picture takes its place" in done.out
+
+
+def test_weights_are_asked_for_where_nothing_was_trained(call, args):
+    assert_one_line(call("valid", *args()), "no weights in", "TEST.MODEL_FILE")
+
+
+def test_a_run_of_another_architecture_is_not_continued(call, args, arch, tmp_path):
+    assert call("dist_train", *args()).code == 0
+    other = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+    other.to_json(tmp_path / "other.json")
+    done = call("dist_train", *args(arch=tmp_path / "other.json"))
+    assert_one_line(done, "another architecture", "OUTPUT_DIR", "AUTO_RESUME False")
+
+
+def test_an_output_folder_that_cannot_be_is_one_line(call, args, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = call("valid", *args("OUTPUT_DIR", str(tmp_path / "file/output")))
+    assert_one_line(done, "OUTPUT_DIR", "file/output")
