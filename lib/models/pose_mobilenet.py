@@ -50,12 +50,12 @@ class InvertedBottleneck(nn.Module):
         return x + out if self.residual else out
 
 
-def make_stage(in_channels: int, spec: StageSpec) -> nn.Sequential:
+def make_stage(in_channels: int, spec: StageSpec, block: type[InvertedBottleneck]) -> nn.Sequential:
     """The blocks of one stage; the first strides and changes the width."""
     blocks = []
     for i, (expansion, kernel) in enumerate(spec.blocks):
         stride, width = (spec.stride, in_channels) if i == 0 else (1, spec.channel)
-        blocks.append(InvertedBottleneck(width, spec.channel, stride, expansion, kernel))
+        blocks.append(block(width, spec.channel, stride, expansion, kernel))
     return nn.Sequential(*blocks)
 
 
@@ -64,6 +64,8 @@ class LitePose(FusionHead):
 
     The channels of an output are K heatmaps, then the tag maps of the stages that have them.
     """
+
+    block = InvertedBottleneck
 
     def __init__(
         self,
@@ -81,7 +83,10 @@ class LitePose(FusionHead):
             *conv_bn(STEM_WIDTH, arch.input_channel, 1),
         )
         inputs = (arch.input_channel, *channels[:-1])
-        self.stage = nn.ModuleList(map(make_stage, inputs, arch.stages))
+        self.stage = nn.ModuleList(
+            make_stage(width, spec, self.block)
+            for width, spec in zip(inputs, arch.stages, strict=True)
+        )
         init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -70,8 +70,14 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
     Raises ValueError naming the first tensors that are missing, unexpected or of another shape.
     """
     model = unwrap(model)
-    loaded = {k: v for k, v in read_weights(path).items() if not (skip and k.startswith(skip))}
     own = model.state_dict()
+    optional = getattr(model, "optional_weights", ())
+    loaded = {
+        name: tensor
+        for name, tensor in read_weights(path).items()
+        if not (skip and name.startswith(skip))
+        and (name in own or not any(part in name for part in optional))
+    }
     wanted = [name for name in own if not (skip and name.startswith(skip))]
     missing = [name for name in wanted if name not in loaded]
     unexpected = [name for name in loaded if name not in own]

@@ -1,0 +1,1 @@
+"""Layers that run at any width up to their own."""

@@ -1,0 +1,115 @@
+"""The supernet is the published one, and a cut sub-network is the same function."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lib.models.arch import ArchSpec, largest_arch, uniform_arch
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.subnet import extract_subnet
+from tests.helpers import GOLDEN, ROOT, fill, seeded_image
+
+ARCHS = sorted(path.stem for path in (ROOT / "mobile_configs").glob("*.json"))
+CROWD_POSE, COCO = (28, 14), (34, 17)
+
+
+def supernet(channels=CROWD_POSE, elastic_kernel=False) -> SuperLitePose:
+    return SuperLitePose(largest_arch(512), channels, elastic_kernel=elastic_kernel)
+
+
+def arch_of(name: str) -> ArchSpec:
+    return ArchSpec.from_json(ROOT / "mobile_configs" / f"{name}.json")
+
+
+@pytest.mark.parametrize(("data_set", "channels"), [("crowd_pose", CROWD_POSE), ("coco", COCO)])
+def test_state_dict_is_the_published_one(data_set, channels):
+    manifests = json.loads(gzip.decompress((GOLDEN / "state_dict_manifests.json.gz").read_bytes()))
+    model = supernet(channels, elastic_kernel=True)
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    assert shapes == manifests[f"pose_supermobilenet_{data_set}"]
+
+
+def test_forward_equals_the_original():
+    golden = np.load(GOLDEN / "forward_pose_supermobilenet_search-XS_crowd_pose.npz")
+    seed, arch = int(golden["seed"]), arch_of("search-XS")
+    model = supernet(elastic_kernel=True)
+    fill(model, seed)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(seeded_image(seed, arch.img_size), arch)
+    for i, output in enumerate(outputs):
+        assert tuple(output.shape) == tuple(golden[f"out{i}_shape"])
+        strided = output[..., ::4, ::4].numpy()
+        np.testing.assert_allclose(strided, golden[f"out{i}_strided"], atol=1e-4, rtol=0)
+        assert output.double().mean().item() == pytest.approx(golden[f"out{i}_mean"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_subnet_equals_its_slice(name):
+    model, arch = supernet(), arch_of(name)
+    fill(model, 5)
+    model.eval()
+    image = seeded_image(5, 128)
+    with torch.no_grad():
+        inside, cut = model(image, arch), extract_subnet(model, arch)(image)
+    assert all(torch.equal(a, b) for a, b in zip(inside, cut, strict=True))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_subnet_of_smaller_kernels_equals_its_slice(kernel):
+    model = supernet(elastic_kernel=True)
+    fill(model, 6)
+    model.eval()
+    arch = uniform_arch(128, 16, (16, 32, 48, 80), (16, 24, 24), block=(4, kernel))
+    image = seeded_image(6, 64)
+    with torch.no_grad():
+        inside, cut = model(image, arch), extract_subnet(model, arch)(image)
+    assert all(torch.equal(a, b) for a, b in zip(inside, cut, strict=True))
+
+
+def test_without_an_architecture_it_is_the_complete_network():
+    model = supernet()
+    image = seeded_image(1, 64)
+    model.eval()
+    with torch.no_grad():
+        complete = super(SuperLitePose, model).forward(image)
+        assert all(torch.equal(a, b) for a, b in zip(model(image), complete, strict=True))
+
+
+def test_every_parameter_learns_at_the_narrowest_architecture():
+    model = supernet()
+    narrow = uniform_arch(64, 8, (8, 16, 24, 40), (16, 16, 8))
+    sum(output.square().mean() for output in model(seeded_image(0, 64), narrow)).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_training_moves_the_statistics_of_the_active_channels_only():
+    model = supernet()
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model(seeded_image(0, 64), uniform_arch(64, 8, (8, 16, 24, 40), (16, 16, 8)))
+    after = model.state_dict()
+    name = "stage.0.1.point_conv.1.running_var"
+    assert not torch.equal(after[name][:8], before[name][:8])
+    assert torch.equal(after[name][8:], before[name][8:])
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (uniform_arch(64, 32, (32, 64, 96, 160), (64, 48, 32)), "input_channel is 32"),
+        (uniform_arch(64, 24, (40, 64, 96, 160), (64, 48, 32)), "stage 0, channel is 40"),
+        (uniform_arch(64, 24, (32, 64, 96, 160), (64, 48, 40)), "deconv level 2 is 40"),
+        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)), "depth is fixed"),
+        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(7, 7)), "expansion is 7"),
+        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(6, 5)), "kernel 5"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_told_why(arch, message):
+    with pytest.raises(ValueError, match=message):
+        supernet()(seeded_image(0, 64), arch)
