@@ -6,6 +6,7 @@ width out; nothing is drawn or stored here.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def smaller_kernel(block: nn.Module, kernel: int) -> Tensor:
-    """The block's depthwise filters (C, 1, k, k) at `kernel`: whole, or the center through its map."""
+    """The block's depthwise filters (C, 1, k, k) at `kernel`: whole, or their mapped center."""
     weight = block.depth_conv[0].weight
     full = weight.shape[-1]
     if kernel == full:
