@@ -92,6 +92,16 @@ def test_training_leaves_the_teacher_untouched(cfg, teacher, batch):
     assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())
 
 
+def test_the_teacher_looks_at_its_own_size(cfg, teacher, batch):
+    images, targets = batch
+    seen = []
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
+    criterion(images, build_model(cfg, TINY)(images), targets)
+    assert images.shape[2:] == (64, 64)
+    assert seen == [(len(images), 3, 96, 96)]
+
+
 def test_a_mask_hides_the_teacher_too(cfg, teacher, batch):
     images, targets = batch
     blind = targets._replace(masks=[torch.zeros_like(mask) for mask in targets.masks])

@@ -141,6 +141,34 @@ def test_a_run_starts_from_pretrained_weights(coco_root, tmp_path):
     assert not torch.equal(model.deconv_refined[0].weight, donor["deconv_refined.0.weight"])
 
 
+class Recording(MultiLossFactory):
+    """The losses; keeps what was shown."""
+
+    def forward(self, images, outputs, targets):
+        self.__dict__.setdefault("shown", []).append(images.clone())
+        return super().forward(images, outputs, targets)
+
+
+def test_an_epoch_shows_other_crops_trains_statistics_and_moves_the_schedule(coco_root, tmp_path):
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.LR_STEP", "[1]", "TRAIN.SHUFFLE", "False")
+    model = build_model(cfg, TINY).eval()  # as an evaluation may have left it
+    optimizer = get_optimizer(cfg, model)
+    loader = make_dataloader(cfg, build_dataset(cfg))
+    scheduler = get_scheduler(cfg, optimizer, len(loader))
+    criterion, meter = Recording.from_config(cfg), Meter(total_steps=99, every=99, verbose=False)
+    before = model.first[0][1].running_mean.clone()
+    for epoch in (0, 1):
+        do_train(
+            *(cfg, model, loader, criterion, optimizer, scheduler),
+            *(Precision(CPU), epoch, meter),
+        )
+    first, second = criterion.shown[: len(loader)], criterion.shown[len(loader) :]
+    assert len(first) == len(second) == 2
+    assert not torch.equal(first[0], second[0])
+    assert not torch.equal(model.first[0][1].running_mean, before)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.TRAIN.LR * cfg.TRAIN.LR_FACTOR)
+
+
 # --- one step ---------------------------------------------------------------------------
 
 

@@ -120,7 +120,7 @@ def test_a_picture_of_another_size_than_annotated_is_named(tmp_path):
 
 def test_the_largest_people_are_kept_in_their_order():
     crowded = picture(people=4)
-    crowded.boxes[:, 2] = [5, 40, 20, 30]
+    crowded.boxes[:, 2] = [5, 30, 20, 40]
     kept = keep_largest(crowded, 2)
     np.testing.assert_array_equal(kept.joints, crowded.joints[[1, 3]])
     np.testing.assert_array_equal(kept.boxes, crowded.boxes[[1, 3]])
