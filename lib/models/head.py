@@ -65,7 +65,7 @@ class FusionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fusion = fusion
-        raw_widths = self._raw_maps(widths)
+        raw_widths = self.raw_maps(widths)
         refined_in = (widths.stages[-1], *deconv[:-1])
         predicting = list(deconv[FIRST_PREDICTION:])
         self.deconv_refined = nn.ModuleList(map(double_map, refined_in, deconv, kernels))
@@ -80,13 +80,13 @@ class FusionHead(nn.Module):
             self.final_raw = nn.ModuleList(map(SepConv2d, at_prediction, out_channels))
 
     @staticmethod
-    def _raw_maps(maps: BackboneMaps) -> list:
+    def raw_maps(maps: BackboneMaps) -> list:
         """Entry i is the backbone map that has the size of the refined map before level i."""
         return [*reversed(maps.stages[:-1]), maps.stem]
 
     def head(self, maps: BackboneMaps) -> list[Tensor]:
         """Backbone maps -> predictions, coarse (1/4) to fine (1/2)."""
-        raw = self._raw_maps(maps)
+        raw = self.raw_maps(maps)
         refined = maps.stages[-1]
         outputs = []
         for level, bnrelu in enumerate(self.deconv_bnrelu):

@@ -14,6 +14,7 @@ from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
 from lib.models.head import BackboneMaps, FusionHead, init_weights
 
 STEM_WIDTH = 32
+STAGES = 2  # outputs, at 1/4 and 1/2 of the input
 
 
 def conv_bn(
@@ -50,6 +51,15 @@ class InvertedBottleneck(nn.Module):
         return x + out if self.residual else out
 
 
+def make_stem(out_channels: int) -> nn.Sequential:
+    """(B, 3, H, W) -> (B, out_channels, H/2, W/2), without activation at its end."""
+    return nn.Sequential(
+        conv_bn_relu6(3, STEM_WIDTH, 3, stride=2),
+        conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, groups=STEM_WIDTH),
+        *conv_bn(STEM_WIDTH, out_channels, 1),
+    )
+
+
 def make_stage(in_channels: int, spec: StageSpec, block: type[InvertedBottleneck]) -> nn.Sequential:
     """The blocks of one stage; the first strides and changes the width."""
     blocks = []
@@ -77,11 +87,7 @@ class LitePose(FusionHead):
         channels = [stage.channel for stage in arch.stages]
         widths = BackboneMaps(arch.input_channel, channels)
         super().__init__(widths, arch.deconv, deconv_kernels, out_channels, fusion)
-        self.first = nn.Sequential(
-            conv_bn_relu6(3, STEM_WIDTH, 3, stride=2),
-            conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, groups=STEM_WIDTH),
-            *conv_bn(STEM_WIDTH, arch.input_channel, 1),
-        )
+        self.first = make_stem(arch.input_channel)
         inputs = (arch.input_channel, *channels[:-1])
         self.stage = nn.ModuleList(
             make_stage(width, spec, self.block)
@@ -106,8 +112,17 @@ def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: b
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> LitePose:
     """The network `cfg` asks for; without `arch`, the largest of the search space."""
+    return LitePose(*network_of(cfg, arch))
+
+
+def network_of(cfg: CfgNode, arch: ArchSpec | None) -> tuple[ArchSpec, list[int], list[int], bool]:
+    """Architecture, output channels, deconv kernels and fusion, as `cfg` has them."""
+    if cfg.LOSS.NUM_STAGES != STAGES:
+        raise ValueError(
+            f"LOSS.NUM_STAGES is {cfg.LOSS.NUM_STAGES}; {cfg.MODEL.NAME} has {STAGES} outputs"
+        )
     extra = cfg.MODEL.EXTRA
-    return LitePose(
+    return (
         arch or largest_arch(cfg.DATASET.INPUT_SIZE, extra.NUM_DECONV_FILTERS),
         output_channels(cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT),
         extra.NUM_DECONV_KERNELS,

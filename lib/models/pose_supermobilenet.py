@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
+from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
-from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, output_channels
+from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, network_of
 
 
 class SuperBottleneck(InvertedBottleneck):
@@ -73,7 +73,7 @@ class SuperLitePose(LitePose):
         return elastic.norm(bn, elastic.conv(pointwise, separable(strided(images)), width))
 
     def _head_at(self, maps: BackboneMaps, deconv: Sequence[int]) -> list[Tensor]:
-        raw = self._raw_maps(maps)
+        raw = self.raw_maps(maps)
         refined = maps.stages[-1]
         outputs = []
         for level, width in enumerate(deconv):
@@ -142,11 +142,4 @@ def _add_kernel_maps(block: SuperBottleneck) -> None:
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
     """The supernet of `cfg`; its largest sub-network is `arch`, or the paper's."""
-    extra = cfg.MODEL.EXTRA
-    return SuperLitePose(
-        arch or largest_arch(cfg.DATASET.INPUT_SIZE, extra.NUM_DECONV_FILTERS),
-        output_channels(cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT),
-        extra.NUM_DECONV_KERNELS,
-        cfg.MODEL.FUSION_HEAD,
-        cfg.MODEL.ELASTIC_KERNEL,
-    )
+    return SuperLitePose(*network_of(cfg, arch), cfg.MODEL.ELASTIC_KERNEL)

@@ -1,0 +1,106 @@
+"""A network as a sum of pieces: what it costs, without building it.
+
+Multiply-adds of the pieces add up exactly to the network's; milliseconds nearly
+(`lib.core.latency`). A search meets few distinct pieces in many architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.models.arch import ArchSpec
+from lib.models.head import FIRST_PREDICTION, BackboneMaps, FusionHead, SepConv2d, double_map
+from lib.models.pose_mobilenet import InvertedBottleneck, make_stem, output_channels
+from lib.utils.complexity import count_macs_of
+
+
+class Piece(NamedTuple):
+    """Something with one input map (in_channels, size, size)."""
+
+    kind: str  # stem, block, deconv, norm (BatchNorm and ReLU of a deconv level), predict
+    in_channels: int
+    out_channels: int
+    size: int
+    kernel: int = 0
+    stride: int = 1
+    expansion: int = 0
+
+
+BUILDERS = {
+    "stem": lambda p: make_stem(p.out_channels),
+    "block": lambda p: InvertedBottleneck(
+        p.in_channels, p.out_channels, p.stride, p.expansion, p.kernel
+    ),
+    "deconv": lambda p: double_map(p.in_channels, p.out_channels, p.kernel),
+    "norm": lambda p: nn.Sequential(nn.BatchNorm2d(p.in_channels), nn.ReLU(inplace=True)),
+    "predict": lambda p: SepConv2d(p.in_channels, p.out_channels),
+}
+
+
+def build_piece(piece: Piece) -> nn.Module:
+    """(B, in_channels, size, size) -> its output, as inside a network."""
+    return BUILDERS[piece.kind](piece)
+
+
+def pieces_of(
+    arch: ArchSpec,
+    out_channels: Sequence[int],
+    deconv_kernels: Sequence[int] = (4, 4, 4),
+    fusion: bool = True,
+) -> list[Piece]:
+    """The pieces of LitePose(arch, out_channels, deconv_kernels, fusion) at its resolution."""
+    size = arch.img_size
+    pieces = [Piece("stem", 3, arch.input_channel, size)]
+    size //= 2
+    width = arch.input_channel
+    for stage in arch.stages:
+        for i, (expansion, kernel) in enumerate(stage.blocks):
+            stride = stage.stride if i == 0 else 1
+            pieces.append(Piece("block", width, stage.channel, size, kernel, stride, expansion))
+            size //= stride
+            width = stage.channel
+    channels = [stage.channel for stage in arch.stages]
+    raw = FusionHead.raw_maps(BackboneMaps(arch.input_channel, channels))
+    for level, (out, kernel) in enumerate(zip(arch.deconv, deconv_kernels, strict=True)):
+        sources = [width, raw[level]] if fusion else [width]
+        pieces += [Piece("deconv", source, out, size, kernel, 2) for source in sources]
+        size, width = 2 * size, out
+        pieces.append(Piece("norm", out, out, size))
+        if level >= FIRST_PREDICTION:
+            maps = out_channels[level - FIRST_PREDICTION]
+            sources = [out, raw[level + 1]] if fusion else [out]
+            pieces += [Piece("predict", source, maps, size) for source in sources]
+    return pieces
+
+
+def arch_macs(pieces: Sequence[Piece]) -> dict[str, int]:
+    """{"true": ..., "paper": ...} of one picture; equals count_macs of the network."""
+    counts = [piece_macs(piece) for piece in pieces]
+    return {rule: sum(count[rule] for count in counts) for rule in ("true", "paper")}
+
+
+@cache
+def piece_macs(piece: Piece) -> dict[str, int]:
+    """Counted on the meta device: shapes are computed, numbers are not."""
+    with torch.device("meta"):
+        module = build_piece(piece)
+        return count_macs_of(module, torch.zeros(1, piece.in_channels, piece.size, piece.size))
+
+
+def pieces_from_config(cfg: CfgNode) -> partial[list[Piece]]:
+    """arch -> pieces of the network that `cfg` asks for."""
+    extra = cfg.MODEL.EXTRA
+    return partial(
+        pieces_of,
+        out_channels=output_channels(
+            cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT
+        ),
+        deconv_kernels=tuple(extra.NUM_DECONV_KERNELS),
+        fusion=cfg.MODEL.FUSION_HEAD,
+    )
