@@ -19,12 +19,13 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.board import Board
-from lib.core.distill import Distillation, freeze_teacher, teacher_arch
+from lib.core.distill import Distillation, Imitation, freeze_teacher, teacher_arch
 from lib.core.evaluate import evaluate_predictions, markdown_table, predict_set
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Meter, Precision, do_train
+from lib.core.trainer import Meter, Precision, SupernetPlan, do_train
 from lib.dataset.build import (
     EvaluationSet,
     build_dataset,
@@ -33,6 +34,8 @@ from lib.dataset.build import (
 )
 from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.reorder import sort_channels
 from lib.utils import cli
 from lib.utils.checkpoint import (
     TrainingState,
@@ -86,6 +89,8 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
         skip = ("deconv", "final") if cfg.MODEL.PRETRAINED_PARTS == "backbone" else ()
         load_weights(model, cfg.MODEL.PRETRAINED, skip)
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
+        if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
+            sort_channels(model)
     macs = count_macs(model, cfg.DATASET.INPUT_SIZE)
     logger.info(
         "%s at %d px: %.3f M parameters, %.3f GMACs (paper's rule: %.2f)",
@@ -120,7 +125,7 @@ def train(
     """All epochs that are left, with checkpoints and evaluations on the way."""
     loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
     data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
-    optimizer = get_optimizer(cfg, model)
+    optimizer = get_optimizer(cfg, model, process.world_size)
     scheduler = get_scheduler(cfg, optimizer, len(loader))
     precision = Precision(
         *(process.device, cfg.FP16.ENABLED),
@@ -128,11 +133,12 @@ def train(
     )
     state = TrainingState(
         *(model, optimizer, scheduler, precision.scaler),
-        arch=arch.to_dict() if arch else None,
+        arch=unwrap(model).arch.to_dict(),
         config=cfg.dump(),
         epoch=cfg.TRAIN.BEGIN_EPOCH,
     )
     resume_if_wanted(cfg, state, output_dir)
+    plan = supernet_plan(cfg, unwrap(model))
     first, last = state.epoch, cfg.TRAIN.END_EPOCH
     if first >= last:
         logger.info("nothing to do: %s is trained for %d epochs already", output_dir, first)
@@ -150,7 +156,10 @@ def train(
         *(len(loader.dataset), len(loader), first, last, process.world_size, process.device),
     )
     for epoch in range(first, last):
-        do_train(cfg, model, loader, criterion, optimizer, scheduler, precision, epoch, meter)
+        do_train(
+            *(cfg, model, loader, criterion, optimizer, scheduler, precision, epoch, meter),
+            supernet=plan,
+        )
         state.epoch = epoch + 1
         if process.is_main:
             finish_epoch(cfg, state, data, output_dir, board, meter.step)
@@ -159,6 +168,18 @@ def train(
         save_weights(output_dir / "final_state0.pth.tar", model)
         logger.info("trained: %s", output_dir / "final_state0.pth.tar")
         board.close()
+
+
+def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:
+    """Which sub-networks take part in each step (SUPERNET.*); None for a plain network."""
+    if not isinstance(model, SuperLitePose):
+        return None
+    manager = ArchManager.from_config(cfg, model.arch)
+    if cfg.SUPERNET.SAMPLING == "uniform":
+        return SupernetPlan(lambda step: [manager.sample(step)])
+    count, factor = cfg.SUPERNET.SANDWICH_RANDOM, cfg.SUPERNET.IMITATION_FACTOR
+    imitate = Imitation(cfg.MODEL.NUM_JOINTS, factor) if factor else None
+    return SupernetPlan(lambda step: manager.sandwich(step, count), imitate)
 
 
 def resume_if_wanted(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:

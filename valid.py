@@ -57,7 +57,7 @@ def main() -> int:
         name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
         name = "oracle" if args.oracle else name
         print(markdown_table(table, name))
-    if args.vis:
+    if args.vis and predictions:
         path = output_dir / f"{data.split}_people.png"
         save_picture(path, contact_sheet(data, predictions, args.vis))
         logger.info("pictures of what was found: %s", path)

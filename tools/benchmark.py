@@ -23,9 +23,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.inference import normalize
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, batch_targets, train_step
+from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.pose_dataset import Batch
 from lib.models import build_model
 from lib.models.arch import ArchSpec
@@ -82,9 +81,9 @@ def time_training(
     for _ in range(steps + 1):
         for name, memory in FORMATS.items():
             begin = time.perf_counter()
-            images = normalize(data.images).contiguous(memory_format=memory)
-            targets = batch_targets(cfg, data)
-            train_step(models[name], criterion, optimizers[name], precision, images, targets)
+            view = make_view(cfg, data, cfg.DATASET.INPUT_SIZE)
+            view = view._replace(images=view.images.contiguous(memory_format=memory))
+            train_step(models[name], criterion, optimizers[name], precision, [view])
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times[name].append(time.perf_counter() - begin)

@@ -30,6 +30,7 @@ CHOICES = {
     "LOSS.AE_LOSS_TYPE": ("exp", "max"),
     "DATASET.DATA_FORMAT": ("jpg", "zip"),
     "DATASET.SCALE_TYPE": ("short", "long"),
+    "SUPERNET.SAMPLING": ("uniform", "sandwich"),
     "TEST.SCALE_TYPE": ("short", "long"),
     "DATASET.UNREADABLE": ("raise", "skip"),
     "TRAIN.OPTIMIZER": ("adam", "sgd"),

@@ -50,6 +50,18 @@ _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
 _C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
 _C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
 
+# ------------------------------------------------------------------------------ the supernet
+_C.SUPERNET = CN()  # read where MODEL.NAME is pose_supermobilenet
+_C.SUPERNET.RATIOS = [1.0, 0.75, 0.5, 0.25]  # of every width: stem, stages, deconv levels
+_C.SUPERNET.RESOLUTIONS = [512, 448, 384, 320, 256]
+_C.SUPERNET.EXPANSIONS = [6]
+_C.SUPERNET.KERNELS = [7]  # with MODEL.ELASTIC_KERNEL, 5 and 3 too
+_C.SUPERNET.SAMPLING = "uniform"  # one architecture a step; or "sandwich": largest, smallest, k
+_C.SUPERNET.SANDWICH_RANDOM = 1  # the k
+_C.SUPERNET.IMITATION_FACTOR = 1.0  # sandwich: the others learn the largest's heatmaps; 0: not
+_C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: the most important channels first
+_C.SUPERNET.CALIBRATION_IMAGES = 1024  # training pictures behind a cut's BatchNorm statistics
+
 # --------------------------------------------------------------------------------- the loss
 _C.LOSS = CN()
 _C.LOSS.NUM_STAGES = 2  # outputs of the network, coarse to fine
@@ -98,6 +110,7 @@ _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as the paper's runs) or "sgd"
 _C.TRAIN.LR = 1e-3
+_C.TRAIN.LR_BATCH = 0  # LR is for a total batch of so many pictures, and scales; 0: LR as it is
 _C.TRAIN.LR_SCHEDULE = "multistep"  # "multistep": x LR_FACTOR at each of LR_STEP; or "cosine"
 _C.TRAIN.LR_FACTOR = 0.1
 _C.TRAIN.LR_STEP = [350, 480]  # epochs

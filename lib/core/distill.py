@@ -30,11 +30,30 @@ def freeze_teacher(model: nn.Module, path: str | Path, device: torch.device) -> 
     return model.to(device).eval().requires_grad_(False)
 
 
-class Distillation(nn.Module):
-    """A criterion with one more term per stage: distance to the teacher's heatmaps.
+class Imitation(nn.Module):
+    """Distance of heatmaps to those of another network, one term per stage: "distill/0", ..."""
 
-    The teacher looks at the same crops at its own size, its heatmaps are resized to the
-    student's.
+    def __init__(self, num_joints: int, factor: float = 1.0) -> None:
+        super().__init__()
+        self.num_joints = num_joints
+        self.factor = factor
+
+    def forward(
+        self, outputs: list[Tensor], shown: list[Tensor], targets: Targets
+    ) -> dict[str, Tensor]:
+        """`shown`: the other network's outputs, of any size."""
+        terms = {}
+        for stage, (own, theirs) in enumerate(zip(outputs, shown, strict=True)):
+            wanted = _resize(theirs[:, : self.num_joints], own.shape[-1])
+            error = heatmap_loss(own[:, : self.num_joints], wanted, targets.masks[stage])
+            terms[f"distill/{stage}"] = self.factor * error.mean()
+        return terms
+
+
+class Distillation(nn.Module):
+    """A criterion and the imitation of a fixed teacher.
+
+    The teacher looks at the same crops at its own size.
     """
 
     def __init__(
@@ -44,19 +63,15 @@ class Distillation(nn.Module):
         self.criterion = criterion
         self.teacher = teacher
         self.img_size = img_size
-        self.factor = factor
+        self.imitate = Imitation(criterion.num_joints, factor)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        terms = self.criterion(images, outputs, targets)
         with torch.no_grad():
             shown = self.teacher(_resize(images, self.img_size))
-        joints = self.criterion.num_joints
-        for stage, (own, theirs) in enumerate(zip(outputs, shown, strict=True)):
-            wanted = _resize(theirs[:, :joints], own.shape[-1])
-            error = heatmap_loss(own[:, :joints], wanted, targets.masks[stage])
-            terms[f"distill/{stage}"] = self.factor * error.mean()
-        return terms
+        return self.criterion(images, outputs, targets) | self.imitate(outputs, shown, targets)
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-1] == size:
+        return maps
     return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)

@@ -6,20 +6,23 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.board import Board
+from lib.core.distill import Imitation
 from lib.core.inference import normalize
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets
+from lib.models.arch import ArchSpec
 
 logger = logging.getLogger(__name__)
 
@@ -50,25 +53,45 @@ class Precision:
         return torch.autocast(self.device.type, dtype, enabled=self.enabled)
 
 
+class View(NamedTuple):
+    """A batch as one network sees it."""
+
+    images: Tensor  # (B, 3, H, W), normalized
+    targets: Targets
+    arch: ArchSpec | None = None  # the sub-network to run; None: the network itself
+
+
 def train_step(
     model: nn.Module,
     criterion: Criterion,
     optimizer: torch.optim.Optimizer,
     precision: Precision,
-    images: Tensor,
-    targets: Targets,
+    views: Sequence[View],
+    imitate: Imitation | None = None,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """One update; outputs and weighted loss terms, detached and still on the device."""
-    with precision.autocast():
-        outputs = model(images)
-    outputs = [output.float() for output in outputs]
-    losses = criterion(images, outputs, targets)
+    """One update from all `views`: outputs of the first, and the mean of the weighted terms.
+
+    Both detached and still on the device. With `imitate`, the views after the first learn its
+    heatmaps too (Yu et al. 2019, in-place distillation).
+    """
     optimizer.zero_grad(set_to_none=True)
-    precision.scaler.scale(sum(losses.values())).backward()
+    shown: list[Tensor] = []
+    sums: dict[str, Tensor] = {}
+    for view in views:
+        with precision.autocast():
+            outputs = model(view.images) if view.arch is None else model(view.images, view.arch)
+        outputs = [output.float() for output in outputs]
+        losses = criterion(view.images, outputs, view.targets)
+        if shown and imitate is not None:
+            losses |= imitate(outputs, shown, view.targets)
+        losses = {name: term / len(views) for name, term in losses.items()}
+        precision.scaler.scale(sum(losses.values())).backward()
+        shown = shown or [output.detach() for output in outputs]
+        for name, term in losses.items():
+            sums[name] = sums.get(name, 0) + term.detach()
     precision.scaler.step(optimizer)
     precision.scaler.update()
-    detached = {name: term.detach() for name, term in losses.items()}
-    return [output.detach() for output in outputs], detached
+    return shown, sums
 
 
 def do_train(
@@ -81,27 +104,61 @@ def do_train(
     precision: Precision,
     epoch: int,
     meter: Meter,
+    supernet: SupernetPlan | None = None,
 ) -> None:
-    """One epoch. Stops with a ValueError that names every term when the loss is not finite."""
+    """One epoch. Stops with a ValueError that names every term when the loss is not finite.
+
+    With `supernet`, the plan says which sub-networks take part in each step.
+    """
     model.train()
     loader.sampler.set_epoch(epoch)
+    imitate = supernet.imitate if supernet else None
     for batch in meter.timed(loader):
         batch = batch.to(precision.device)
-        images = normalize(batch.images)
-        targets = batch_targets(cfg, batch)
-        outputs, losses = train_step(model, criterion, optimizer, precision, images, targets)
-        meter.update(epoch, batch, outputs, targets, losses, optimizer.param_groups[0]["lr"])
+        archs = supernet.archs(meter.step) if supernet else [None]
+        views = make_views(cfg, batch, archs)
+        outputs, losses = train_step(model, criterion, optimizer, precision, views, imitate)
+        lr = optimizer.param_groups[0]["lr"]
+        meter.update(epoch, batch, outputs, views[0].targets, losses, lr)
         scheduler.step()
     meter.check(epoch, batch)  # before anybody saves what came of it
 
 
-def batch_targets(cfg: CfgNode, batch: Batch) -> Targets:
-    """What the network should answer to `batch`, on the batch's device."""
-    return make_targets(
-        *(batch.joints, batch.mirrored, batch.sigmas, batch.masks),
-        crop_size=cfg.DATASET.INPUT_SIZE,
+class SupernetPlan(NamedTuple):
+    """How a supernet is trained."""
+
+    archs: Callable[[int], Sequence[ArchSpec]]  # of a step, counted from the start of the run
+    imitate: Imitation | None = None
+
+
+def make_views(cfg: CfgNode, batch: Batch, archs: Sequence[ArchSpec | None]) -> list[View]:
+    """One view per architecture, each at its resolution; None: at the crop's."""
+    crop = cfg.DATASET.INPUT_SIZE
+    sizes = [arch.img_size if arch else crop for arch in archs]
+    at_size = {size: make_view(cfg, batch, size) for size in set(sizes)}
+    return [at_size[size]._replace(arch=arch) for size, arch in zip(sizes, archs, strict=True)]
+
+
+def make_view(cfg: CfgNode, batch: Batch, size: int) -> View:
+    """`batch`, on its device, at `size` pixels, with targets stamped at that size."""
+    crop = cfg.DATASET.INPUT_SIZE
+    images = normalize(batch.images)
+    if size != crop:
+        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    targets = make_targets(
+        *(batch.joints, batch.mirrored, batch.sigmas),
+        [resize_mask(mask, mask.shape[-1] * size // crop) for mask in batch.masks],
+        crop_size=crop,
         tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
     )
+    return View(images, targets)
+
+
+def resize_mask(mask: Tensor, size: int) -> Tensor:
+    """(B, h, w) bool -> (B, size, size) bool, nearest."""
+    if mask.shape[-1] == size:
+        return mask
+    return F.interpolate(mask[:, None].float(), size=(size, size), mode="nearest")[:, 0] > 0
 
 
 @dataclass

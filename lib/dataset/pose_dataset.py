@@ -58,6 +58,9 @@ class Batch(NamedTuple):
         return Batch(*pinned)
 
 
+MIN_SIGMA = 0.5  # map pixels, of a scale-aware Gaussian: a box may have no extent
+
+
 class SigmaRule(NamedTuple):
     """The width of a person's Gaussians (DATASET.* keys of the same names)."""
 
@@ -72,7 +75,7 @@ class SigmaRule(NamedTuple):
         if not self.scale_aware:
             return np.full(len(boxes), self.sigma, np.float32)
         sigmas = boxes[:, 2:].max(axis=1, initial=0) / self.base_size * self.base_sigma
-        return np.round(sigmas + 0.5) if self.whole else sigmas
+        return np.round(sigmas + 0.5) if self.whole else sigmas.clip(min=MIN_SIGMA)
 
 
 class PoseDataset(Dataset):

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, FusionHead, SepConv2d, double_map
-from lib.models.pose_mobilenet import InvertedBottleneck, make_stem, output_channels
+from lib.models.pose_mobilenet import InvertedBottleneck, make_stem, network_of
 from lib.utils.complexity import count_macs_of
 
 
@@ -95,12 +95,5 @@ def piece_macs(piece: Piece) -> dict[str, int]:
 
 def pieces_from_config(cfg: CfgNode) -> partial[list[Piece]]:
     """arch -> pieces of the network that `cfg` asks for."""
-    extra = cfg.MODEL.EXTRA
-    return partial(
-        pieces_of,
-        out_channels=output_channels(
-            cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT
-        ),
-        deconv_kernels=tuple(extra.NUM_DECONV_KERNELS),
-        fusion=cfg.MODEL.FUSION_HEAD,
-    )
+    _, channels, kernels, fusion = network_of(cfg, None)
+    return partial(pieces_of, out_channels=channels, deconv_kernels=kernels, fusion=fusion)

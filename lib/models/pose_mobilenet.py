@@ -87,6 +87,7 @@ class LitePose(FusionHead):
         channels = [stage.channel for stage in arch.stages]
         widths = BackboneMaps(arch.input_channel, channels)
         super().__init__(widths, arch.deconv, deconv_kernels, out_channels, fusion)
+        self.arch = arch
         self.first = make_stem(arch.input_channel)
         inputs = (arch.input_channel, *channels[:-1])
         self.stage = nn.ModuleList(

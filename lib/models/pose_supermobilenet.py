@@ -52,7 +52,6 @@ class SuperLitePose(LitePose):
         elastic_kernel: bool = False,
     ) -> None:
         super().__init__(arch, out_channels, deconv_kernels, fusion)
-        self.arch = arch
         if elastic_kernel:
             for stage in self.stage:
                 for block in stage:

@@ -10,14 +10,16 @@ from torch import nn
 from yacs.config import CfgNode
 
 
-def get_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam without weight decay (as the paper's runs), or SGD."""
+def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.optim.Optimizer:
+    """Adam without weight decay (as the paper's runs), or SGD; LR scaled to the total batch."""
     train = cfg.TRAIN
+    batch = train.IMAGES_PER_GPU * world_size
+    lr = train.LR * batch / train.LR_BATCH if train.LR_BATCH else train.LR
     if train.OPTIMIZER == "adam":
-        return torch.optim.Adam(model.parameters(), lr=train.LR)
+        return torch.optim.Adam(model.parameters(), lr=lr)
     return torch.optim.SGD(
         model.parameters(),
-        lr=train.LR,
+        lr=lr,
         momentum=train.MOMENTUM,
         weight_decay=train.WD,
         nesterov=train.NESTEROV,

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from lib.core.distill import Distillation, freeze_teacher, teacher_arch
-from lib.core.inference import normalize
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, batch_targets, train_step
+from lib.core.trainer import Precision, View, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
 from lib.models.arch import uniform_arch
@@ -37,7 +36,7 @@ def teacher(cfg, tmp_path):
 @pytest.fixture
 def batch(cfg):
     batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
-    return normalize(batch.images), batch_targets(cfg, batch)
+    return make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)[:2]
 
 
 def gradient(cfg, criterion, batch) -> tuple[dict, dict]:
@@ -86,7 +85,7 @@ def test_training_leaves_the_teacher_untouched(cfg, teacher, batch):
     criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
     optimizer, precision = get_optimizer(cfg, model), Precision(torch.device("cpu"))
     for _ in range(2):
-        train_step(model, criterion, optimizer, precision, *batch)
+        train_step(model, criterion, optimizer, precision, [View(*batch)])
     assert not teacher.training
     assert all(p.grad is None for p in teacher.parameters())
     assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import dist_train
-from lib.core.inference import normalize
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Meter, Precision, batch_targets, do_train, train_step
+from lib.core.trainer import Meter, Precision, View, do_train, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
 from lib.utils.checkpoint import load_checkpoint
@@ -81,10 +80,10 @@ def interrupt_after_one_epoch(cfg, out: Path) -> None:
     """A run of two epochs that is cut off when the second begins."""
     begun = itertools.count()
 
-    def do_one(*args):
+    def do_one(*args, **kwargs):
         if next(begun) == 1:
             raise KeyboardInterrupt
-        do_train(*args)
+        do_train(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dist_train, "do_train", do_one)
@@ -181,7 +180,7 @@ def start(coco_root, tmp_path):
         torch.manual_seed(0)
         model = build_model(cfg, TINY).train()
         batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
-        return cfg, model, normalize(batch.images), batch_targets(cfg, batch)
+        return cfg, model, *make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)[:2]
 
     return begin
 
@@ -191,7 +190,7 @@ def test_a_single_batch_can_be_learned(start):
     criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
     totals = []
     for _ in range(30):
-        _, terms = train_step(model, criterion, optimizer, Precision(CPU), images, targets)
+        _, terms = train_step(model, criterion, optimizer, Precision(CPU), [View(images, targets)])
         totals.append(sum(terms.values()).item())
     assert set(terms) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}
     assert totals[-1] < 0.5 * totals[0]
@@ -204,11 +203,11 @@ def test_mixed_precision_runs_on_the_cpu(start):
     with half.autocast():
         assert model(images)[0].dtype == torch.bfloat16
     before = [p.detach().clone() for p in model.parameters()]
-    outputs, terms = train_step(model, criterion, optimizer, half, images, targets)
+    outputs, terms = train_step(model, criterion, optimizer, half, [View(images, targets)])
     assert all(output.dtype == torch.float32 for output in outputs)
     assert all(torch.isfinite(term) for term in terms.values())
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
-    _, exact = train_step(model, criterion, optimizer, full, images, targets)
+    _, exact = train_step(model, criterion, optimizer, full, [View(images, targets)])
     assert set(exact) == set(terms)
 
 

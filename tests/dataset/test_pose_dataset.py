@@ -12,7 +12,7 @@ import torch
 from pycocotools import mask as rle_tools
 
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, batch_targets, train_step
+from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.keypoints import COCO
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate, keep_largest
@@ -194,11 +194,11 @@ def test_a_batch_without_people_trains(coco_root, tmp_path, slots):
         batch = batch._replace(joints=torch.zeros(2, 4, 17, 3), sigmas=torch.ones(2, 4))
     model = build_model(cfg, TINY)
     before = [p.detach().clone() for p in model.parameters()]
-    images = batch.images.permute(0, 3, 1, 2) / 255
     precision = Precision(torch.device("cpu"))
     criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    targets = batch_targets(cfg, batch)
-    _, losses = train_step(model, criterion, optimizer, precision, images, targets)
+    _, losses = train_step(
+        model, criterion, optimizer, precision, [make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)]
+    )
     assert losses["push/0"] == losses["pull/0"] == 0
     assert all(torch.isfinite(term) for term in losses.values())
     assert losses["heatmap/0"] > 0

@@ -1,0 +1,193 @@
+"""Cut sub-networks out of a trained supernet, so that they work at once.
+
+    python weight_transfer.py --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
+        --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE supernet/checkpoint.pth.tar
+    python weight_transfer.py --cfg ... --all mobile_configs TEST.MODEL_FILE ...   # every JSON
+
+Each cut is compared with the supernet (the difference is 0), its BatchNorm statistics are
+taken anew over training pictures at its own resolution, and it is saved, with its architecture and
+where it came from, as OUTPUT_DIR/<data set>/<model>/<yaml name>/<architecture>.pth.tar: the
+file that MODEL.PRETRAINED and TEST.MODEL_FILE read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from lib.config import load_config
+from lib.core.calibrate import recalibrate
+from lib.core.evaluate import predict_set, result_rows, score_rows
+from lib.core.inference import normalize
+from lib.dataset.build import build_dataset, build_evaluation_set, make_dataloader
+from lib.models import build_model
+from lib.models.arch import ArchSpec
+from lib.models.pose_mobilenet import LitePose
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.subnet import extract_subnet
+from lib.utils import cli
+from lib.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lib.utils.complexity import count_macs, count_params
+from lib.utils.dist import choose_device
+from lib.utils.logger import create_logger
+
+logger = logging.getLogger("lib.transfer")
+
+
+class Cut(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    difference: float  # largest, of any output to the supernet's, before calibration
+    ap_before: float | None  # None without data
+    ap_after: float | None
+    params: int
+    gmacs: float
+
+
+def parse_args() -> Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--all", metavar="FOLDER", help="cut every *.json of a folder")
+    parser.add_argument("--no-ap", action="store_true", help="calibrate, but do not evaluate")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    paths = architecture_paths(args)
+    cfg = load_config(args.cfg, args.opts)
+    output_dir, _ = create_logger(cfg, args.cfg, "transfer")
+    if not cfg.TEST.MODEL_FILE:
+        raise ValueError("name the supernet's checkpoint: TEST.MODEL_FILE")
+    device = choose_device(cfg, args.gpu)
+    supernet = load_supernet(cfg, device)
+    cuts = []
+    for path in paths:
+        arch = ArchSpec.from_json(path)
+        own_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
+        cuts.append(transfer(own_cfg, supernet, arch, path.stem, output_dir, not args.no_ap))
+    print(table(cuts))
+
+
+def architecture_paths(args: Namespace) -> list[Path]:
+    """The JSON files to cut."""
+    if bool(args.superconfig) == bool(args.all):
+        raise ValueError("name one architecture (--superconfig) or a folder of them (--all)")
+    if args.superconfig:
+        return [Path(args.superconfig)]
+    paths = sorted(Path(args.all).glob("*.json"))
+    if not paths:
+        raise ValueError(f"--all {args.all} holds no *.json")
+    return paths
+
+
+def load_supernet(cfg: CfgNode, device: torch.device) -> SuperLitePose:
+    """The supernet of TEST.MODEL_FILE; its widths from the file where it says them."""
+    saved = load_checkpoint(cfg.TEST.MODEL_FILE).get("arch")
+    model = build_model(cfg, ArchSpec.from_dict(saved) if isinstance(saved, dict) else None)
+    if not isinstance(model, SuperLitePose):
+        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
+    load_weights(model, cfg.TEST.MODEL_FILE)
+    return model.to(device).eval()
+
+
+def transfer(
+    cfg: CfgNode,
+    supernet: SuperLitePose,
+    arch: ArchSpec,
+    name: str,
+    output_dir: Path,
+    with_ap: bool = True,
+) -> Cut:
+    """Cut `arch`, verify it, calibrate it where there are pictures, and save it."""
+    subnet = extract_subnet(supernet, arch).to(next(supernet.parameters()).device).eval()
+    difference = largest_difference(supernet, subnet, arch)
+    subnet = subnet.to(memory_format=torch.channels_last)
+    before = average_precision(cfg, subnet) if with_ap else None
+    calibrated = calibrate(cfg, subnet)
+    after = average_precision(cfg, subnet) if with_ap and calibrated else None
+    path = output_dir / f"{name}.pth.tar"
+    save_checkpoint(
+        path,
+        state_dict=subnet.state_dict(),
+        arch=arch.to_dict(),
+        provenance={
+            "supernet": str(cfg.TEST.MODEL_FILE),
+            "sha256": hashlib.sha256(Path(cfg.TEST.MODEL_FILE).read_bytes()).hexdigest(),
+            "calibration_images": calibrated,
+            "config": cfg.dump(),
+        },
+    )
+    logger.info("%s, calibrated on %d pictures: %s", name, calibrated, path)
+    gmacs = count_macs(subnet, arch.img_size)["true"] / 1e9
+    return Cut(name, difference, before, after, count_params(subnet), gmacs)
+
+
+@torch.no_grad()
+def largest_difference(supernet: SuperLitePose, subnet: LitePose, arch: ArchSpec) -> float:
+    """Of any output value, on a seeded picture of noise at the architecture's size."""
+    noise = torch.randn(
+        1, 3, arch.img_size, arch.img_size, generator=torch.Generator().manual_seed(0)
+    ).to(next(supernet.parameters()).device)
+    pairs = zip(supernet(noise, arch), subnet(noise), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def calibrate(cfg: CfgNode, subnet: LitePose) -> int:
+    """BatchNorm statistics over training pictures, as training shows them; how many were seen."""
+    try:
+        dataset = build_dataset(cfg)
+    except ValueError as error:
+        logger.warning("not calibrated: %s", error)
+        return 0
+    device = next(subnet.parameters()).device
+    loader = make_dataloader(cfg, dataset)
+
+    def batches() -> Iterator[Tensor]:
+        for batch in loader:
+            yield normalize(batch.images.to(device))
+
+    return recalibrate(subnet, batches(), cfg.SUPERNET.CALIBRATION_IMAGES)
+
+
+def average_precision(cfg: CfgNode, model: LitePose) -> float | None:
+    """AP on the test split; None where it is not there."""
+    try:
+        data = build_evaluation_set(cfg)
+    except ValueError as error:
+        logger.warning("not evaluated: %s", error)
+        return None
+    predictions, _ = predict_set(cfg, model, data)
+    rows = result_rows(data.spec, predictions)
+    image_ids = [picture.id for picture in data.pictures]
+    return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
+
+
+def table(cuts: list[Cut]) -> str:
+    """Markdown."""
+
+    def shown(ap: float | None) -> str:
+        return "-" if ap is None else f"{ap:.3f}"
+
+    rows = [
+        f"| {cut.name} | {cut.difference:g} | {shown(cut.ap_before)} | {shown(cut.ap_after)} "
+        f"| {cut.params:,} | {cut.gmacs:.3f} |"
+        for cut in cuts
+    ]
+    head = (
+        "| Arch | max difference | AP uncalibrated | AP calibrated | parameters | GMACs |\n"
+        "|---|---|---|---|---|---|"
+    )
+    return "\n".join([head, *rows])
+
+
+if __name__ == "__main__":
+    cli.run(main)
