@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-SMALL := --cfg experiments/synthetic/quickstart.yaml --superconfig experiments/synthetic/small.json
+SMALL := --cfg experiments/synthetic/quickstart.yaml --superconfig experiments/synthetic/wide.json
 
 .PHONY: quickstart test clean
 

@@ -53,6 +53,10 @@ from lib.utils.optim import get_optimizer, get_scheduler
 logger = logging.getLogger("lib.train")
 
 
+# MODEL.PRETRAINED_PARTS -> names that start from scratch
+FRESH_PARTS = {"all": (), "not_final": ("final",), "backbone": ("deconv", "final")}
+
+
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--world-size", type=int, default=1, help="processes, without torchrun")
@@ -86,8 +90,7 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     """The network with its first weights, on its device, in its memory format."""
     model = build_model(cfg, arch)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
-        skip = ("deconv", "final") if cfg.MODEL.PRETRAINED_PARTS == "backbone" else ()
-        load_weights(model, cfg.MODEL.PRETRAINED, skip)
+        load_weights(model, cfg.MODEL.PRETRAINED, FRESH_PARTS[cfg.MODEL.PRETRAINED_PARTS])
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
             sort_channels(model)

@@ -26,7 +26,7 @@ PER_STAGE = {
     "DATASET": ("OUTPUT_SIZE",),
 }
 CHOICES = {
-    "MODEL.PRETRAINED_PARTS": ("all", "backbone"),
+    "MODEL.PRETRAINED_PARTS": ("all", "not_final", "backbone"),
     "LOSS.AE_LOSS_TYPE": ("exp", "max"),
     "DATASET.DATA_FORMAT": ("jpg", "zip"),
     "DATASET.SCALE_TYPE": ("short", "long"),

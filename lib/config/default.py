@@ -37,7 +37,8 @@ _C.FP16.DYNAMIC_LOSS_SCALE = False
 _C.MODEL = CN()
 _C.MODEL.NAME = "pose_mobilenet"
 _C.MODEL.PRETRAINED = ""  # weights to start from; "" starts from scratch
-_C.MODEL.PRETRAINED_PARTS = "all"  # "all", or "backbone": the deconv head starts from scratch
+_C.MODEL.PRETRAINED_PARTS = "all"  # "all"; "not_final": all but the last layers, for other
+# joints; "backbone": the deconv head starts from scratch
 _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
 _C.MODEL.NUM_JOINTS = 17  # as DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints

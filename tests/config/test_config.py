@@ -126,7 +126,7 @@ def test_the_center_is_one_joint_more():
         ("TRAIN.LR_SCHEDULE", "plateau", "multistep, cosine"),
         ("DATASET.UNREADABLE", "ignore", "raise, skip"),
         ("DATASET.DATASET", "mpii", "coco, coco_kpt, crowd_pose, crowd_pose_kpt"),
-        ("MODEL.PRETRAINED_PARTS", "head", "all, backbone"),
+        ("MODEL.PRETRAINED_PARTS", "head", "all, not_final, backbone"),
     ],
 )
 def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
