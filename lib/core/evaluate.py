@@ -126,10 +126,15 @@ def score_rows(
     names = CROWD_POSE_NAMES if spec.name == "crowd_pose" else COCO_NAMES
     if not rows:
         return OrderedDict.fromkeys(names, 0.0)
-    score = _score_crowd_pose if spec.name == "crowd_pose" else _score_coco
+    prepare = _crowd_pose_evaluation if spec.name == "crowd_pose" else _coco_evaluation
     with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print as they go
-        stats = score(spec, annotations, rows, image_ids)
-    return OrderedDict(zip(names, map(float, stats), strict=True))
+        evaluation = prepare(spec, annotations, rows)
+        if image_ids is not None:
+            evaluation.params.imgIds = sorted(image_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return OrderedDict(zip(names, map(float, evaluation.stats), strict=True))
 
 
 def markdown_table(table: OrderedDict[str, float], arch: str) -> str:
@@ -167,26 +172,17 @@ def contact_sheet(
     return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))
 
 
-def _score_coco(
-    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
-) -> np.ndarray:
+def _coco_evaluation(spec: KeypointSpec, annotations: Path, rows: list) -> COCOeval:
     truth = COCO(str(annotations))
     evaluation = COCOeval(truth, truth.loadRes(rows), "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
-    if image_ids is not None:
-        evaluation.params.imgIds = sorted(image_ids)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.stats
+    return evaluation
 
 
-def _score_crowd_pose(
-    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
-) -> np.ndarray:
+def _crowd_pose_evaluation(spec: KeypointSpec, annotations: Path, rows: list) -> COCOeval:
     """The official tool is on no package index; this one gives its figures (see README)."""
     truth = faster_coco_eval.COCO(str(annotations))
-    evaluation = faster_coco_eval.COCOeval_faster(
+    return faster_coco_eval.COCOeval_faster(
         truth,
         truth.loadRes(rows),
         iouType="keypoints_crowd",
@@ -194,9 +190,3 @@ def _score_crowd_pose(
         use_area=False,  # CrowdPose has no areas: .53 * width * height of the box
         print_function=lambda *_: None,
     )
-    if image_ids is not None:
-        evaluation.params.imgIds = sorted(image_ids)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.stats
