@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,3 +68,11 @@ def tiny_opts(data: Path, out: Path) -> list[str]:
 def tiny_config(data: Path, out: Path, *opts: str, data_set: str = "coco") -> CfgNode:
     """The settings of `tiny_opts` for the network TINY; `opts` win."""
     return load_config(YAMLS[data_set], [*tiny_opts(data, out), *opts], img_size=TINY.img_size)
+
+
+class Result(NamedTuple):
+    """What the user sees of a command."""
+
+    code: int
+    out: str
+    err: str

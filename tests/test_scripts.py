@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -16,27 +15,15 @@ import cv2
 import pytest
 import torch
 
-import dist_train
-import valid
 from lib.models import build_model
 from lib.models.arch import uniform_arch
-from lib.utils import cli
 from lib.utils.checkpoint import load_checkpoint, save_weights
-from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
+from tests.helpers import ROOT, TINY, YAMLS, Result, tiny_config, tiny_opts
 
-SCRIPTS = {"dist_train": dist_train, "valid": valid}
 FOLDERS = {
     "coco": "coco_kpt/pose_mobilenet/mobile",
     "crowd_pose": "crowd_pose_kpt/pose_mobilenet/mobile",
 }
-
-
-class Result(NamedTuple):
-    """What the user sees of a command."""
-
-    code: int
-    out: str
-    err: str
 
 
 def command(data_set: str, arch: Path, data: Path, out: Path, *opts: str) -> list[str]:
@@ -61,27 +48,6 @@ def start(script: str, *args: str) -> Result:
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """The same script without the three seconds that a new process takes to import."""
-
-    def run(script: str, *args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *args])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(SCRIPTS[script].main)
-        return Result(stopped.value.code or 0, *capsys.readouterr())
-
-    root, lib = logging.getLogger(), logging.getLogger("lib")
-    before = root.handlers[:], root.level, lib.level
-    yield run
-    for handler in set(root.handlers) - set(before[0]):
-        handler.close()
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    lib.setLevel(before[2])
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +204,7 @@ def weights(coco_root, tmp_path) -> Path:
     return path
 
 
-both = pytest.mark.parametrize("script", SCRIPTS)
+both = pytest.mark.parametrize("script", ["dist_train", "valid"])
 
 
 @both

@@ -23,13 +23,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) ->
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     moments = {layer: Moments(layer) for layer in layers}
     hooks = [layer.register_forward_pre_hook(moments[layer].add) for layer in layers]
-    momenta = {layer: layer.momentum for layer in layers}
     training = model.training
     seen = 0
     try:
         model.train()
         for layer in layers:
-            layer.momentum = 0.0  # batches are normalized by their own statistics
+            layer.track_running_stats = False  # batches are normalized by their own
         for images in batches:
             images = images[: num_images - seen]
             model(images)
@@ -38,7 +37,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) ->
                 break
     finally:
         for layer in layers:
-            layer.momentum = momenta[layer]
+            layer.track_running_stats = True
         for hook in hooks:
             hook.remove()
         model.train(training)

@@ -1,0 +1,159 @@
+"""Cutting a supernet: the same function, its own statistics, a file that says what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from arch_manager import ArchManager
+from lib.core.distill import teacher_arch
+from lib.models.arch import ArchSpec, uniform_arch
+from lib.models.pose_mobilenet import LitePose
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.subnet import extract_subnet
+from lib.utils.checkpoint import load_checkpoint, load_weights, save_weights
+from tests.helpers import ROOT, YAMLS, fill, tiny_opts
+
+LARGEST = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
+SPACE = ArchManager(LARGEST, (64, 128), (1.0, 0.5), (2,), (3,))
+SUPER_YAML = ROOT / "experiments/coco/mobilenet/supermobile.yaml"
+KEYS = ["SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64, 128]"]
+KEYS += [
+    "SUPERNET.EXPANSIONS",
+    "[2]",
+    "SUPERNET.KERNELS",
+    "[3]",
+    "SUPERNET.CALIBRATION_IMAGES",
+    "6",
+]
+FOLDER = "output/coco_kpt/pose_supermobilenet/supermobile"
+
+
+@pytest.fixture(scope="module")
+def archs(tmp_path_factory) -> Path:
+    """A folder with the largest architecture and a narrow one."""
+    folder = tmp_path_factory.mktemp("archs")
+    LARGEST.to_json(folder / "whole.json")
+    SPACE.fixed_sample(128, 0.5).to_json(folder / "narrow.json")
+    return folder
+
+
+@pytest.fixture
+def supernet(archs, coco_root, tmp_path, call) -> Path:
+    """The checkpoint of a supernet trained for an epoch."""
+    args = ["--cfg", str(SUPER_YAML), "--superconfig", str(archs / "whole.json")]
+    done = call("dist_train", *args, *tiny_opts(coco_root, tmp_path), *KEYS)
+    assert done.code == 0, done.err
+    return tmp_path / FOLDER / "checkpoint.pth.tar"
+
+
+def transfer(call, data: Path, out: Path, supernet: Path, *flags: str, yaml: Path = SUPER_YAML):
+    opts = [*tiny_opts(data, out), *KEYS, "TEST.MODEL_FILE", str(supernet)]
+    return call("weight_transfer", "--cfg", str(yaml), *flags, *opts)
+
+
+def test_every_architecture_of_a_folder_is_cut_without_a_difference(
+    archs, coco_root, tmp_path, supernet, call
+):
+    done = transfer(call, coco_root, tmp_path, supernet, "--all", str(archs))
+    assert done.code == 0, done.err
+    rows = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \| (\S+) \|", done.out, re.MULTILINE)
+    assert [(name, difference) for name, difference, *_ in rows] == [
+        ("narrow", "0"),
+        ("whole", "0"),
+    ]
+    assert all(re.fullmatch(r"-?\d\.\d{3}", ap) for row in rows for ap in row[2:])
+    for name in ("narrow", "whole"):
+        saved = load_checkpoint(tmp_path / FOLDER / f"{name}.pth.tar")
+        assert ArchSpec.from_dict(saved["arch"]) == ArchSpec.from_json(archs / f"{name}.json")
+        assert saved["provenance"]["supernet"] == str(supernet)
+        assert saved["provenance"]["calibration_images"] == 6
+
+
+def test_a_cut_differs_from_its_slice_in_statistics_only(
+    archs, coco_root, tmp_path, supernet, call
+):
+    transfer(call, coco_root, tmp_path, supernet, "--superconfig", str(archs / "narrow.json"))
+    model = SuperLitePose(LARGEST, (34, 17))
+    load_weights(model, supernet)
+    sliced = extract_subnet(model, SPACE.fixed_sample(128, 0.5)).state_dict()
+    cut = load_checkpoint(tmp_path / FOLDER / "narrow.pth.tar")["state_dict"]
+    changed = {name for name, tensor in cut.items() if not torch.equal(tensor, sliced[name])}
+    assert changed
+    assert all(name.endswith(("running_mean", "running_var")) for name in changed)
+
+
+def test_a_cut_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_path, supernet, call):
+    narrow = str(archs / "narrow.json")
+    transfer(call, coco_root, tmp_path, supernet, "--superconfig", narrow, "--no-ap")
+    cut = str(tmp_path / FOLDER / "narrow.pth.tar")
+    plain = ["--cfg", str(YAMLS["coco"]), "--superconfig", narrow, *tiny_opts(coco_root, tmp_path)]
+    assert call("valid", *plain, "TEST.MODEL_FILE", cut).code == 0
+    for parts in ("all", "not_final", "backbone"):
+        keys = ["MODEL.PRETRAINED", cut, "MODEL.PRETRAINED_PARTS", parts]
+        done = call("dist_train", *plain, *keys, "OUTPUT_DIR", str(tmp_path / parts))
+        assert done.code == 0, done.err
+    assert teacher_arch(cut) == SPACE.fixed_sample(128, 0.5)
+
+
+def test_without_pictures_a_cut_is_saved_and_said_to_be_uncalibrated(
+    archs, tmp_path, supernet, call
+):
+    narrow = str(archs / "narrow.json")
+    done = transfer(call, tmp_path / "nowhere", tmp_path, supernet, "--superconfig", narrow)
+    assert done.code == 0, done.err
+    assert "not calibrated" in done.out
+    assert "| narrow | 0 | - | - |" in done.out
+    saved = load_checkpoint(tmp_path / FOLDER / "narrow.pth.tar")
+    assert saved["provenance"]["calibration_images"] == 0
+
+
+def test_a_published_supernet_with_maps_to_smaller_kernels_loads(tmp_path):
+    published = SuperLitePose(
+        uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 7)),
+        (34, 17),
+        elastic_kernel=True,
+    )
+    fill(published, 1)
+    assert any("Linear5x5" in name for name in published.state_dict())
+    save_weights(tmp_path / "published.pth.tar", published)
+    ours = SuperLitePose(published.arch, (34, 17))
+    load_weights(ours, tmp_path / "published.pth.tar")
+    name = "stage.2.1.depth_conv.0.weight"
+    assert torch.equal(ours.state_dict()[name], published.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--superconfig"),
+        (("--all", "{empty}"), "no *.json"),
+        (("--superconfig", "{wide}"), "stage 3, channel is 40, the supernet has 32"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, call):
+    wide = LARGEST.to_dict()
+    wide["backbone_setting"][3]["channel"] = 40
+    (tmp_path / "wide.json").write_text(json.dumps(wide))
+    (tmp_path / "empty").mkdir()
+    names = {"{empty}": str(tmp_path / "empty"), "{wide}": str(tmp_path / "wide.json")}
+    done = transfer(call, coco_root, tmp_path, supernet, *(names.get(f, f) for f in flags))
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert message in done.err
+
+
+def test_only_a_supernet_can_be_cut(archs, coco_root, tmp_path, call):
+    plain = LitePose(LARGEST, (34, 17))
+    save_weights(tmp_path / "plain.pth.tar", plain)
+    done = transfer(
+        *(call, coco_root, tmp_path, tmp_path / "plain.pth.tar"),
+        *("--superconfig", str(archs / "narrow.json")),
+        yaml=YAMLS["coco"],
+    )
+    assert done.code == 2
+    assert "only pose_supermobilenet can be cut" in done.err
