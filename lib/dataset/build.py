@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,21 +53,53 @@ class EpochSampler(Sampler):
 
 def build_dataset(cfg: CfgNode) -> PoseDataset:
     """The training split of `cfg`; pictures without any annotation are left out."""
-    data = cfg.DATASET
-    spec = KEYPOINTS[data.DATASET]
+    pictures = annotated_pictures(cfg)
+    return _pose_dataset(cfg, pictures[: cfg.DATASET.MAX_IMAGES or None])
+
+
+def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, EvaluationSet]:
+    """The training split without its last `count` annotated pictures, and these to evaluate on.
+
+    Architectures are compared on the latter, which a supernet should not have been trained on:
+    train it with DATASET.MAX_IMAGES at most the number of the others. MAX_IMAGES counts only there.
+    """
+    pictures = annotated_pictures(cfg)
+    if not 0 < count < len(pictures):
+        raise ValueError(
+            f"{count} pictures to search on; {cfg.DATASET.TRAIN} has {len(pictures)} annotated "
+            f"ones, so 1 to {len(pictures) - 1} are possible"
+        )
+    training = _pose_dataset(cfg, pictures[:-count])
+    layout = layout_of(cfg, is_train=True)
+    held_out = EvaluationSet(
+        KEYPOINTS[cfg.DATASET.DATASET_TEST],
+        *(cfg.DATASET.TRAIN, layout.annotations, pictures[-count:], training.files),
+    )
+    if not held_out.has_people:
+        raise ValueError(f"nobody is labelled in the last {count} pictures of {layout.annotations}")
+    return training, held_out
+
+
+def annotated_pictures(cfg: CfgNode) -> list[Picture]:
+    """Those of the training split that a network can learn from, whatever MAX_IMAGES says."""
     layout = layout_of(cfg, is_train=True)
     annotated = [
         picture
-        for picture in read_pictures(layout.annotations, spec)
+        for picture in read_pictures(layout.annotations, KEYPOINTS[cfg.DATASET.DATASET])
         if len(picture.joints) or picture.ignore
     ]
-    pictures = select_pictures(annotated, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
+    pictures = select_pictures(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
     if not pictures:
         raise ValueError(f"{layout.annotations} has no annotated picture to train on")
+    return pictures
+
+
+def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
+    data = cfg.DATASET
     return PoseDataset(
-        spec,
+        KEYPOINTS[data.DATASET],
         pictures,
-        PictureFiles(layout.pictures),
+        PictureFiles(layout_of(cfg, is_train=True).pictures),
         crop_size=data.INPUT_SIZE,
         map_sizes=data.OUTPUT_SIZE,
         affine=AffineRange(
