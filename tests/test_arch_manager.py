@@ -1,0 +1,184 @@
+"""The search space: what is drawn, written as genes, changed and compared."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from arch_manager import ArchManager
+from lib.models.arch import ArchSpec, largest_arch, make_divisible, uniform_arch
+from lib.models.pieces import pieces_of, space_pieces
+from lib.models.pose_supermobilenet import check_fits
+from tests.helpers import ROOT
+
+PAPER = largest_arch(512)
+XS = ArchManager(PAPER, (512, 448, 384, 320, 256), (1.0, 0.75, 0.5, 0.25))
+LMS = ArchManager(PAPER, (512, 448), (1.0, 0.75, 0.5))
+MIXED = ArchManager(PAPER, (256, 512), (1.0, 0.5), expansions=(6, 4), kernels=(7, 5, 3), seed=3)
+SPACES = pytest.mark.parametrize("space", [XS, LMS, MIXED], ids=["XS", "LMS", "mixed"])
+PUBLISHED = sorted(path.stem for path in (ROOT / "mobile_configs").glob("*.json"))
+
+
+def published(name: str) -> ArchSpec:
+    return ArchSpec.from_json(ROOT / "mobile_configs" / f"{name}.json")
+
+
+@SPACES
+def test_a_step_is_one_architecture_whoever_asks(space):
+    again = replace(space)
+    assert [space.sample(step) for step in range(20)] == [again.sample(s) for s in range(20)]
+    assert space.sample(7) != space.sample(8)
+    other = replace(space, seed=space.seed + 1)
+    assert [space.sample(s) for s in range(5)] != [other.sample(s) for s in range(5)]
+
+
+@SPACES
+def test_every_drawn_architecture_survives_its_genes(space):
+    for step in range(200):
+        arch = space.sample(step)
+        assert space.decode(space.encode(arch)) == arch
+        check_fits(arch, space.largest)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_architecture_is_in_its_space(name):
+    arch = published(name)
+    space = XS if name == "search-XS" else LMS
+    assert space.decode(space.encode(arch)) == arch
+
+
+def test_the_space_of_the_larger_ones_does_not_hold_xs():
+    with pytest.raises(ValueError, match=r"img_size is 256; this space has \[448, 512\]"):
+        LMS.encode(published("search-XS"))
+
+
+@SPACES
+def test_mutants_and_children_stay_in_the_space(space):
+    rng = random.Random(0)
+    a, b = space.draw(rng), space.draw(rng)
+    for _ in range(50):
+        child = space.crossover(a, b, rng)
+        assert all(gene in pair for gene, *pair in zip(child, a, b, strict=True))
+        a, b = child, space.mutate(a, 0.5, rng)
+        for genes in (a, b):
+            assert space.decode(space.encode(space.decode(genes))) == space.decode(genes)
+
+
+def test_mutation_changes_as_many_genes_as_it_is_told():
+    rng = random.Random(0)
+    genes = XS.draw(rng)
+    assert XS.mutate(genes, 0.0, rng) == genes
+    share = sum(
+        a != b for _ in range(500) for a, b in zip(genes, XS.mutate(genes, 0.2, rng), strict=True)
+    )
+    # Drawn anew is another in 4 of 5 resolutions and 3 of 4 of the 8 widths.
+    assert share / 500 == pytest.approx(0.2 * (4 / 5 + 8 * 3 / 4), rel=0.1)
+
+
+@SPACES
+def test_distance_is_a_share_of_real_choices(space):
+    a, b = space.sample(0), space.sample(1)
+    assert space.distance(a, a) == 0
+    assert space.distance(a, b) == space.distance(b, a)
+    assert 0 < space.distance(a, b) <= 1
+
+
+def test_one_choice_of_nine_is_a_ninth():
+    assert LMS.distance(LMS.fixed_sample(448, 0.5), LMS.fixed_sample(512, 0.5)) == pytest.approx(
+        1 / 9
+    )
+
+
+def test_a_fixed_sample_has_every_width_at_its_ratio():
+    assert XS.fixed_sample(448, 0.5) == uniform_arch(448, 16, (16, 32, 48, 80), (32, 24, 16))
+    assert XS.fixed_sample(512, 1.0) == PAPER
+    assert MIXED.fixed_sample(256, 1.0).stages[0].blocks[0] == (6, 7)
+
+
+@SPACES
+def test_a_sandwich_holds_largest_and_smallest_at_one_resolution(space):
+    for step in range(10):
+        largest, smallest, *drawn = space.sandwich(step, 2)
+        size = space.sample(step).img_size
+        assert {arch.img_size for arch in (largest, smallest, *drawn)} == {size}
+        assert largest == space.fixed_sample(size, 1.0)
+        assert smallest.deconv == tuple(
+            make_divisible(width * min(space.ratios)) for width in space.largest.deconv
+        )
+        assert drawn[0] == space.sample(step)
+        assert len(drawn) == 2
+        assert space.sandwich(step, 2) == [largest, smallest, *drawn]
+    assert len(space.sandwich(0, 0)) == 2
+
+
+def test_every_option_of_every_choice_is_drawn_equally_often():
+    draws = [MIXED.draw(random.Random(i)) for i in range(3000)]
+    for position, options in enumerate(MIXED.choices):
+        counts = Counter(genes[position] for genes in draws)
+        assert set(counts) == set(range(len(options)))
+        expected = len(draws) / len(options)
+        # 5 standard deviations of a binomial count
+        spread = 5 * (expected * (1 - 1 / len(options))) ** 0.5
+        assert all(abs(count - expected) <= spread for count in counts.values()), position
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resolutions": ()}, r"SUPERNET\.RESOLUTIONS is \[\]; list distinct values"),
+        ({"ratios": (0.5, 0.5)}, r"SUPERNET\.RATIOS is \[0\.5, 0\.5\]; list distinct values"),
+        ({"resolutions": (500,)}, "multiples of 64 are possible"),
+        ({"ratios": (1.5,)}, "0 < ratio <= 1"),
+        ({"expansions": (8,)}, r"SUPERNET\.EXPANSIONS is \[8\]; 1 to 6"),
+        ({"kernels": (9,)}, r"possible: \[3, 5, 7\]"),
+    ],
+)
+def test_an_impossible_space_is_told_what_is_possible(settings, message):
+    with pytest.raises(ValueError, match=message):
+        replace(XS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (uniform_arch(512, 24, (32, 64, 96, 152), (64, 48, 32)), r"stage 3, channel is 152"),
+        (uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 40)), r"deconv level 2 is 40"),
+        (uniform_arch(512, 20, (32, 64, 96, 160), (64, 48, 32)), r"has \[8, 16, 24\]"),
+        (uniform_arch(512, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)), "depths are"),
+        (uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 32), block=(6, 5)), "kernel is 5"),
+        (uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 32), block=(4, 7)), "expansion is 4"),
+    ],
+)
+def test_an_architecture_of_another_space_is_told_why(arch, message):
+    with pytest.raises(ValueError, match=message):
+        XS.encode(arch)
+
+
+def test_what_cannot_be_asked_for_is_told():
+    with pytest.raises(ValueError, match=r"resolution is 300; this space has \[256, 320"):
+        XS.fixed_sample(300, 0.5)
+    with pytest.raises(ValueError, match=r"ratio is 0\.6; this space has \[0\.25, 0\.5"):
+        XS.fixed_sample(256, 0.6)
+    with pytest.raises(ValueError, match="3 genes, this space has"):
+        XS.decode((0, 0, 0))
+    with pytest.raises(ValueError, match="gene 1 is 4; possible: 0 to 3"):
+        XS.decode((0, 4, *XS.draw(random.Random(0))[2:]))
+
+
+@SPACES
+def test_a_table_of_a_space_has_every_piece_of_it(space):
+    largest = uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 32), depths=(2, 1, 1, 2))
+    space = replace(space, largest=largest)
+
+    def pieces(arch):
+        return pieces_of(arch, (28, 14))
+
+    known = set(space_pieces(space, pieces))
+    assert {piece for step in range(2000) for piece in pieces(space.sample(step))} <= known
+    assert all(
+        piece.size in {s // d for s in space.resolutions for d in (1, 2, 4, 8, 16)}
+        for piece in known
+    )
