@@ -63,7 +63,7 @@ def parse_args() -> Namespace:
     parser.add_argument("--rank", type=int, default=0, help="of this process, without torchrun")
     parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="where they meet")
     parser.add_argument("--teacher", help="checkpoint of a network to distill heatmaps from")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

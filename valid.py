@@ -40,7 +40,7 @@ def parse_args() -> Namespace:
     parser.add_argument(
         "--oracle", action="store_true", help="ideal maps instead of a network: decoding's ceiling"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

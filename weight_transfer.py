@@ -57,7 +57,7 @@ def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--all", metavar="FOLDER", help="cut every *.json of a folder")
     parser.add_argument("--no-ap", action="store_true", help="calibrate, but do not evaluate")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:
