@@ -1,18 +1,25 @@
 # Two commands for a newcomer, on a bare machine with Python 3.10 or later:
-#   make quickstart   install, draw a data set, train a network, evaluate it, leave pictures
+#   make quickstart   install, draw a data set, train a supernet, cut a sub-network out of it,
+#                     fine-tune and evaluate it, leave pictures
 #   make test         install, check the style, run the whole test suite
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-SMALL := --cfg experiments/synthetic/quickstart.yaml --superconfig experiments/synthetic/wide.json
+SUPERNET := --cfg experiments/synthetic/supernet.yaml
+SUBNET := --cfg experiments/synthetic/quickstart.yaml --superconfig experiments/synthetic/middle.json
+TRAINED := output/coco_kpt/pose_supermobilenet/supernet/checkpoint.pth.tar
+CUT := output/coco_kpt/pose_supermobilenet/supernet/middle.pth.tar
 
 .PHONY: quickstart test clean
 
 quickstart: $(VENV)/ready
 	$(RUN) -m tools.make_synthetic --root data/synthetic --train 4000 --val 200 --people 1-3
-	$(RUN) dist_train.py $(SMALL)
-	$(RUN) valid.py $(SMALL) --vis 24
+	$(RUN) dist_train.py $(SUPERNET) --superconfig experiments/synthetic/wide.json
+	test -f $(CUT) || $(RUN) weight_transfer.py $(SUPERNET) \
+		--superconfig experiments/synthetic/middle.json TEST.MODEL_FILE $(TRAINED)
+	$(RUN) dist_train.py $(SUBNET) MODEL.PRETRAINED $(CUT)
+	$(RUN) valid.py $(SUBNET) --vis 24
 	@echo "Curves and pictures of the training: tensorboard --logdir log"
 
 test: $(VENV)/ready
@@ -21,10 +28,11 @@ test: $(VENV)/ready
 	$(RUN) -m pytest
 
 $(VENV)/ready: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) data/synthetic output/coco_kpt/pose_mobilenet/quickstart log
+	rm -rf $(VENV) data/synthetic log output/coco_kpt/pose_supermobilenet/supernet \
+		output/coco_kpt/pose_mobilenet/quickstart
