@@ -1,11 +1,18 @@
-"""How fast things are here, as ratios within one run.
+"""How fast things are here.
 
     python -m tools.benchmark train --superconfig mobile_configs/search-XS.json --batch 8
     python -m tools.benchmark train --superconfig mobile_configs/search-S.json --batch 4 --json
+    python -m tools.benchmark latency --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
+        --out latency.json --check mobile_configs/search-XS.json
 
 `train`: one whole training step (normalize, targets, forward, losses, backward, Adam) on one
 batch, as configured (channels last) and as plain eager contiguous float32, in turns, so that both
-meet the same machine.
+meet the same machine; the result is a ratio.
+
+`latency`: the forward pass, batch 1, of every piece that a network of the supernet's search space
+(SUPERNET.*) can have: the table that `python -m tools.search --max-ms` adds up. `--check` compares
+the sum with the whole network. The number of threads is OMP_NUM_THREADS's. Measure on a machine
+that does nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,36 +31,54 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from arch_manager import ArchManager
 from lib.config import load_config
+from lib.core.latency import LatencyTable, median_times
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.pose_dataset import Batch
 from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.models.pieces import build_piece, pieces_from_config, space_pieces
+from lib.models.pose_mobilenet import LitePose, network_of
 from lib.utils import cli
 from lib.utils.optim import get_optimizer
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["train"])
-    parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
-    parser.add_argument("--superconfig", default="mobile_configs/search-XS.json")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5, help="of each kind, after one to warm up")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser.parse_args()
+    kinds = parser.add_subparsers(dest="what", required=True)
+    train = kinds.add_parser("train", help="one training step, in two memory formats")
+    train.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
+    train.add_argument("--superconfig", default="mobile_configs/search-XS.json")
+    train.add_argument("--batch", type=int, default=8)
+    train.add_argument("--steps", type=int, default=5, help="of each kind, after one to warm up")
+    train.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    train.set_defaults(run=benchmark_training)
+    latency = kinds.add_parser("latency", help="a look-up table for the search")
+    latency.add_argument("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
+    latency.add_argument("--superconfig", help="the largest network; default: the paper's")
+    latency.add_argument("--out", required=True, type=Path, help="the table, JSON")
+    latency.add_argument("--rounds", type=int, default=15, help="over all pieces; medians count")
+    check = latency.add_argument("--check", action="append", default=[], metavar="JSON")
+    check.help = "an architecture to measure whole, too"
+    latency.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    latency.set_defaults(run=benchmark_latency)
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    args.run(args, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def benchmark_training(args: argparse.Namespace, device: torch.device) -> None:
     arch = ArchSpec.from_json(args.superconfig)
     cfg = load_config(args.cfg, img_size=arch.img_size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     times = time_training(cfg, arch, args.batch, args.steps, device)
     per_picture = {name: 1000 * min(runs) / args.batch for name, runs in times.items()}
     report = {
@@ -66,6 +93,41 @@ def main() -> None:
         "speed_up": round(per_picture["contiguous"] / per_picture["channels_last"], 2),
     }
     print(json.dumps(report, indent=2) if args.json else table(report))
+
+
+def benchmark_latency(args: argparse.Namespace, device: torch.device) -> None:
+    cfg = load_config(args.cfg, args.opts)
+    largest = ArchSpec.from_json(args.superconfig) if args.superconfig else None
+    checks = [ArchSpec.from_json(path) for path in args.check]
+    pieces_of = pieces_from_config(cfg)
+    pieces = space_pieces(ArchManager.from_config(cfg, largest), pieces_of)
+    calls = [forward(build_piece(p), p.in_channels, p.size, device) for p in pieces]
+    networks = [LitePose(*network_of(cfg, arch)) for arch in checks]
+    calls += [
+        forward(network, 3, arch.img_size, device)
+        for network, arch in zip(networks, checks, strict=True)
+    ]
+    times = median_times(calls, args.rounds)
+    table = LatencyTable(machine(device), dict(zip(map(tuple, pieces), times, strict=False)))
+    table.write(args.out)
+    print(f"{table.machine}: {len(pieces)} pieces in {args.out}")
+    for path, arch, whole in zip(args.check, checks, times[len(pieces) :], strict=True):
+        total = table.total(pieces_of(arch))
+        print(f"{path}: sum {total:.1f} ms, whole {whole:.1f} ms, ratio {total / whole:.2f}")
+
+
+def forward(model: nn.Module, channels: int, size: int, device: torch.device) -> Callable[[], None]:
+    """A call that runs `model` on one (channels, size, size) map, channels last."""
+    memory = torch.channels_last
+    model = model.eval().to(device, memory_format=memory)
+
+    @torch.inference_mode()
+    def call() -> None:
+        model(torch.zeros(1, channels, size, size, device=device).contiguous(memory_format=memory))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return call
 
 
 def time_training(

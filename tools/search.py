@@ -51,7 +51,7 @@ from lib.utils.vis import save_picture
 
 logger = logging.getLogger("lib.search")
 
-UNITS = {"gmacs": "multiply-adds of one picture, 10^9", "ms": "latency of one picture, ms"}
+UNITS = {"gmacs": "multiply-adds of one picture (G)", "ms": "latency of one picture (ms)"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
     add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")
     add("--out", required=True, type=Path, help="a folder; one with a journal is continued")
-    add("--max-gmacs", type=float, help="limit on multiply-adds, 10^9 of one picture")
+    add("--max-gmacs", type=float, help="limit on multiply-adds of one picture, in 10^9")
     add("--rule", choices=["true", "paper"], default="true", help="how they are counted")
     add("--max-ms", type=float, help="limit on latency; needs --latency-table")
     add("--latency-table", type=Path, help="from: python -m tools.benchmark latency")
@@ -77,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
     add("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,9 +6,10 @@ Multiply-adds of the pieces add up exactly to the network's; milliseconds nearly
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from itertools import combinations, product
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -103,3 +104,23 @@ def pieces_from_config(cfg: CfgNode) -> partial[list[Piece]]:
     """arch -> pieces of the network that `cfg` asks for."""
     _, channels, kernels, fusion = network_of(cfg, None)
     return partial(pieces_of, out_channels=channels, deconv_kernels=kernels, fusion=fusion)
+
+
+def space_pieces(space: Any, pieces_of: Callable[[ArchSpec], list[Piece]]) -> list[Piece]:
+    """Every distinct piece of the architectures of an ArchManager, sorted.
+
+    A piece depends on one resolution, expansion and kernel and on at most two widths, so
+    architectures of two ratios have all of them.
+    """
+    widths = 1 + len(space.largest.stages) + len(space.largest.deconv)
+    blocks = (len(space.choices) - 1 - widths) // 2
+    sizes, ratios, expansions, kernels = (
+        range(len(space.choices[i])) for i in (0, 1, widths + 1, widths + 2)
+    )
+    pairs = list(combinations(ratios, 2)) or [(0, 0)]
+    patterns = {pattern for pair in pairs for pattern in product(pair, repeat=widths)}
+    found: set[Piece] = set()
+    for size, expansion, kernel, pattern in product(sizes, expansions, kernels, sorted(patterns)):
+        genes = (size, *pattern, *(expansion, kernel) * blocks)
+        found.update(pieces_of(space.decode(genes)))
+    return sorted(found)

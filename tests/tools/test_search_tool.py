@@ -1,0 +1,297 @@
+"""The search as users start it: what it leaves, how it goes on, what it says of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core import accuracy
+from lib.core.latency import LatencyTable
+from lib.dataset.build import build_search_sets
+from lib.dataset.keypoints import COCO
+from lib.dataset.synthetic import SceneParams
+from lib.dataset.synthetic_layout import make_dataset
+from lib.models import build_model
+from lib.models.arch import ArchSpec, uniform_arch
+from lib.models.pieces import arch_macs, pieces_from_config
+from lib.utils import cli
+from lib.utils.checkpoint import save_checkpoint
+from tests.helpers import ROOT, Result
+from tools import benchmark
+from tools.search import main
+
+CFG = str(ROOT / "experiments/coco/mobilenet/supermobile.yaml")
+LARGEST = uniform_arch(128, 16, (16, 16, 32, 32), (16, 16, 16), depths=(1, 1, 1, 1), block=(2, 7))
+SPACE = ["SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"]
+SPACE += ["SUPERNET.RATIOS", "[1.0, 0.75, 0.5]"]
+QUICK = ["SUPERNET.RESOLUTIONS", "[64]", "TEST.FLIP_TEST", "False", "TEST.REFINE", "False"]
+SHORT = ["--generations", "2", "--population", "4", "--calibrate", "4", "--search-images", "3"]
+PICTURES = 10
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("search") / "data"
+    drawn = SceneParams(width=128, height=96, min_people=1, max_people=2, min_labelled=16)
+    make_dataset(root, COCO, {"train": PICTURES}, drawn, seed=2)
+    return root
+
+
+def keys(data: Path) -> list[str]:
+    return ["DATASET.ROOT", str(data), "WORKERS", "0", "VERBOSE", "False", *SPACE]
+
+
+@pytest.fixture(scope="module")
+def supernet(data, tmp_path_factory) -> Path:
+    """Never trained, but on as many pictures as a fair search leaves it."""
+    cfg = load_config(CFG, [*keys(data), "DATASET.MAX_IMAGES", "7"])
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("supernet") / "checkpoint.pth.tar"
+    weights = build_model(cfg, LARGEST).state_dict()
+    save_checkpoint(path, arch=LARGEST.to_dict(), config=cfg.dump(), state_dict=weights)
+    return path
+
+
+@pytest.fixture
+def args(data, supernet, tmp_path):
+    """The command line; flags given override those of SHORT."""
+
+    def make(*flags: str, out: str = "out", limit: str = "0.008", opts=()) -> list[str]:
+        limits = ["--max-gmacs", limit] if limit else []
+        where = ["--supernet", str(supernet), "--out", str(tmp_path / out)]
+        return ["--cfg", CFG, *where, *SHORT, *limits, *flags, *keys(data), *opts]
+
+    return make
+
+
+@pytest.fixture
+def call(capsys):
+    """A tool in this process; what it prints is caught, its logging taken back."""
+
+    def run(argv: list[str], tool: Callable = main) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(lambda: tool(argv))
+        return Result(stopped.value.code or 0, *capsys.readouterr())
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield run
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def scored(monkeypatch) -> list[ArchSpec]:
+    """Architectures whose accuracy was asked for; the wider, the better."""
+    asked = []
+
+    def score(self: accuracy.CutAccuracy, arch: ArchSpec) -> float:
+        asked.append(arch)
+        return sum(stage.channel for stage in arch.stages) / 100 + arch.img_size / 1000
+
+    monkeypatch.setattr(accuracy.CutAccuracy, "__call__", score)
+    return asked
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((path / "candidates.csv").read_text().splitlines()))
+
+
+# --- what comes out ---------------------------------------------------------------------
+
+
+def test_a_killed_search_goes_on_and_ends_as_another_would(args, call, tmp_path):
+    journal = tmp_path / "killed" / "journal.jsonl"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    few = ("--population", "3", "--search-images", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.search", *args(*few, out="killed", opts=QUICK)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "winner.json").exists()
+    known = journal.read_bytes().splitlines(keepends=True)
+    known = [line for line in known if line.endswith(b"\n")]
+    again, whole = (call(args(*few, out=o, opts=QUICK)) for o in ("killed", "whole"))
+    assert (again.code, whole.code) == (0, 0), again.err + whole.err
+    assert f"{len(known) - 1} candidates are known" in again.out
+    assert journal.read_bytes().startswith(b"".join(known))
+    for name in ("winner.json", "candidates.csv", "journal.jsonl", "pareto.png"):
+        killed, other = ((tmp_path / folder / name).read_bytes() for folder in ("killed", "whole"))
+        assert killed == other, name
+
+
+@pytest.mark.parametrize("rule", ["true", "paper"])
+def test_the_files_tell_of_every_candidate(args, call, scored, data, tmp_path, rule):
+    done = call(args("--rule", rule, limit="0.012"))
+    assert (done.code, done.err) == (0, "")
+    found = rows(tmp_path / "out")
+    assert len(found) == len(scored) == 8
+    assert [row["generation"] for row in found] == ["0"] * 4 + ["1"] * 4
+    assert all(float(row[f"gmacs_{rule}"]) <= 0.012 for row in found)
+    assert {row["blocks"] for row in found} == {"2x7"}
+    winner = ArchSpec.from_json(tmp_path / "out" / "winner.json")
+    top = max(found, key=lambda row: float(row["AP"]))
+    assert int(top["img_size"]) == winner.img_size
+    assert top["stages"] == " ".join(str(stage.channel) for stage in winner.stages)
+    macs = arch_macs(pieces_from_config(load_config(CFG, keys(data)))(winner))
+    assert float(top["gmacs_paper"]) == macs["paper"] / 1e9
+    assert cv2.imread(str(tmp_path / "out" / "pareto.png")).shape == (480, 720, 3)
+
+
+def test_a_finished_search_scores_nothing_again_and_more_generations_do(args, call, scored):
+    call(args())
+    assert len(scored) == 8
+    call(args())
+    assert len(scored) == 8
+    done = call(args("--generations", "3"))
+    assert "8 candidates are known" in done.out
+    assert len(scored) == 12
+
+
+@pytest.mark.parametrize("flag", ["--random", "--predictor"])
+def test_random_and_predicted_searches_look_at_as_many(args, call, scored, flag):
+    assert call(args(flag)).code == 0
+    assert len(scored) == 8
+
+
+def test_a_real_cut_is_calibrated_and_scored(args, call, data, supernet):
+    cfg = load_config(CFG, keys(data))
+    training, held_out = build_search_sets(cfg, 3)
+    model = build_model(cfg, LARGEST).eval()
+    score = accuracy.CutAccuracy(cfg, lambda arch: model, training, held_out, 4)
+    before = model.first[0][1].running_mean.clone()
+    assert 0 <= score(LARGEST) <= 1
+    assert not torch.equal(model.first[0][1].running_mean, before)
+
+
+def test_latency_is_looked_up_in_a_measured_table(args, call, scored, data, tmp_path):
+    table, largest = tmp_path / "table.json", tmp_path / "largest.json"
+    LARGEST.to_json(largest)
+    flags = ["latency", "--cfg", CFG, "--superconfig", str(largest), "--out", str(table)]
+    done = call([*flags, "--rounds", "1", "--check", str(largest), *keys(data)], benchmark.main)
+    assert (done.code, done.err) == (0, "")
+    assert "whole" in done.out
+    flags = ["--max-ms", "1e6", "--latency-table", str(table)]
+    assert call(args(*flags, limit="")).code == 0
+    cfg = load_config(CFG, keys(data))
+    expected = LatencyTable.read(table).total(pieces_from_config(cfg)(scored[0]))
+    assert float(rows(tmp_path / "out")[0]["ms"]) == pytest.approx(expected, abs=1e-3)
+
+
+# --- the held-out pictures --------------------------------------------------------------
+
+
+def test_the_pictures_to_search_on_are_the_last_and_not_calibrated_on(data):
+    training, held_out = build_search_sets(load_config(CFG, keys(data)), 3)
+    ids = [picture.id for picture in training.pictures]
+    last = [picture.id for picture in held_out.pictures]
+    assert ids + last == sorted(ids + last)
+    assert (len(ids), len(last)) == (PICTURES - 3, 3)
+    assert held_out.has_people
+
+
+def test_a_supernet_that_has_seen_them_is_told(args, call, scored):
+    assert "was trained on the pictures" not in call(args()).out
+    seen = call(args("--search-images", "4", out="seen"))
+    assert "for a fair AP, train it with DATASET.MAX_IMAGES 6" in seen.out
+
+
+# --- mistakes ---------------------------------------------------------------------------
+
+
+def assert_one_line(done: Result, *words: str) -> None:
+    assert done.code == 2, done
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1, done.err
+    for word in words:
+        assert word in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--max-gmacs", "0.0001"], ["limit on gmacs is 0.0001, the smallest found 0.00"]),
+        (["--max-gmacs", "0"], ["limit on gmacs is 0; it must be above 0"]),
+        (["--max-ms", "5"], ["--max-ms needs --latency-table"]),
+        (["--max-ms", "5", "--latency-table", "nowhere.json"], ["nowhere.json"]),
+        (["--population", "0"], ["population is 0; at least 1"]),
+        (["--search-images", "10"], ["has 10 annotated", "1 to 9 are possible"]),
+        (["--supernet", "nowhere.pth.tar"], ["nowhere.pth.tar"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_mistake_is_one_line(args, call, scored, flags, words):
+    assert_one_line(call(args(*flags)), *words)
+    assert scored == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.NAME", "pose_mobilenet", "a search needs pose_supermobilenet"),
+        ("SUPERNET.EXPANSIONS", "[6]", "SUPERNET.EXPANSIONS is [6]; 1 to 2"),
+    ],
+)
+def test_a_mistaken_key_is_one_line(args, call, key, value, words):
+    assert_one_line(call(args(opts=[key, value])), words)
+
+
+def test_no_limit_is_a_mistake(args, call):
+    assert_one_line(call(args(limit="")), "give --max-gmacs, --max-ms, or both")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--seed", "1"], "its seed is 0, not 1"),
+        (["--max-gmacs", "0.009"], "its limits.gmacs is 0.008, not 0.009"),
+        (["--calibrate", "5"], "its calibrate is 4, not 5"),
+        (["--random"], "its random is false, not true"),
+    ],
+)
+def test_another_search_is_not_continued(args, call, scored, flags, words):
+    call(args())
+    done = call(args(*flags))
+    assert_one_line(done, "journal.jsonl is of another search", words, "another folder")
+
+
+def test_another_supernet_is_another_search(args, call, scored, supernet, tmp_path):
+    call(args())
+    other = tmp_path / "other.pth.tar"
+    state = torch.load(supernet, weights_only=True)
+    save_checkpoint(other, **{**state, "epoch": 1})
+    assert_one_line(call(args("--supernet", str(other))), "its supernet is")
+
+
+def test_a_table_of_another_space_is_told(args, call, scored, tmp_path):
+    path = tmp_path / "table.json"
+    LatencyTable("here", {("stem", 3, 8, 64, 0, 1, 0): 1.0}).write(path)
+    assert json.loads(path.read_text())["machine"] == "here"
+    done = call(args("--max-ms", "5", "--latency-table", str(path)))
+    assert_one_line(done, "the latency table has no", "python -m tools.benchmark latency")
+    path.write_text("[]")
+    assert_one_line(
+        call(args("--max-ms", "5", "--latency-table", str(path))), "is no latency table"
+    )
