@@ -46,7 +46,7 @@ from lib.utils.checkpoint import (
     unwrap,
 )
 from lib.utils.complexity import count_macs, count_params
-from lib.utils.dist import Process, barrier, start_process, wrap
+from lib.utils.dist import Process, barrier, leave, start_process, wrap
 from lib.utils.logger import create_logger
 from lib.utils.optim import get_optimizer, get_scheduler
 
@@ -75,7 +75,8 @@ def main() -> None:
     set_backends(cfg)
     model = start_model(cfg, arch, process)
     criterion = start_criterion(cfg, args.teacher, process.device)
-    train(cfg, arch, model, criterion, process, output_dir, log_dir)
+    train(cfg, model, criterion, process, output_dir, log_dir)
+    leave(process)
 
 
 def set_backends(cfg: CfgNode) -> None:
@@ -94,6 +95,8 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
             sort_channels(model)
+    if isinstance(model, SuperLitePose) and cfg.MODEL.SYNC_BN:
+        raise ValueError("MODEL.SYNC_BN does not reach the sliced BatchNorm of a supernet")
     macs = count_macs(model, cfg.DATASET.INPUT_SIZE)
     logger.info(
         "%s at %d px: %.3f M parameters, %.3f GMACs (paper's rule: %.2f)",
@@ -118,7 +121,6 @@ def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> 
 
 def train(
     cfg: CfgNode,
-    arch: ArchSpec | None,
     model: nn.Module,
     criterion: nn.Module,
     process: Process,

@@ -144,7 +144,8 @@ def resume(state: TrainingState, path: str | Path) -> None:
         )
     load_weights(state.model, path)
     state.optimizer.load_state_dict(saved["optimizer"])
-    state.scheduler.load_state_dict(saved["scheduler"])
+    # The rate itself stays as configured now; where the schedule stands is the checkpoint's.
+    state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
     state.scaler.load_state_dict(saved["scaler"])
     state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
     torch.set_rng_state(saved["random"]["torch"])

@@ -68,6 +68,12 @@ def wrap(model: nn.Module, process: Process, sync_bn: bool = False) -> nn.Module
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
+def leave(process: Process) -> None:
+    """Part from the other processes, at the end."""
+    if process.world_size > 1:
+        dist.destroy_process_group()
+
+
 def barrier(process: Process) -> None:
     """Wait for the other processes."""
     if process.world_size > 1:

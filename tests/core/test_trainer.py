@@ -28,7 +28,7 @@ def train(cfg, out: Path) -> None:
     model = dist_train.start_model(cfg, TINY, process)
     criterion = dist_train.start_criterion(cfg, None, CPU)
     out.mkdir(parents=True, exist_ok=True)
-    dist_train.train(cfg, TINY, model, criterion, process, out, out / "log")
+    dist_train.train(cfg, model, criterion, process, out, out / "log")
 
 
 def flat(tree, name="") -> dict:
@@ -283,3 +283,17 @@ def test_a_line_of_the_log_comes_every_so_many_steps(coco_root, tmp_path, caplog
     lines = [r.getMessage() for r in caplog.records if "step" in r.getMessage()]
     shown = [line.split(":")[0] for line in lines]
     assert shown[:3] == ["epoch 0, step 2/5", "epoch 0, step 4/5", "epoch 0, step 5/5"]
+
+
+def test_a_resumed_run_takes_the_rate_that_is_configured_now(coco_root, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        rates = []
+        patch.setattr(
+            "lib.core.trainer.Meter.update",
+            lambda self, *args: rates.append(args[-1]) or setattr(self, "step", self.step + 1),
+        )
+        train(tiny_config(coco_root, tmp_path), tmp_path / "run")
+        longer = tiny_config(coco_root, tmp_path, "TRAIN.END_EPOCH", "2", "TRAIN.LR", "1e-5")
+        train(longer, tmp_path / "run")
+    assert rates[0] == pytest.approx(4e-3)
+    assert rates[-1] == pytest.approx(1e-5)
