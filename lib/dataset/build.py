@@ -121,7 +121,7 @@ def make_dataloader(
     cfg: CfgNode, dataset: PoseDataset, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Batches of IMAGES_PER_GPU for one process; `loader.sampler.set_epoch` before each epoch."""
-    workers = min(cfg.WORKERS, len(os.sched_getaffinity(0)))
+    workers = min(cfg.WORKERS, available_cores())
     return DataLoader(
         dataset,
         batch_size=cfg.TRAIN.IMAGES_PER_GPU,
@@ -163,6 +163,13 @@ def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
     return EvaluationSet(
         *(spec, data.TEST, layout.annotations, pictures, PictureFiles(layout.pictures))
     )
+
+
+def available_cores() -> int:
+    """Cores that this process may use, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _one_thread(_: int) -> None:
