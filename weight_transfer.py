@@ -15,19 +15,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.core.accuracy import calibration_batches
 from lib.core.calibrate import recalibrate
-from lib.core.evaluate import predict_set, result_rows, score_rows
-from lib.core.inference import normalize
-from lib.dataset.build import build_dataset, build_evaluation_set, make_dataloader
+from lib.core.evaluate import average_precision
+from lib.dataset.build import build_dataset, build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.models.pose_mobilenet import LitePose
@@ -111,9 +109,9 @@ def transfer(
     subnet = extract_subnet(supernet, arch).to(next(supernet.parameters()).device).eval()
     difference = largest_difference(supernet, subnet, arch)
     subnet = subnet.to(memory_format=torch.channels_last)
-    before = average_precision(cfg, subnet) if with_ap else None
+    before = test_precision(cfg, subnet) if with_ap else None
     calibrated = calibrate(cfg, subnet)
-    after = average_precision(cfg, subnet) if with_ap and calibrated else None
+    after = test_precision(cfg, subnet) if with_ap and calibrated else None
     path = output_dir / f"{name}.pth.tar"
     save_checkpoint(
         path,
@@ -148,27 +146,18 @@ def calibrate(cfg: CfgNode, subnet: LitePose) -> int:
     except ValueError as error:
         logger.warning("not calibrated: %s", error)
         return 0
-    device = next(subnet.parameters()).device
-    loader = make_dataloader(cfg, dataset)
-
-    def batches() -> Iterator[Tensor]:
-        for batch in loader:
-            yield normalize(batch.images.to(device))
-
-    return recalibrate(subnet, batches(), cfg.SUPERNET.CALIBRATION_IMAGES)
+    batches = calibration_batches(cfg, dataset, next(subnet.parameters()).device)
+    return recalibrate(subnet, batches, cfg.SUPERNET.CALIBRATION_IMAGES)
 
 
-def average_precision(cfg: CfgNode, model: LitePose) -> float | None:
+def test_precision(cfg: CfgNode, model: LitePose) -> float | None:
     """AP on the test split; None where it is not there."""
     try:
         data = build_evaluation_set(cfg)
     except ValueError as error:
         logger.warning("not evaluated: %s", error)
         return None
-    predictions, _ = predict_set(cfg, model, data)
-    rows = result_rows(data.spec, predictions)
-    image_ids = [picture.id for picture in data.pictures]
-    return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
+    return average_precision(cfg, model, data)
 
 
 def table(cuts: list[Cut]) -> str:

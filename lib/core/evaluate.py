@@ -93,6 +93,14 @@ def evaluate_predictions(
     return score_rows(data.spec, data.annotations, rows, image_ids)
 
 
+def average_precision(cfg: CfgNode, model: nn.Module, data: EvaluationSet) -> float:
+    """AP of `model` on `data`, 0 to 1; nothing is written."""
+    predictions, _ = predict_set(cfg, model, data)
+    rows = result_rows(data.spec, predictions)
+    image_ids = [picture.id for picture in data.pictures]
+    return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
+
+
 def result_path(data: EvaluationSet, out_dir: Path) -> Path:
     """Where results go; for test-dev, under the name that COCO's server asks for."""
     if "test" in data.split and not data.has_people:
