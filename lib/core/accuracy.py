@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.calibrate import recalibrate
-from lib.core.evaluate import predict_set, result_rows, score_rows
+from lib.core.evaluate import average_precision
 from lib.core.inference import normalize
 from lib.dataset.build import EvaluationSet, make_dataloader
 from lib.dataset.pose_dataset import PoseDataset
@@ -29,15 +29,12 @@ class CutAccuracy:
     calibrate: int  # pictures
 
     def __call__(self, arch: ArchSpec) -> float:
-        cfg, data = at_resolution(self.cfg, arch.img_size), self.held_out
+        cfg = at_resolution(self.cfg, arch.img_size)
         network = self.cut(arch)
         device = next(network.parameters()).device
         batches = calibration_batches(cfg, self.training, device)
         recalibrate(network, batches, self.calibrate)
-        predictions, _ = predict_set(cfg, network, data)
-        rows = result_rows(data.spec, predictions)
-        ids = [picture.id for picture in data.pictures]
-        return score_rows(data.spec, data.annotations, rows, ids)["AP"]
+        return average_precision(cfg, network, self.held_out)
 
 
 def at_resolution(cfg: CfgNode, size: int) -> CfgNode:
