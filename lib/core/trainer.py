@@ -218,6 +218,8 @@ class Meter:
         if self.board is not None:
             self.board.scalars(self.step, {f"train/{name}": v for name, v in values.items()})
             self.board.pictures(self.step, batch, outputs, targets)
+        if self.step == self.total_steps:
+            self.bar.close()
         self._restart()
 
     def check(self, epoch: int, batch: Batch) -> None:
