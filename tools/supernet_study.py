@@ -66,6 +66,7 @@ class Study:
         difference, before, after = map(float, CUT.search(printed).groups())
         weights = supernet.parent / f"{width}.pth.tar"
         short = ["TRAIN.END_EPOCH", "1", "DATASET.MAX_IMAGES", str(400 * self.epochs)]
+        short += ["TRAIN.LR", "1e-3"]
         tuned = self.plain(out / f"tuned_{width}", width, *short, "MODEL.PRETRAINED", str(weights))
         return {"difference": difference, "before": before, "after": after, "tuned": tuned}
 
