@@ -18,7 +18,7 @@ quickstart: $(VENV)/ready
 	$(RUN) dist_train.py $(SUPERNET) --superconfig experiments/synthetic/wide.json
 	test -f $(CUT) || $(RUN) weight_transfer.py $(SUPERNET) \
 		--superconfig experiments/synthetic/middle.json TEST.MODEL_FILE $(TRAINED)
-	$(RUN) dist_train.py $(SUBNET) MODEL.PRETRAINED $(CUT) TRAIN.LR 2e-3
+	$(RUN) dist_train.py $(SUBNET) MODEL.PRETRAINED $(CUT)
 	$(RUN) valid.py $(SUBNET) --vis 24
 	@echo "Curves and pictures of the training: tensorboard --logdir log"
 
