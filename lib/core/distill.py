@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.core.inference import resize_maps
 from lib.core.loss import heatmap_loss
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec
@@ -44,7 +44,7 @@ class Imitation(nn.Module):
         """`shown`: the other network's outputs, of any size."""
         terms = {}
         for stage, (own, theirs) in enumerate(zip(outputs, shown, strict=True)):
-            wanted = _resize(theirs[:, : self.num_joints], own.shape[-1])
+            wanted = resize_maps(theirs[:, : self.num_joints], own.shape[2:])
             error = heatmap_loss(own[:, : self.num_joints], wanted, targets.masks[stage])
             terms[f"distill/{stage}"] = self.factor * error.mean()
         return terms
@@ -67,11 +67,5 @@ class Distillation(nn.Module):
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         with torch.no_grad():
-            shown = self.teacher(_resize(images, self.img_size))
+            shown = self.teacher(resize_maps(images, (self.img_size, self.img_size)))
         return self.criterion(images, outputs, targets) | self.imitate(outputs, shown, targets)
-
-
-def _resize(maps: Tensor, size: int) -> Tensor:
-    if maps.shape[-1] == size:
-        return maps
-    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
