@@ -23,6 +23,7 @@ from lib.core.inference import normalize
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets
 from lib.models.arch import ArchSpec
+from lib.utils.precision import half_precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,7 @@ class Precision:
         )
 
     def autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.enabled)
+        return half_precision(self.device, self.enabled)
 
 
 class View(NamedTuple):

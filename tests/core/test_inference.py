@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.config import load_config
-from lib.core.inference import aggregate_results, get_multi_stage_outputs, predict
+from lib.core.inference import (
+    aggregate_results,
+    get_multi_stage_outputs,
+    network_maps,
+    predict,
+    prepare,
+)
 from lib.utils.transforms import (
     get_final_preds,
     get_multi_scale_size,
@@ -108,3 +114,64 @@ def test_an_image_without_people_is_an_ordinary_image():
     people, scores = predict(cfg, model, np.zeros((90, 70, 3), np.uint8))
     assert people.shape == (0, 17, 5)
     assert scores == []
+
+
+def small_config(*opts: str):
+    size = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
+    return load_config(ROOT / "experiments/coco/mobilenet/mobile.yaml", [*size, *opts])
+
+
+def noise(count: int, height: int = 90, width: int = 70) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (count, height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("scales", ["[1]", "[0.5, 1, 2]"])
+@pytest.mark.parametrize("flip", ["True", "False"])
+def test_maps_do_not_depend_on_the_batch(scales, flip):
+    cfg = small_config("TEST.SCALE_FACTOR", scales, "TEST.FLIP_TEST", flip)
+    model = LinearModel(17)
+    inputs = [prepare(cfg, image) for image in noise(3)]
+    heatmaps, tags = network_maps(cfg, model, inputs)
+    for i, one in enumerate(inputs):
+        own_heatmaps, own_tags = network_maps(cfg, model, [one])
+        # Convolutions of a batch may add in another order.
+        torch.testing.assert_close(heatmaps[i : i + 1], own_heatmaps, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tags[i : i + 1], own_tags, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("project", ["True", "False"])
+def test_every_map_is_a_plane_in_memory(project):
+    cfg = small_config("TEST.PROJECT2IMAGE", project)
+    model = LinearModel(17).to(memory_format=torch.channels_last)
+    [image] = noise(1)
+    heatmaps, tags = network_maps(cfg, model, [prepare(cfg, image)])
+    assert heatmaps.is_contiguous()
+    assert tags.shape == (*heatmaps.shape, 2)  # the picture's tag and its mirror image's
+    assert tags.movedim(4, 1).is_contiguous()
+
+
+def test_half_precision_is_for_gpus():
+    full, half = small_config(), small_config("FP16.ENABLED", "True")
+    model = LinearModel(17)
+    given = prepare(full, noise(1)[0])
+    expected, _ = network_maps(full, model, [given])
+    heatmaps, _ = network_maps(half, model, [given])
+    assert torch.equal(heatmaps, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_half_precision_gives_the_maps_but_for_rounding():
+    full, half = small_config(), small_config("FP16.ENABLED", "True")
+    model = LinearModel(17).to("cuda")
+    given = prepare(full, noise(1)[0])
+    expected, _ = network_maps(full, model, [given])
+    heatmaps, tags = network_maps(half, model, [given])
+    assert heatmaps.dtype == tags.dtype == torch.float32
+    assert not torch.equal(heatmaps, expected)
+    torch.testing.assert_close(heatmaps, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
+
+
+def test_a_sliver_of_a_picture_is_refused():
+    with pytest.raises(ValueError, match="2 x 4000 pixels become an input of 64 x 128000"):
+        prepare(small_config(), np.zeros((4000, 2, 3), np.uint8))
