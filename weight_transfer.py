@@ -12,7 +12,6 @@ file that MODEL.PRETRAINED and TEST.MODEL_FILE read.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -32,7 +31,7 @@ from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
-from lib.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
 from lib.utils.logger import create_logger
@@ -119,7 +118,7 @@ def transfer(
         arch=arch.to_dict(),
         provenance={
             "supernet": str(cfg.TEST.MODEL_FILE),
-            "sha256": hashlib.sha256(Path(cfg.TEST.MODEL_FILE).read_bytes()).hexdigest(),
+            "sha256": hash_of(cfg.TEST.MODEL_FILE),
             "calibration_images": calibrated,
             "config": cfg.dump(),
         },

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -44,7 +43,7 @@ from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
-from lib.utils.checkpoint import load_checkpoint, load_weights
+from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights
 from lib.utils.dist import choose_device
 from lib.utils.plot import scatter
 from lib.utils.vis import save_picture
@@ -174,18 +173,13 @@ def open_journal(args: argparse.Namespace, header: dict[str, Any]) -> Journal:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out: cannot make {args.out}: {error.strerror}") from None
-    journal = Journal(args.out / "journal.jsonl", header)
+    try:
+        journal = Journal(args.out / "journal.jsonl", header)
+    except ValueError as error:
+        raise ValueError(f"{error}; give the same, or another folder") from None
     if journal.entries:
         logger.info("%d candidates are known from %s", len(journal.entries), journal.path)
     return journal
-
-
-def hash_of(path: Path) -> str:
-    """sha256 of a file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
 
 
 def cost_function(

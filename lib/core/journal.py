@@ -1,7 +1,7 @@
 """A journal of what was paid for: one JSON line per entry, safe against kill -9.
 
 The first line says what the entries belong to. A line that was being written when the process
-died is dropped; all others are on the disk before `add` returns.
+died is dropped; all others are kept by the system before `add` returns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Json = dict[str, Any]
 
@@ -18,9 +18,14 @@ Json = dict[str, Any]
 class Journal:
     """Entries by their key: {"key": [...], ...} lines below a header."""
 
-    def __init__(self, path: str | Path, header: Mapping[str, Any]) -> None:
-        """Open `path` or start it; ValueError when it belongs to another header."""
+    def __init__(self, path: str | Path, header: Mapping[str, Any], sync: bool = True) -> None:
+        """Open `path` or start it; ValueError when it belongs to another header.
+
+        With `sync`, entries are on the disk before `add` returns, safe against a power cut too.
+        """
         self.path = Path(path)
+        self.sync = sync
+        self._file: BinaryIO | None = None  # stays open: another file of this name is another's
         self.entries: dict[Hashable, Json] = {}
         header = json.loads(json.dumps(header))  # tuples become lists, as in the file
         lines = self._whole_lines()
@@ -33,16 +38,25 @@ class Journal:
 
     def add(self, key: tuple, **values: Any) -> Json:
         """Write an entry, whatever happens next; the entry as it will be read."""
-        entry = json.loads(json.dumps({"key": key, **values}))
-        self._append(entry)
+        entry = self._append({"key": key, **values})
         self.entries[key] = entry
         return entry
 
-    def _append(self, line: Json) -> None:
-        with self.path.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def close(self) -> None:
+        """Nothing more is added for now."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _append(self, line: Json) -> Json:
+        if self._file is None:
+            self._file = self.path.open("ab")
+        text = json.dumps(line)
+        self._file.write(text.encode() + b"\n")
+        self._file.flush()
+        if self.sync:
+            os.fsync(self._file.fileno())
+        return json.loads(text)
 
     def _whole_lines(self) -> list[Json]:
         """What the file holds, cut to its whole lines."""
@@ -69,8 +83,8 @@ def _expect_same(path: Path, found: Json, wanted: Json) -> None:
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise ValueError(
-                f"{path} is of another search: its {name} is {_short(theirs.get(name))}, "
-                f"not {_short(ours.get(name))}; give the same, or another folder"
+                f"{path} is of another run: its {name} is {_short(theirs.get(name))}, "
+                f"not {_short(ours.get(name))}"
             )
 
 

@@ -176,9 +176,9 @@ def test_what_was_written_is_read_again(tmp_path):
         ({"seed": 0}, r"its limits\.gmacs is 2, not null"),
     ],
 )
-def test_a_journal_of_another_search_is_refused_by_name(tmp_path, header, message):
+def test_a_journal_of_another_run_is_refused_by_name(tmp_path, header, message):
     Journal(tmp_path / "j.jsonl", {"seed": 0, "limits": {"gmacs": 2}})
-    with pytest.raises(ValueError, match=f"of another search: {message}"):
+    with pytest.raises(ValueError, match=f"of another run: {message}"):
         Journal(tmp_path / "j.jsonl", header)
 
 

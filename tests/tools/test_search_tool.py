@@ -274,7 +274,7 @@ def test_no_limit_is_a_mistake(args, call):
 def test_another_search_is_not_continued(args, call, scored, flags, words):
     call(args())
     done = call(args(*flags))
-    assert_one_line(done, "journal.jsonl is of another search", words, "another folder")
+    assert_one_line(done, "journal.jsonl is of another run", words, "another folder")
 
 
 def test_another_supernet_is_another_search(args, call, scored, supernet, tmp_path):
