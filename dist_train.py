@@ -23,8 +23,10 @@ from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.board import Board
 from lib.core.distill import Distillation, Imitation, freeze_teacher, teacher_arch
-from lib.core.evaluate import evaluate_predictions, markdown_table, predict_set
+from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.loss import MultiLossFactory
+from lib.core.pipeline import Prediction
+from lib.core.predictions import predict_set
 from lib.core.trainer import Meter, Precision, SupernetPlan, do_train
 from lib.dataset.build import (
     EvaluationSet,
@@ -46,7 +48,7 @@ from lib.utils.checkpoint import (
     unwrap,
 )
 from lib.utils.complexity import count_macs, count_params
-from lib.utils.dist import Process, barrier, leave, start_process, wrap
+from lib.utils.dist import Process, barrier, leave, share_buffers, start_process, wrap
 from lib.utils.logger import create_logger
 from lib.utils.optim import get_optimizer, get_scheduler
 
@@ -59,9 +61,7 @@ FRESH_PARTS = {"all": (), "not_final": ("final",), "backbone": ("deconv", "final
 
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--world-size", type=int, default=1, help="processes, without torchrun")
-    parser.add_argument("--rank", type=int, default=0, help="of this process, without torchrun")
-    parser.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="where they meet")
+    cli.add_process_flags(parser)
     parser.add_argument("--teacher", help="checkpoint of a network to distill heatmaps from")
     return parser.parse_intermixed_args()
 
@@ -166,8 +166,11 @@ def train(
             supernet=plan,
         )
         state.epoch = epoch + 1
+        found = predict_if_due(cfg, state, data, process)
         if process.is_main:
-            finish_epoch(cfg, state, data, output_dir, board, meter.step)
+            if found is not None:
+                keep_best(cfg, state, data, found, output_dir, board, meter.step)
+            save_if_due(cfg, state, output_dir)
         barrier(process)
     if process.is_main:
         save_weights(output_dir / "final_state0.pth.tar", model)
@@ -196,36 +199,43 @@ def resume_if_wanted(cfg: CfgNode, state: TrainingState, output_dir: Path) -> No
         logger.info("resumed from %s after epoch %d", path, state.epoch)
 
 
-def finish_epoch(
+def predict_if_due(
+    cfg: CfgNode, state: TrainingState, data: EvaluationSet | None, process: Process
+) -> list[Prediction] | None:
+    """Predictions on `data` where this epoch is evaluated, by all processes; the first has them."""
+    is_last = state.epoch == cfg.TRAIN.END_EPOCH
+    if data is None or not (is_last or state.epoch % cfg.TRAIN.VALIDATE_EVERY == 0):
+        return None
+    share_buffers(state.model, process)
+    predictions, problems = predict_set(cfg, unwrap(state.model), data, process)
+    for problem in problems:
+        logger.warning("%s", problem)
+    return predictions
+
+
+def keep_best(
     cfg: CfgNode,
     state: TrainingState,
-    data: EvaluationSet | None,
+    data: EvaluationSet,
+    predictions: list[Prediction],
     output_dir: Path,
     board: Board,
     step: int,
 ) -> None:
-    """Evaluate and save where it is time for it; "best" is best AP on `data`."""
-    is_last = state.epoch == cfg.TRAIN.END_EPOCH
-    if data is not None and (is_last or state.epoch % cfg.TRAIN.VALIDATE_EVERY == 0):
-        ap = validate(cfg, state.model, data, output_dir, board, step)
-        if ap >= state.best_ap:
-            state.best_ap = ap
-            save_weights(output_dir / "model_best.pth.tar", state.model)
-    if is_last or state.epoch % cfg.TRAIN.SAVE_EVERY == 0:
-        save_training(state, output_dir / "checkpoint.pth.tar")
-
-
-def validate(
-    cfg: CfgNode, model: nn.Module, data: EvaluationSet, output_dir: Path, board: Board, step: int
-) -> float:
-    """AP on `data`, printed and drawn."""
-    predictions, problems = predict_set(cfg, unwrap(model), data)
-    for problem in problems:
-        logger.warning("%s", problem)
+    """Print and draw the AP of `predictions`, and save the weights where they are the best."""
     table = evaluate_predictions(data, predictions, output_dir)
     logger.info("evaluation after step %d\n%s", step, markdown_table(table, cfg.MODEL.NAME))
     board.scalars(step, {f"val/{name}": value for name, value in table.items()})
-    return table.get("AP", 0.0)
+    ap = table.get("AP", 0.0)
+    if ap >= state.best_ap:
+        state.best_ap = ap
+        save_weights(output_dir / "model_best.pth.tar", state.model)
+
+
+def save_if_due(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:
+    """The checkpoint of this epoch, every TRAIN.SAVE_EVERY epochs and after the last."""
+    if state.epoch == cfg.TRAIN.END_EPOCH or state.epoch % cfg.TRAIN.SAVE_EVERY == 0:
+        save_training(state, output_dir / "checkpoint.pth.tar")
 
 
 if __name__ == "__main__":

@@ -154,8 +154,10 @@ def test_a_student_learns_from_a_checkpoint(trained, arch, call, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(coco_root, arch, tmp_path):
-    args = command("coco", arch, coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "2")
+def test_two_processes_train_and_evaluate_together(coco_root, arch, tmp_path, call):
+    opts = ["TRAIN.IMAGES_PER_GPU", "2", "TRAIN.VALIDATE_EVERY", "1"]
+    opts += ["TEST.DETECTION_THRESHOLD", "0", "DATASET.MAX_NUM_PEOPLE", "3"]
+    args = command("coco", arch, coco_root, tmp_path, *opts)
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "dist_train.py"]
     done = subprocess.run(
         [sys.executable, "-m", *launcher, *args],
@@ -173,6 +175,13 @@ def test_two_processes_train_together(coco_root, arch, tmp_path):
     assert not [name for name in saved["state_dict"] if name.startswith("module.")]
     [log] = folder.glob("*_train.log")
     assert "trained" in log.read_text()
+    # What both found with the first one's statistics is what one finds with the saved weights.
+    [results] = (folder / "results").iterdir()
+    together = results.read_bytes()
+    assert len(json.loads(together)) > 4
+    results.unlink()
+    assert call("valid", *args).code == 0
+    assert results.read_bytes() == together
 
 
 # --- what is said of mistakes -----------------------------------------------------------
@@ -298,10 +307,9 @@ def unreadable(coco_root, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("verbose", ["True", "False"])
-@both
-def test_an_unreadable_picture_is_one_line(call, args, script, verbose, weights, unreadable):
-    keys = ["TEST.MODEL_FILE", str(weights), "VERBOSE", verbose]
-    assert_one_line(call(script, *args(*keys, data=unreadable)), "image ", ".jpg")
+def test_an_unreadable_picture_is_one_line_in_training(call, args, verbose, unreadable):
+    done = call("dist_train", *args("VERBOSE", verbose, data=unreadable))
+    assert_one_line(done, "image ", ".jpg")
 
 
 def test_an_unreadable_picture_in_a_worker_is_one_line(args, unreadable):
@@ -309,13 +317,20 @@ def test_an_unreadable_picture_in_a_worker_is_one_line(args, unreadable):
     assert_one_line(done, "image ", "cannot read", ".jpg")
 
 
-def test_unreadable_pictures_are_named_and_left_out_when_asked_for(call, args, weights, unreadable):
-    skip = ["DATASET.UNREADABLE", "skip", "TEST.MODEL_FILE", str(weights)]
-    done = call("valid", *args("--vis", "4", *skip, data=unreadable))
+@pytest.mark.parametrize("verbose", ["True", "False"])
+def test_an_unreadable_picture_costs_an_evaluation_only_itself(
+    call, args, verbose, weights, unreadable
+):
+    keys = ["TEST.MODEL_FILE", str(weights), "VERBOSE", verbose]
+    done = call("valid", *args("--vis", "4", *keys, data=unreadable))
     assert done.code == 1
+    bad = sorted((unreadable / "images/val2017").iterdir())[1]
+    assert f"image {int(bad.stem)}: cannot read {bad}" in done.out
     assert "1 of 4 pictures were left out" in done.out
-    assert "cannot read" in done.out
     assert "| Arch | AP |" in done.out
+
+
+def test_unreadable_pictures_are_left_out_of_training_when_asked_for(call, args, unreadable):
     done = call("dist_train", *args("DATASET.UNREADABLE", "skip", data=unreadable))
     assert done.code == 0
     assert "the next picture takes its place" in done.out

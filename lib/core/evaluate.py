@@ -7,9 +7,9 @@ import io
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import faster_coco_eval
@@ -17,14 +17,12 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
-from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.inference import predict
-from lib.core.oracle import Oracle
+from lib.core.pipeline import Prediction
+from lib.core.predictions import demand_some, predict_set, rounded
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
-from lib.dataset.reader import ReadError
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
@@ -39,41 +37,6 @@ CROWD_POSE_NAMES = (
 )
 
 
-class Prediction(NamedTuple):
-    """What was found in one picture."""
-
-    image_id: int
-    people: np.ndarray  # (N, K, 3 or more): x, y, score in pixels of the picture
-    scores: Sequence[float]  # N
-
-
-def predict_set(
-    cfg: CfgNode, model: nn.Module, data: EvaluationSet
-) -> tuple[list[Prediction], list[str]]:
-    """Predictions of every readable picture, and one line for each that is not.
-
-    An unreadable picture is an error unless DATASET.UNREADABLE is "skip". The model is left in
-    the mode it came in.
-    """
-    predictions, problems = [], []
-    training = model.training
-    model.eval()
-    silent = None if cfg.VERBOSE else True  # None: a bar on a terminal only
-    for picture in tqdm(data.pictures, "evaluate", disable=silent, mininterval=1):
-        try:
-            image = data.files.read(picture)
-        except ReadError as error:
-            if cfg.DATASET.UNREADABLE == "raise":
-                raise
-            problems.append(str(error))
-            continue
-        if isinstance(model, Oracle):
-            model.look_at(picture)
-        predictions.append(Prediction(picture.id, *predict(cfg, model, image)))
-    model.train(training)
-    return predictions, problems
-
-
 def evaluate_predictions(
     data: EvaluationSet, predictions: Iterable[Prediction], out_dir: Path
 ) -> OrderedDict[str, float]:
@@ -84,6 +47,7 @@ def evaluate_predictions(
     """
     path = result_path(data, out_dir)
     rows = result_rows(data.spec, predictions)
+    check_rows(data, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
     logger.info("%d people written to %s", len(rows), path)
@@ -95,7 +59,10 @@ def evaluate_predictions(
 
 def average_precision(cfg: CfgNode, model: nn.Module, data: EvaluationSet) -> float:
     """AP of `model` on `data`, 0 to 1; nothing is written."""
-    predictions, _ = predict_set(cfg, model, data)
+    predictions, problems = predict_set(cfg, model, data)
+    demand_some(predictions, problems)
+    for problem in problems:
+        logger.warning("%s", problem)
     rows = result_rows(data.spec, predictions)
     image_ids = [picture.id for picture in data.pictures]
     return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
@@ -109,19 +76,35 @@ def result_path(data: EvaluationSet, out_dir: Path) -> Path:
 
 
 def result_rows(spec: KeypointSpec, predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
-    """One COCO result entry per person; a center joint is left out."""
-    return [
+    """One COCO result entry per person, by image and falling score; a center joint is left out."""
+    rows = [
         {
             "image_id": prediction.image_id,
             "category_id": 1,
-            "keypoints": [
-                round(float(value), 3) for value in person[: spec.num_joints, :3].flatten()
-            ],
+            "keypoints": rounded(person[: spec.num_joints, :3]),
             "score": float(score),
         }
         for prediction in predictions
         for person, score in zip(prediction.people, prediction.scores, strict=True)
     ]
+    return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+
+
+def check_rows(data: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> None:
+    """ValueError naming the first row that COCO's server would refuse, and why."""
+    image_ids = {picture.id for picture in data.pictures}
+    numbers = 3 * data.spec.num_joints
+    for place, row in enumerate(rows):
+        joints = row.get("keypoints", ())
+        checks = {
+            f"its image_id is none of {data.split}": row.get("image_id") in image_ids,
+            "its category_id is not 1": row.get("category_id") == 1,
+            f"it has {len(joints)} keypoint numbers, not {numbers}": len(joints) == numbers,
+            "a keypoint number is not finite": np.isfinite(joints).all(),
+            "its score is missing or not finite": np.isfinite(row.get("score", np.nan)),
+        }
+        if wrong := next((said for said, holds in checks.items() if not holds), None):
+            raise ValueError(f"result {place} (image {row.get('image_id')}): {wrong}")
 
 
 def score_rows(

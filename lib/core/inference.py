@@ -92,7 +92,7 @@ def network_maps(cfg: CfgNode, model: nn.Module, inputs: Sequence[Input]) -> tup
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(scales):
         pictures = torch.stack([given.pictures[i] for given in inputs])
-        images = normalize(pictures.to(device, non_blocking=True))
+        images = normalize(pictures.to(device))
         with half_precision(device, cfg.FP16.ENABLED and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(
                 *(cfg, model, images, cfg.TEST.FLIP_TEST, cfg.TEST.PROJECT2IMAGE),

@@ -23,6 +23,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
+def add_process_flags(to: argparse.ArgumentParser) -> None:
+    """The original's flags for several processes; torchrun needs none."""
+    to.add_argument("--world-size", type=int, default=1, help="processes, without torchrun")
+    to.add_argument("--rank", type=int, default=0, help="of this process, without torchrun")
+    to.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="where they meet")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; a ValueError becomes one line and exit code 2."""
     try:

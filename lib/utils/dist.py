@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import Namespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 
@@ -22,6 +24,9 @@ class Process(NamedTuple):
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+
+ALONE = Process(0, 1, torch.device("cpu"))  # whoever shares nothing with anybody
 
 
 def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
@@ -68,6 +73,44 @@ def wrap(model: nn.Module, process: Process, sync_bn: bool = False) -> nn.Module
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
+def gather_json(process: Process, value: Any) -> list[Any]:
+    """On the first process, what each of them gave, by rank; nothing on the others.
+
+    JSON text crosses as bytes in tensors: nothing is pickled, and no file system is shared.
+    """
+    if process.world_size == 1:
+        return [value]
+    own = _to_bytes(value)
+    lengths = [torch.zeros_like(_length(own)) for _ in range(process.world_size)]
+    dist.all_gather(lengths, _length(own))
+    longest = int(max(lengths))
+    padded = F.pad(own, (0, longest - len(own)))
+    gathered = [torch.empty_like(padded) for _ in lengths] if process.is_main else None
+    dist.gather(padded, gathered, dst=0)
+    if gathered is None:
+        return []
+    return [_from_bytes(text[:n]) for text, n in zip(gathered, map(int, lengths), strict=True)]
+
+
+def broadcast_json(process: Process, value: Any) -> Any:
+    """The first process's `value`, on all; the others wait for it."""
+    if process.world_size == 1:
+        return value
+    own = _to_bytes(value)
+    length = _length(own)
+    dist.broadcast(length, src=0)
+    text = own if process.is_main else own.new_empty(int(length))
+    dist.broadcast(text, src=0)
+    return _from_bytes(text)
+
+
+def share_buffers(model: nn.Module, process: Process) -> None:
+    """Give all processes the first one's BatchNorm statistics, which are those that are saved."""
+    if process.world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def leave(process: Process) -> None:
     """Part from the other processes, at the end."""
     if process.world_size > 1:
@@ -78,3 +121,17 @@ def barrier(process: Process) -> None:
     """Wait for the other processes."""
     if process.world_size > 1:
         dist.barrier()
+
+
+def _to_bytes(value: Any) -> Tensor:
+    """(n,) uint8: JSON, where the process group takes it."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+
+
+def _from_bytes(text: Tensor) -> Any:
+    return json.loads(text.cpu().numpy().tobytes())
+
+
+def _length(text: Tensor) -> Tensor:
+    return torch.tensor([len(text)], device=text.device)

@@ -15,13 +15,16 @@ from lib.core import evaluate
 from lib.core.evaluate import (
     COCO_NAMES,
     CROWD_POSE_NAMES,
-    Prediction,
+    average_precision,
+    check_rows,
     contact_sheet,
     evaluate_predictions,
     markdown_table,
-    predict_set,
+    result_rows,
     score_rows,
 )
+from lib.core.pipeline import Prediction
+from lib.core.predictions import predict_set
 from lib.dataset.build import build_evaluation_set
 from lib.dataset.keypoints import CROWD_POSE
 from lib.dataset.reader import ReadError
@@ -100,6 +103,16 @@ def test_tags_and_the_center_are_left_out_of_the_results(data, tmp_path):
     assert evaluate_predictions(data, wide, tmp_path)["AP"] == pytest.approx(1)
 
 
+def test_rows_come_by_image_and_falling_score(data):
+    people = np.zeros((3, data.spec.num_joints, 3))
+    rows = result_rows(
+        data.spec, [Prediction(9, people, [0.1, 0.3, 0.2]), Prediction(7, people[:1], [0.5])]
+    )
+    assert [(row["image_id"], row["score"]) for row in rows] == [
+        *((7, 0.5), (9, 0.3), (9, 0.2), (9, 0.1))
+    ]
+
+
 def test_scores_order_the_people(data, tmp_path):
     """A wrong person costs precision where it comes first, and none after everybody."""
     wrong = np.full((1, data.spec.num_joints, 3), 500.0)
@@ -131,6 +144,39 @@ def test_test_dev_has_its_servers_file_name_and_no_table(coco_root, tmp_path):
     [path] = (tmp_path / "results").iterdir()
     assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
     assert len(json.loads(path.read_text())) == 4
+
+
+def wrong(row: dict, **changes) -> dict:
+    return {name: value for name, value in {**row, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_id": 999}, "result 1 .image 999.: its image_id is none of"),
+        ({"category_id": 2}, "its category_id is not 1"),
+        ({"category_id": None}, "its category_id is not 1"),
+        ({"keypoints": [0.0] * 50}, "it has 50 keypoint numbers, not"),
+        ({"keypoints": None}, "it has 0 keypoint numbers, not"),
+        ({"keypoints": float("nan")}, "a keypoint number is not finite"),
+        ({"score": None}, "its score is missing or not finite"),
+        ({"score": float("inf")}, "its score is missing or not finite"),
+    ],
+)
+def test_rows_that_the_server_would_refuse_are_told(data, changes, said):
+    rows = result_rows(data.spec, perfect(data))
+    check_rows(data, rows)
+    if isinstance(changes.get("keypoints"), float):
+        changes = {"keypoints": [changes["keypoints"], *rows[1]["keypoints"][1:]]}
+    with pytest.raises(ValueError, match=said):
+        check_rows(data, [rows[0], wrong(rows[1], **changes), *rows[2:]])
+
+
+def test_what_the_server_would_refuse_is_not_written(data, tmp_path):
+    far = [p._replace(image_id=10**9) for p in perfect(data)]
+    with pytest.raises(ValueError, match="its image_id is none of"):
+        evaluate_predictions(data, far, tmp_path)
+    assert not (tmp_path / "results").exists()
 
 
 def test_only_the_pictures_looked_at_are_judged(coco_root, tmp_path):
@@ -181,10 +227,11 @@ def test_people_are_found_in_pixels_of_the_picture(data, tmp_path, monkeypatch):
         )
 
 
-def test_an_unreadable_picture_stops_or_is_reported_as_the_key_says(
-    coco_root, tmp_path, monkeypatch
+@pytest.mark.parametrize("key", ["raise", "skip"])
+def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
+    coco_root, tmp_path, monkeypatch, key
 ):
-    cfg = tiny_config(coco_root, tmp_path)
+    cfg = tiny_config(coco_root, tmp_path, "DATASET.UNREADABLE", key)
     data = build_evaluation_set(cfg)
     whole = data.files.read
     broken = data.pictures[1].id
@@ -196,14 +243,19 @@ def test_an_unreadable_picture_stops_or_is_reported_as_the_key_says(
 
     monkeypatch.setattr(data.files, "read", read)
     model = build_model(cfg, TINY)
-    with pytest.raises(ReadError, match=f"image {broken}"):
-        predict_set(cfg, model, data)
-    skipping = tiny_config(coco_root, tmp_path, "DATASET.UNREADABLE", "skip")
-    predictions, problems = predict_set(skipping, model, data)
+    predictions, problems = predict_set(cfg, model, data)
     assert problems == [f"image {broken}: cannot read it"]
     assert [p.image_id for p in predictions] == [
         picture.id for picture in data.pictures if picture.id != broken
     ]
+
+
+def test_no_readable_picture_is_one_error(coco_root, tmp_path, monkeypatch):
+    cfg = tiny_config(coco_root, tmp_path)
+    data = build_evaluation_set(cfg)
+    monkeypatch.setattr(data.files, "_bytes", lambda _: None)
+    with pytest.raises(ValueError, match="not one of 4 pictures could be evaluated; image "):
+        average_precision(cfg, build_model(cfg, TINY), data)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -1,0 +1,195 @@
+"""Every picture has its outcome, however pictures are read and batched, and whatever fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.core import pipeline
+from lib.core.inference import predict
+from lib.core.pipeline import Failure, Prediction, each_outcome, expected_batches
+from lib.dataset.build import EvaluationSet
+from lib.dataset.keypoints import COCO
+from lib.dataset.reader import Picture, PictureFiles
+from lib.models import build_model
+from tests.helpers import TINY, fill, tiny_config
+
+# Inputs of the first and the third are equally large, and the others' differ.
+SIZES = [(128, 96), (96, 128), (124, 93), (200, 96), (128, 96), (128, 96), (124, 93)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> EvaluationSet:
+    """Pictures of noise, annotated as they are; read only."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    nobody = (np.zeros((0, 17, 3), np.float32), np.zeros((0, 4), np.float32), ())
+    pictures = []
+    for i, (width, height) in enumerate(SIZES):
+        noise = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (width, height))
+        cv2.imwrite(str(folder / f"{i}.png"), noise)
+        pictures.append(Picture(100 + i, f"{i}.png", width, height, *nobody))
+    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, PictureFiles(folder))
+
+
+def config(*opts: str):
+    return tiny_config(Path(), Path(), "DATASET.MAX_NUM_PEOPLE", "3", *opts)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """A network of random weights, which sees people in noise."""
+    model = build_model(config(), TINY)
+    with torch.no_grad():
+        fill(model, 3)
+    return model.eval()
+
+
+def outcomes_of(cfg, model, data) -> dict[int, Prediction | Failure]:
+    outcomes = list(each_outcome(cfg, model, data))
+    by_id = {outcome.image_id: outcome for outcome in outcomes}
+    assert len(by_id) == len(outcomes)
+    return by_id
+
+
+def assert_same_people(found: Prediction, expected: Prediction) -> None:
+    assert len(found.people) == len(expected.people)
+    # Convolutions of a batch may add in another order.
+    np.testing.assert_allclose(found.people, expected.people, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def expected(data, model) -> dict[int, Prediction]:
+    """By `predict`, picture by picture."""
+    cfg = config()
+    found = {
+        p.id: Prediction(p.id, *predict(cfg, model, data.files.read(p))) for p in data.pictures
+    }
+    assert sum(len(one.people) for one in found.values()) > 10
+    return found
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_people_do_not_depend_on_workers_or_batches(data, model, expected, workers, batch):
+    cfg = config("WORKERS", workers, "TEST.IMAGES_PER_GPU", batch)
+    outcomes = outcomes_of(cfg, model, data)
+    assert outcomes.keys() == expected.keys()
+    for image_id, outcome in outcomes.items():
+        assert_same_people(outcome, expected[image_id])
+
+
+def test_pictures_of_equal_inputs_come_together(data):
+    assert expected_batches(config("TEST.IMAGES_PER_GPU", "3"), data.pictures) == [
+        *([0, 2, 4], [1], [3], [5, 6]),
+    ]
+    assert expected_batches(config(), data.pictures) == [[i] for i in range(len(SIZES))]
+
+
+@pytest.mark.parametrize("size", [(96, 128), (0, 0), (-5, 3), (None, "x")])
+def test_a_wrong_annotated_size_changes_nothing(data, model, expected, size):
+    pictures = [data.pictures[0]._replace(width=size[0], height=size[1]), *data.pictures[1:]]
+    cfg = config("TEST.IMAGES_PER_GPU", "4")
+    outcomes = outcomes_of(cfg, model, data._replace(pictures=pictures))
+    for image_id, outcome in outcomes.items():
+        assert_same_people(outcome, expected[image_id])
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("what", ["missing", "broken", "sliver"])
+def test_a_bad_picture_costs_itself_only(data, model, expected, tmp_path, workers, what):
+    for path in data.files.path.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    bad = tmp_path / data.pictures[2].file_name
+    bad.unlink()
+    if what == "broken":
+        bad.write_bytes(b"no picture")
+    if what == "sliver":
+        cv2.imwrite(str(bad), np.zeros((2000, 2, 3), np.uint8))
+    cfg = config("WORKERS", workers, "TEST.IMAGES_PER_GPU", "3")
+    outcomes = outcomes_of(cfg, model, data._replace(files=PictureFiles(tmp_path)))
+    failure = outcomes.pop(102)
+    said = "2 x 2000 pixels" if what == "sliver" else "cannot read"
+    assert failure.problem.startswith(f"image 102: {said}")
+    assert outcomes.keys() == expected.keys() - {102}
+    for image_id, outcome in outcomes.items():
+        assert_same_people(outcome, expected[image_id])
+
+
+class Stumbling(nn.Module):
+    """A network that fails whenever a certain picture is among its inputs."""
+
+    def __init__(self, network: nn.Module, bad: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.network, self.bad, self.error = network, bad, error
+
+    def look_at(self, *pictures: Picture) -> None:
+        self.ids = [picture.id for picture in pictures]
+
+    def forward(self, images):
+        outputs = self.network(images)
+        if self.bad not in self.ids:
+            return outputs
+        if self.error:
+            raise self.error
+        own = self.ids.index(self.bad)
+        for output in outputs:
+            output[own :: len(self.ids)] = float("inf")
+        return outputs
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory\nand more"), ValueError("odd"), cv2.error("odd"), None]
+)
+def test_an_error_in_a_batch_costs_one_picture(data, model, expected, error, batch):
+    cfg = config("TEST.IMAGES_PER_GPU", batch)
+    outcomes = outcomes_of(cfg, Stumbling(model, 104, error), data)
+    failure = outcomes.pop(104)
+    assert failure.problem.startswith("image 104: ")
+    assert "\n" not in failure.problem
+    assert str(error).splitlines()[0] in failure.problem or error is None
+    assert outcomes.keys() == expected.keys() - {104}
+    for image_id, outcome in outcomes.items():
+        assert_same_people(outcome, expected[image_id])
+
+
+def test_our_own_mistakes_are_not_swallowed(data, model):
+    with pytest.raises(KeyError):
+        list(each_outcome(config(), Stumbling(model, 104, KeyError("ours")), data))
+
+
+def test_an_error_in_grouping_costs_one_picture(data, model, expected, monkeypatch):
+    find = pipeline.find_people
+
+    def stumble(cfg, heatmaps, tags, given):
+        if given.base_size[0] < given.base_size[1]:
+            raise ValueError("matrix contains invalid numeric entries")
+        return find(cfg, heatmaps, tags, given)
+
+    monkeypatch.setattr(pipeline, "find_people", stumble)
+    outcomes = outcomes_of(config(), model, data)
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
+    assert failures == [Failure(101, "image 101: matrix contains invalid numeric entries")]
+    assert outcomes.keys() == expected.keys()
+
+
+def test_the_network_is_left_in_its_mode_where_it_fails(data, model):
+    training = Stumbling(model, 100, KeyError("ours")).train()
+    with pytest.raises(KeyError):
+        list(each_outcome(config(), training, data))
+    assert training.training
+    model.eval()
+
+
+def test_global_random_numbers_stay_as_they_are(data, model):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    list(each_outcome(config("WORKERS", "2"), model, data))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,177 @@
+"""What an evaluation had finished before it was cut off is not done again."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from lib.core import predictions
+from lib.core.evaluate import result_rows
+from lib.core.pipeline import Failure, Prediction
+from lib.core.predictions import from_json, predict_set, to_json
+from lib.core.unfinished import Unfinished, identity
+from lib.dataset.build import build_evaluation_set
+from lib.models import build_model
+from lib.utils.dist import Process
+from tests.helpers import TINY, fill, tiny_config
+
+HEADER = {"weights": "abc", "config": {"TEST": {"NMS_KERNEL": 5}}}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results/keypoints_val2017_results.json"
+
+
+def names(results) -> list[str]:
+    return sorted(path.name for path in results.parent.iterdir())
+
+
+def ids(*unfinished: Unfinished) -> list[int]:
+    return sorted(entry["image_id"] for one in unfinished for entry in one.known)
+
+
+def test_what_is_finished_is_known_to_the_next_run(results):
+    first = Unfinished(results, HEADER)
+    assert first.known == []
+    first.add(image_id=3, people=[[0.125] * 51], scores=[0.1 + 0.2])
+    again = Unfinished(results, HEADER)
+    [entry] = again.known
+    assert (entry["image_id"], entry["people"], entry["scores"]) == (3, [[0.125] * 51], [0.1 + 0.2])
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (4, 2), (2, 2)])
+def test_another_number_of_processes_goes_on(results, before, after):
+    for rank in range(before):
+        Unfinished(results, HEADER, Process(rank, before, CPU)).add(image_id=10 + rank)
+    processes = [Unfinished(results, HEADER, Process(r, after, CPU)) for r in range(after)]
+    assert ids(*processes) == list(range(10, 10 + before))  # each of them once
+    for unfinished in processes:
+        unfinished.remove()
+    assert names(results) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({**HEADER, "weights": "def"}, 'its weights is "abc", not "def": starting afresh'),
+        (
+            {**HEADER, "config": {"TEST": {"NMS_KERNEL": 3}}},
+            "its config.TEST.NMS_KERNEL is 5, not 3",
+        ),
+    ],
+)
+def test_other_weights_or_settings_start_afresh_and_say_so(results, caplog, other, said):
+    Unfinished(results, HEADER).add(image_id=3)
+    with caplog.at_level(logging.INFO, "lib"):
+        unfinished = Unfinished(results, other)
+    assert said in caplog.text
+    assert unfinished.known == []
+    unfinished.add(image_id=4)
+    assert ids(Unfinished(results, other)) == [4]
+    assert ids(Unfinished(results, HEADER)) == []
+
+
+def test_a_damaged_journal_starts_afresh(results):
+    Unfinished(results, HEADER).add(image_id=3)
+    [path] = results.parent.iterdir()
+    path.write_bytes(path.read_bytes() + b"\0\0\0\n")
+    assert Unfinished(results, HEADER).known == []
+
+
+def test_two_evaluations_at_once_do_not_mix(results):
+    first = Unfinished(results, HEADER)
+    first.add(image_id=1)
+    second = Unfinished(results, {"weights": "def"})
+    first.add(image_id=2)
+    second.add(image_id=3)
+    assert ids(Unfinished(results, {"weights": "def"})) == [3]
+
+
+def test_only_what_changes_predictions_is_part_of_the_identity(coco_root, tmp_path):
+    def of(*opts: str) -> dict:
+        return identity(tiny_config(coco_root, tmp_path, *opts), "abc")
+
+    assert of() == of(
+        "WORKERS", "3", "TEST.IMAGES_PER_GPU", "4", "TEST.MODEL_FILE", "moved.pth.tar"
+    )
+    assert of() != of("TEST.FLIP_TEST", "False")
+    assert of() != of("DATASET.INPUT_SIZE", "128", "DATASET.OUTPUT_SIZE", "[32, 64]")
+    assert json.loads(json.dumps(of()))["weights"] == "abc"
+
+
+# --- in a whole evaluation ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def start(coco_root, tmp_path_factory):
+    """Settings, a network that finds something everywhere, and four pictures."""
+    cfg = tiny_config(coco_root, tmp_path_factory.mktemp("out"), "DATASET.MAX_NUM_PEOPLE", "3")
+    model = build_model(cfg, TINY)
+    with torch.no_grad():
+        fill(model, 3)
+    return cfg, model, build_evaluation_set(cfg)
+
+
+def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monkeypatch):
+    cfg, model, data = start
+    whole, problems = predict_set(cfg, model, data)
+    assert problems == []
+    rows = result_rows(data.spec, whole)
+    assert len(rows) > 4
+    ready = predictions.each_outcome
+
+    def killed(*args):
+        for number, outcome in enumerate(ready(*args)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield outcome
+
+    monkeypatch.setattr(predictions, "each_outcome", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_set(cfg, model, data, unfinished=Unfinished(results, HEADER))
+
+    seen = []
+
+    def watched(cfg, model, data):
+        seen.extend(picture.id for picture in data.pictures)
+        yield from ready(cfg, model, data)
+
+    monkeypatch.setattr(predictions, "each_outcome", watched)
+    unfinished = Unfinished(results, HEADER)
+    known = ids(unfinished)
+    found, problems = predict_set(cfg, model, data, unfinished=unfinished)
+    assert len(known) == 2
+    assert sorted(known + seen) == sorted(picture.id for picture in data.pictures)
+    assert problems == []
+    assert json.dumps(result_rows(data.spec, found)) == json.dumps(rows)
+    assert [p.image_id for p in found] == [picture.id for picture in data.pictures]
+
+
+def test_failures_are_tried_again(start, results, monkeypatch):
+    cfg, model, data = start
+    bad = data.pictures[1].id
+    monkeypatch.setattr(predictions, "each_outcome", lambda *_: iter([Failure(bad, "image: bad")]))
+    found, problems = predict_set(cfg, model, data, unfinished=Unfinished(results, HEADER))
+    assert (found, problems) == ([], ["image: bad"])
+    assert Unfinished(results, HEADER).known == []
+
+
+def test_what_crosses_between_processes_gives_the_same_rows(start):
+    _, _, data = start
+    rng = np.random.default_rng(0)
+    people = (rng.uniform(-9, 9999, (50, 17, 5))).astype(np.float32)
+    there = [
+        Prediction(5, people, rng.random(50).tolist()),
+        Prediction(6, np.zeros((0, 17, 5), np.float32), []),
+    ]
+    back = [from_json(data, json.loads(json.dumps(to_json(data, one)))) for one in there]
+    assert result_rows(data.spec, back) == result_rows(data.spec, there)
+    assert back[1].people.shape == (0, 17, 3)
+    failure = Failure(7, "image 7: odd")
+    assert from_json(data, json.loads(json.dumps(to_json(data, failure)))) == failure
