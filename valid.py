@@ -3,6 +3,8 @@
     python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
     python valid.py --cfg ... --superconfig ... --vis 16   # and pictures of what was found
+    python valid.py --cfg ... --oracle                     # what decoding can reach
+    python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
 
 Exit code 0; 1 when pictures could not be read and were left out; 2 for a user's mistake.
 """
@@ -10,7 +12,9 @@ Exit code 0; 1 when pictures could not be read and were left out; 2 for a user's
 from __future__ import annotations
 
 import logging
+import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +23,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.core.evaluate import contact_sheet, evaluate_predictions, markdown_table, predict_set
-from lib.core.oracle import Oracle
+from lib.core.oracle import MODES, Oracle
 from lib.dataset.build import build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
@@ -38,9 +42,17 @@ def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw N pictures")
     parser.add_argument(
-        "--oracle", action="store_true", help="ideal maps instead of a network: decoding's ceiling"
+        "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
     )
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
+
+
+def _with_mode(argv: Sequence[str]) -> list[str]:
+    """A bare `--oracle`, also in front of KEY VALUE, is one of both."""
+    return [
+        "--oracle=both" if word == "--oracle" and following not in MODES else word
+        for word, following in zip(argv, [*argv[1:], ""], strict=True)
+    ]
 
 
 def main() -> int:
@@ -50,12 +62,15 @@ def main() -> int:
     output_dir, _ = create_logger(cfg, args.cfg, "valid")
     data = build_evaluation_set(cfg)
     device = choose_device(cfg, args.gpu)
-    model = Oracle.from_config(cfg) if args.oracle else load_model(cfg, arch, output_dir, device)
+    # Ideal maps of both kinds leave nothing of a network.
+    model = None if args.oracle == "both" else load_model(cfg, arch, output_dir, device)
+    model = Oracle.from_config(cfg, model, args.oracle) if args.oracle else model
     predictions, problems = predict_set(cfg, model, data)
     table = evaluate_predictions(data, predictions, output_dir)
     if table:
         name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
-        name = "oracle" if args.oracle else name
+        if args.oracle:
+            name = "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
         print(markdown_table(table, name))
     if args.vis and predictions:
         path = output_dir / f"{data.split}_people.png"

@@ -1,4 +1,4 @@
-"""A network that knows the answer: what decoding could reach if every map were perfect."""
+"""A network that knows the answer: what heatmaps, tags and the decoding of both could reach."""
 
 from __future__ import annotations
 
@@ -10,80 +10,140 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.inference import flip_index
+from lib.dataset.pose_dataset import add_center
 from lib.dataset.reader import Picture
 from lib.dataset.target_generators import heatmap_targets
 from lib.utils.transforms import get_multi_scale_size, warp_matrix
 
+MODES = ("both", "heatmaps", "tags")  # what the truth replaces
 TAG_STEP = 10.0  # between two people; far beyond any tag threshold
+TAG_BASE = 100.0  # below the first person; far beyond what a network says
+TAG_SLOPE = 0.2  # over a map: grouping knows people by the very tag that founded them
 STRIDES = (4, 2)  # of the outputs, coarse to fine
 
 
-class Oracle(nn.Module):
-    """In place of a network: `look_at(picture)`, then outputs are its ideal maps.
+class Blind(nn.Module):
+    """A network that sees nothing: outputs in the usual shapes, all of them 0."""
 
-    The heatmaps are the training targets of the labelled joints; at every pixel the tag is that
-    of the person whose Gaussian is the highest there.
+    def __init__(self, channels: Sequence[int]) -> None:
+        """One number per output."""
+        super().__init__()
+        self.channels = list(channels)
+        self.device = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        batch, _, height, width = images.shape
+        return [
+            images.new_zeros(batch, channels, height // stride, width // stride)
+            for channels, stride in zip(self.channels, STRIDES, strict=True)
+        ]
+
+
+class Oracle(nn.Module):
+    """A network's outputs, after `look_at(picture)` with ideal maps in place of what `mode` names.
+
+    Ideal heatmaps are the training targets of the labelled joints. An ideal tag is that of the
+    person whose Gaussian is the highest there; where there is none, the network's tag stays, so
+    what is found away from labelled joints forms people of its own.
     """
 
     def __init__(
         self,
+        network: nn.Module,
+        mode: str,
+        swap: Sequence[int],
+        *,
         input_size: int,
         scale_type: str,
-        with_tags: Sequence[bool],
-        sigma: float,
-        swap: Sequence[int],
+        min_scale: float = 1.0,
+        sigma: float = 2.0,
+        with_center: bool = False,
     ) -> None:
-        """`swap`: the mirror image of each joint; the others as the config keys."""
+        """`swap`: the mirror image of each joint; what follows as the config keys."""
         super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"the oracle's mode is {mode!r}; known modes: {MODES}")
+        self.network = network
+        self.mode = mode
+        self.swap = list(swap)
         self.input_size = input_size
         self.scale_type = scale_type
-        self.with_tags = list(with_tags)
+        self.min_scale = min_scale
         self.sigma = sigma
-        self.swap = list(swap)
-        self.device = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.with_center = with_center
+        self.pictures: tuple[Picture, ...] = ()
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> Oracle:
-        """Maps as the network of `cfg` would give them at best."""
-        if cfg.DATASET.WITH_CENTER or not cfg.MODEL.TAG_PER_JOINT:
-            raise ValueError("the oracle knows no WITH_CENTER and needs TAG_PER_JOINT")
+    def from_config(
+        cls, cfg: CfgNode, network: nn.Module | None = None, mode: str = "both"
+    ) -> Oracle:
+        """In front of `network`, or of one that sees nothing where that is None."""
+        joints = cfg.MODEL.NUM_JOINTS
+        tags = joints if cfg.MODEL.TAG_PER_JOINT else 1
         return cls(
-            *(cfg.DATASET.INPUT_SIZE, cfg.TEST.SCALE_TYPE),
-            *(cfg.LOSS.WITH_AE_LOSS, float(cfg.DATASET.SIGMA), flip_index(cfg)),
+            network or Blind([joints + tags * has_tags for has_tags in cfg.LOSS.WITH_AE_LOSS]),
+            mode,
+            flip_index(cfg),
+            input_size=cfg.DATASET.INPUT_SIZE,
+            scale_type=cfg.TEST.SCALE_TYPE,
+            min_scale=min(cfg.TEST.SCALE_FACTOR),
+            sigma=float(cfg.DATASET.SIGMA),
+            with_center=cfg.DATASET.WITH_CENTER,
         )
 
-    def look_at(self, picture: Picture) -> None:
-        """The picture that the next inputs show."""
-        self.picture = picture
+    def look_at(self, *pictures: Picture) -> None:
+        """The pictures that the next inputs show."""
+        self.pictures = pictures
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """images: (1 or 2, 3, H, W), the second the mirror image of the first."""
-        outputs = []
-        for stride, with_tags in zip(STRIDES, self.with_tags, strict=True):
-            height, width = images.shape[2] // stride, images.shape[3] // stride
-            heatmaps, tags = self._maps(height, width)
-            own = torch.cat([heatmaps, tags]) if with_tags else heatmaps
-            groups = [heatmaps, tags] if with_tags else [heatmaps]
-            mirrored = torch.cat([maps[self.swap].flip(2) for maps in groups])
-            outputs.append(torch.stack([own, mirrored][: len(images)]))
-        return outputs
+        """images: (B, 3, H, W) of the B pictures; their mirror images may follow, (2B, 3, H, W)."""
+        return [self._replace(output.float()) for output in self.network(images)]
 
-    def _maps(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Ideal heatmaps and tags, (K, height, width) each."""
-        joints = self._joints_on(height, width)[:, None]  # (P, 1, K, 3)
-        if len(joints) == 0:
-            empty = torch.zeros(len(self.swap), height, width)
-            return empty, empty
-        sigma = self.sigma if self.sigma > 0 else min(height, width) / 64
-        alone = heatmap_targets(joints, torch.full(joints.shape[:2], sigma), (height, width))
-        heatmaps, nearest = alone.max(dim=0)  # over people
-        return heatmaps, nearest * TAG_STEP
+    def _replace(self, output: Tensor) -> Tensor:
+        """(B or 2B, C, h, w), K heatmaps and then tags -> the same with ideal maps."""
+        joints, size = len(self.swap), tuple(output.shape[2:])
+        people = [self._gaussians(picture, size).to(output.device) for picture in self.pictures]
+        people += [gaussians[:, self.swap].flip(3) for gaussians in people]
+        maps = []
+        for own, gaussians in zip(output, people[: len(output)], strict=True):
+            heatmaps, tags = own[:joints], own[joints:]
+            if self.mode != "tags":
+                heatmaps = gaussians.amax(dim=0)
+            if self.mode != "heatmaps" and len(tags):
+                ideal = ideal_tags(gaussians, len(tags))
+                tags = torch.where(ideal > 0, ideal, tags)
+            maps.append(torch.cat([heatmaps, tags]))
+        return torch.stack(maps)
 
-    def _joints_on(self, height: int, width: int) -> Tensor:
-        """(P, K, 3): the picture's joints on the map that a test at scale 1 makes of it."""
-        canvas = np.empty((self.picture.height, self.picture.width, 0))
-        _, center, scale = get_multi_scale_size(canvas, self.input_size, 1, 1, self.scale_type)
-        matrix = warp_matrix(center, scale, (width, height))
-        joints = self.picture.joints.astype(np.float64)
+    def _gaussians(self, picture: Picture, size: tuple[int, int]) -> Tensor:
+        """(1 + P, K, h, w): the training targets of nobody, then of each person alone."""
+        joints = self._joints_on(picture, size)[:, None]  # (P, 1, K, 3)
+        sigma = self.sigma if self.sigma > 0 else min(size) / 64
+        alone = heatmap_targets(joints, torch.full(joints.shape[:2], sigma), size)
+        return torch.cat([alone.new_zeros(1, *alone.shape[1:]), alone])
+
+    def _joints_on(self, picture: Picture, size: tuple[int, int]) -> Tensor:
+        """(P, K, 3): the picture's joints on a map of `size` (height, width) of the test."""
+        canvas = np.empty((picture.height, picture.width, 0))
+        _, center, scale = get_multi_scale_size(
+            *(canvas, self.input_size, 1.0, self.min_scale, self.scale_type)
+        )
+        matrix = warp_matrix(center, scale, (size[1], size[0]))
+        joints = add_center(picture.joints) if self.with_center else picture.joints
+        joints = joints.astype(np.float64)
         joints[..., :2] = joints[..., :2] @ matrix[:, :2].T + matrix[:, 2]
         return torch.from_numpy(joints)
+
+
+def ideal_tags(gaussians: Tensor, num_tags: int) -> Tensor:
+    """(1 + P, K, h, w), nobody first -> (`num_tags`, h, w), K or 1: each pixel's tag; 0: nobody's.
+
+    A person's tags differ by less than TAG_SLOPE, and no two of them far apart are the same: a
+    second candidate with the founder's very tag would take the place of the first.
+    """
+    if num_tags == 1:
+        gaussians = gaussians.amax(dim=1, keepdim=True)
+    owner = gaussians.max(dim=0).indices  # the first of equals, so nobody where all are 0
+    height, width = owner.shape[1:]
+    slope = torch.linspace(0, TAG_SLOPE, height * width, device=owner.device).view(height, width)
+    return torch.where(owner > 0, TAG_BASE + TAG_STEP * owner + slope, 0.0)

@@ -131,7 +131,8 @@ class PoseDataset(Dataset):
 
     def sample(self, picture: Picture, image: np.ndarray, affine: Affine) -> Sample:
         """`picture` as `affine` shows it."""
-        joints = affine.move(self._people(picture), self.crop_size)
+        people = add_center(picture.joints) if self.with_center else picture.joints
+        joints = affine.move(people, self.crop_size)
         mask = ignore_mask(picture)
         return Sample(
             image=np.ascontiguousarray(affine.warp(image, self.crop_size)),
@@ -164,15 +165,13 @@ class PoseDataset(Dataset):
             )
         return image
 
-    def _people(self, picture: Picture) -> np.ndarray:
-        """(P, K, 3), with the mean of the labelled joints as the last when there is a center."""
-        joints = picture.joints
-        if not self.with_center:
-            return joints
-        labelled = joints[..., 2:] > 0  # (P, K, 1); every person kept by the reader has some
-        center = (joints[..., :2] * labelled).sum(1) / labelled.sum(1)  # (P, 2)
-        center = np.concatenate([center, np.ones((len(joints), 1))], axis=1)[:, None]
-        return np.concatenate([joints, center.astype(np.float32)], axis=1)
+
+def add_center(joints: np.ndarray) -> np.ndarray:
+    """(P, K, 3) -> (P, K + 1, 3): the mean of the labelled joints as one more."""
+    labelled = joints[..., 2:] > 0  # (P, K, 1); every person kept by the reader has some
+    center = (joints[..., :2] * labelled).sum(1) / labelled.sum(1)  # (P, 2)
+    center = np.concatenate([center, np.ones((len(joints), 1))], axis=1)[:, None]
+    return np.concatenate([joints, center.astype(np.float32)], axis=1)
 
 
 def keep_largest(picture: Picture, max_people: int) -> Picture:
