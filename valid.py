@@ -3,6 +3,7 @@
     python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
     python valid.py --cfg ... --superconfig ... --vis 16   # and pictures of what was found
+    python valid.py --cfg ... --superconfig ... --diagnose # and where AP is lost
     python valid.py --cfg ... --oracle                     # what decoding can reach
     python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
 
@@ -22,7 +23,14 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.evaluate import contact_sheet, evaluate_predictions, markdown_table, predict_set
+from lib.core.diagnose import diagnose, diagnosis_table
+from lib.core.evaluate import (
+    contact_sheet,
+    evaluate_predictions,
+    markdown_table,
+    predict_set,
+    result_rows,
+)
 from lib.core.oracle import MODES, Oracle
 from lib.dataset.build import build_evaluation_set
 from lib.models import build_model
@@ -44,6 +52,9 @@ def parse_args() -> Namespace:
     parser.add_argument(
         "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
     )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="a table of the kinds of errors, by joints"
+    )
     return parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
 
 
@@ -61,6 +72,8 @@ def main() -> int:
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
     output_dir, _ = create_logger(cfg, args.cfg, "valid")
     data = build_evaluation_set(cfg)
+    if args.diagnose and not data.has_people:
+        raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
     device = choose_device(cfg, args.gpu)
     # Ideal maps of both kinds leave nothing of a network.
     model = None if args.oracle == "both" else load_model(cfg, arch, output_dir, device)
@@ -72,6 +85,10 @@ def main() -> int:
         if args.oracle:
             name = "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
         print(markdown_table(table, name))
+    if args.diagnose:
+        ids = [picture.id for picture in data.pictures]
+        rows = result_rows(data.spec, predictions)
+        print(f"\n{diagnosis_table(data.spec, diagnose(data.spec, data.annotations, rows, ids))}")
     if args.vis and predictions:
         path = output_dir / f"{data.split}_people.png"
         save_picture(path, contact_sheet(data, predictions, args.vis))
