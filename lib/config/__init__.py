@@ -27,6 +27,7 @@ PER_STAGE = {
 }
 CHOICES = {
     "MODEL.PRETRAINED_PARTS": ("all", "not_final", "backbone"),
+    "MODEL.CODEC": ("reference", "unbiased"),
     "LOSS.AE_LOSS_TYPE": ("exp", "max"),
     "DATASET.DATA_FORMAT": ("jpg", "zip"),
     "DATASET.SCALE_TYPE": ("short", "long"),
@@ -82,6 +83,7 @@ def check_config(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is {cfg[node][name]!r}; possible: {', '.join(allowed)}")
     _check_joints(cfg)
     _check_sizes(cfg)
+    _check_decoding(cfg.TEST)
 
 
 def _check_joints(cfg: CfgNode) -> None:
@@ -124,6 +126,19 @@ def _check_sizes(cfg: CfgNode) -> None:
     if untagged:
         raise ValueError(
             f"TEST.WITH_AE asks for tags of stage {untagged[0]}, LOSS.WITH_AE_LOSS gives it none"
+        )
+
+
+def _check_decoding(test: CfgNode) -> None:
+    kernel = test.NMS_KERNEL
+    if kernel < 1 or kernel % 2 == 0 or test.NMS_PADDING != kernel // 2:
+        raise ValueError(
+            f"TEST.NMS_KERNEL is {kernel} and TEST.NMS_PADDING {test.NMS_PADDING}; the kernel must "
+            f"be odd, the padding half of it, rounded down"
+        )
+    if test.DETECTION_THRESHOLD < 0:
+        raise ValueError(
+            f"TEST.DETECTION_THRESHOLD is {test.DETECTION_THRESHOLD}; it must be at least 0"
         )
 
 

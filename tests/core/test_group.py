@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.core.group import HeatmapParser, group_by_tag
+from lib.core.group import HeatmapParser
 from tests.helpers import GOLDEN, ROOT
 
 GROUPING = np.load(GOLDEN / "grouping.npz")
@@ -26,8 +26,7 @@ def scene(index: int):
 @pytest.mark.parametrize("index", SCENES)
 def test_people_equal_the_original(index):
     det, tag = scene(index)
-    grouping = parser(det.shape[1])
-    people = group_by_tag(*grouping.top_k(det, tag), grouping.params)
+    [people], _ = parser(det.shape[1]).parse(det, tag, adjust=False, refine=False)
     recorded = GROUPING[f"match_{index}"]
     np.testing.assert_array_equal(people, recorded.reshape(people.shape))
 

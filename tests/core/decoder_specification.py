@@ -1,0 +1,118 @@
+"""How maps become people, as one would tell it: person by person, pixel by pixel, whole maps.
+
+This is what lib/core/group.py must answer (test_decoder.py) and what it is timed against
+(`python -m tools.benchmark decode`). It is the original's algorithm, with the two rules that the
+original leaves to its libraries: of equal peaks the first row by row is the stronger, and of
+assignments of equal cost the one of the least squared distance is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+
+from lib.core.group import GroupParams
+from lib.dataset.codec import Codec
+
+
+def decode(
+    det: np.ndarray,
+    tag: np.ndarray,
+    params: GroupParams,
+    codec: Codec,
+    adjust: bool = True,
+    refine: bool = True,
+) -> tuple[np.ndarray, list[float]]:
+    """det (K, H, W), tag (K or 1, H, W, L) -> people (N, K, 3 + L) and N scores."""
+    tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
+    people = match(top_k(nms(det, params.nms_kernel), tag, params), params)
+    if adjust:
+        for person in people:
+            for joint in range(len(det)):
+                if person[joint, 2] > 0:
+                    x, y = person[joint, :2].astype(int)
+                    person[joint, :2] = move(det[joint], x, y, codec)
+    scores = [float(person[:, 2].mean()) for person in people]
+    if refine:
+        for person in people:
+            refine_person(person, det, tag, codec)
+    return np.array(people, np.float32).reshape(-1, len(det), 3 + tag.shape[-1]), scores
+
+
+def nms(det: np.ndarray, kernel: int) -> np.ndarray:
+    """Zero wherever a pixel is not the largest of its window."""
+    maps = torch.from_numpy(det)
+    largest = F.max_pool2d(maps[None], kernel, 1, kernel // 2)[0]
+    return (maps * (maps == largest)).numpy()
+
+
+def top_k(peaks: np.ndarray, tag: np.ndarray, params: GroupParams) -> list[np.ndarray]:
+    """For each joint, its strongest peaks above the threshold as rows x, y, value, tags."""
+    candidates = []
+    for joint, heatmap in enumerate(peaks):
+        ys, xs = np.nonzero(heatmap > params.detection_threshold)
+        strongest = np.argsort(-heatmap[ys, xs], kind="stable")[: params.max_people]
+        rows = [
+            [x, y, heatmap[y, x], *tag[joint, y, x]]
+            for y, x in zip(ys[strongest], xs[strongest], strict=True)
+        ]
+        candidates.append(np.array(rows, np.float32).reshape(len(rows), 3 + tag.shape[-1]))
+    return candidates
+
+
+def match(candidates: list[np.ndarray], params: GroupParams) -> list[np.ndarray]:
+    """People, in the order in which their first joint founded them."""
+    people: dict[float, np.ndarray] = {}
+    tags: dict[float, list[np.ndarray]] = {}
+    for joint in params.joint_order:
+        rows = candidates[joint]
+        keys = list(people)[: params.max_people]
+        if len(rows) == 0 or (params.ignore_too_much and len(keys) == params.max_people):
+            continue
+        person_of_row = {}
+        if keys:
+            means = [np.mean(tags[key], axis=0, dtype=np.float64) for key in keys]
+            distance = np.array([[tag_distance(row[3:], m) for m in means] for row in rows])
+            cost = distance
+            if params.use_detection_val:
+                cost = np.round(distance) * 100 - rows[:, 2:3]
+            cost = cost + 1e-6 * np.minimum(distance, 2) ** 2
+            for row, column in zip(*linear_sum_assignment(cost), strict=True):
+                if distance[row, column] < params.tag_threshold:
+                    person_of_row[row] = keys[column]
+        for i, row in enumerate(rows):
+            if i in person_of_row:
+                key = person_of_row[i]
+                people[key][joint] = row
+                tags[key].append(row[3:])
+            else:
+                key = float(row[3])
+                people.setdefault(key, np.zeros((params.num_joints, len(row)), np.float32))
+                people[key][joint] = row
+                tags[key] = [row[3:]]
+    return list(people.values())
+
+
+def tag_distance(tags: np.ndarray, others: np.ndarray) -> float:
+    """Euclidean, of two (L,)."""
+    return np.sqrt(((tags - others) ** 2).sum())
+
+
+def refine_person(person: np.ndarray, det: np.ndarray, tag: np.ndarray, codec: Codec) -> None:
+    """Every joint is looked for on its whole map; what is found counts where one was missing."""
+    mean = np.mean([joint[3:] for joint in person if joint[2] > 0], axis=0)
+    for joint, heatmap in enumerate(det):
+        distance = np.sqrt(((tag[joint] - mean) ** 2).sum(axis=2))
+        best = np.argmax(heatmap - np.round(distance))
+        y, x = divmod(best, heatmap.shape[1])
+        if person[joint, 2] == 0 and heatmap[y, x] > 0:
+            person[joint, :2] = move(heatmap, x, y, codec)
+            person[joint, 2] = heatmap[y, x]
+
+
+def move(heatmap: np.ndarray, x: int, y: int, codec: Codec) -> np.ndarray:
+    """Where the codec puts the joint of a peak at (x, y)."""
+    window = np.pad(heatmap, 1, mode="edge")[y : y + 3, x : x + 3]
+    return codec.offsets(window[None])[0] + (x, y)

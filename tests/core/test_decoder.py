@@ -1,0 +1,129 @@
+"""Decoding answers what its readable specification answers, on any scene and any device's path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.group import GroupParams, HeatmapParser, assign
+from lib.core.maps import DeviceMaps, HostMaps
+from lib.dataset.codec import CODECS
+from tests.core.decoder_specification import decode
+from tests.core.scenes import draw_scene
+from tests.helpers import YAMLS
+
+SCENES = 500
+TILES = 10  # tests; each decodes its share of the scenes
+
+
+def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[str], str]:
+    """det, tag, settings and data set of a drawn scene: 0 to 40 people, K 14 or 17, L 1 to 4."""
+    rng = np.random.default_rng(seed)
+    data_set = rng.choice(["coco", "crowd_pose"])
+    people = int(rng.choice([0, 1, 2, 5, 12, 30, 40]))
+    height, width = rng.integers(17, 65, 2)
+    shared = bool(rng.random() < 0.2)
+    det, tag = draw_scene(
+        people,
+        17 if data_set == "coco" else 14,
+        *(int(height), int(width), int(rng.integers(1, 5)), seed),
+        found=rng.choice([0.3, 0.85, 1.0]),
+        tag_step=rng.choice([0.4, 1.0, 3.0]),
+        noise=rng.choice([0.0, 0.01, 0.2], p=[0.45, 0.45, 0.1]),
+        sigma=rng.choice([1.0, 2.0, 4.0]),
+        shared_tags=shared,
+    )
+    if rng.random() < 0.3:  # plateaus and equal peaks
+        det, tag = np.round(det, 1), np.round(tag)
+    settings = {
+        "MODEL.TAG_PER_JOINT": not shared,
+        "MODEL.CODEC": rng.choice(list(CODECS)),
+        "TEST.USE_DETECTION_VAL": rng.random() < 0.8,
+        "TEST.IGNORE_TOO_MUCH": rng.random() < 0.2,
+        "DATASET.MAX_NUM_PEOPLE": int(rng.choice([3, 30])),
+    }
+    return det, tag, [str(part) for pair in settings.items() for part in pair], str(data_set)
+
+
+@pytest.mark.parametrize("tile", range(TILES))
+def test_people_are_those_of_the_specification(tile):
+    """By both kinds of maps: the one for the CPU and the one for other devices."""
+    found = 0
+    for seed in range(tile, SCENES, TILES):
+        det, tag, settings, data_set = random_scene(seed)
+        adjust, refine = seed % 3 > 0, seed % 2 > 0
+        parser = HeatmapParser(load_config(YAMLS[data_set], settings))
+        expected, expected_scores = decode(det, tag, parser.params, parser.codec, adjust, refine)
+        for maps in (HostMaps(det, tag), DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag))):
+            people, scores = parser.group(maps, adjust, refine)
+            np.testing.assert_array_equal(people[..., 2:], expected[..., 2:], f"scene {seed}")
+            # Coordinates are sums of a whole and a fraction, rounded to float32 once or twice.
+            np.testing.assert_allclose(people, expected, atol=1e-5, err_msg=f"scene {seed}")
+            np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+        found += len(people)
+    assert found > 100
+
+
+def as_batch(maps: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(maps)[None]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 40), (16, 16), (33, 17), (64, 96)])
+def test_the_best_pixel_is_that_of_the_whole_map(height, width):
+    rng = np.random.default_rng(height * width)
+    for case in range(20):
+        det = rng.normal(0, 0.3, (2, height, width)).astype(np.float32)
+        tag = rng.normal(0, 2, (2, height, width, 2)).astype(np.float32)
+        if case % 4 == 0:  # ties everywhere
+            det, tag = np.round(det), np.round(tag)
+        if case % 4 == 1:
+            det, tag = np.zeros_like(det), np.ones_like(tag)
+        joint = np.array([0, 1, 1])
+        means = rng.normal(0, 2, (3, 2)).astype(np.float32)
+        expected = [
+            np.argmax(det[k] - np.round(np.sqrt(((tag[k] - mean) ** 2).sum(axis=-1))))
+            for k, mean in zip(joint, means, strict=True)
+        ]
+        for maps in (
+            HostMaps(det, tag),
+            DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag)),
+        ):
+            best = maps.best_pixels(joint, means)
+            np.testing.assert_array_equal(best.y * width + best.x, expected)
+
+
+PARAMS = GroupParams(joint_order=tuple(range(14)))
+
+
+def test_a_tie_goes_to_the_smaller_distance():
+    """Both candidates are within half a unit of both people: every assignment costs the same."""
+    crossed = np.array([[0.4, 0.1], [0.1, 0.4]])
+    for values in ([0.9, 0.9], [0.9, 0.3]):
+        assert assign(crossed, np.array(values), PARAMS).tolist() == [1, 0]
+        assert assign(crossed[::-1], np.array(values), PARAMS).tolist() == [0, 1]
+
+
+def test_a_stronger_joint_wins_a_person_over_a_nearer_one():
+    """Where both are as near after rounding; the loser becomes a person of its own."""
+    distance = np.array([[0.4], [0.1]])
+    assert assign(distance, np.array([0.9, 0.3]), PARAMS).tolist() == [0, -1]
+    assert assign(distance, np.array([0.9, 0.9]), PARAMS).tolist() == [-1, 0]
+
+
+def test_a_joint_too_far_in_tag_is_nobodys():
+    assert assign(np.array([[1.0]]), np.array([0.9]), PARAMS).tolist() == [-1]
+    assert assign(np.array([[0.99]]), np.array([0.9]), PARAMS).tolist() == [0]
+
+
+def test_people_do_not_depend_on_the_order_of_equal_scenes():
+    """A mirrored scene has the mirrored people, whatever the order in which peaks are met."""
+    det, tag = draw_scene(8, 17, 64, 96, 2, seed=3, found=1.0, tag_step=0.5)
+    parser = HeatmapParser(load_config(YAMLS["coco"]))
+    [people], _ = parser.parse(as_batch(det), as_batch(tag), adjust=False, refine=False)
+    mirrored = [np.ascontiguousarray(maps[:, :, ::-1]) for maps in (det, tag)]
+    [again], _ = parser.parse(*map(as_batch, mirrored), adjust=False, refine=False)
+    again[..., 0] = np.where(again[..., 2] > 0, 95 - again[..., 0], 0)
+    key = [np.argsort(p.sum(axis=(1, 2))) for p in (people, again)]
+    np.testing.assert_array_equal(people[key[0]], again[key[1]])
