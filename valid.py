@@ -6,8 +6,10 @@
     python valid.py --cfg ... --superconfig ... --diagnose # and where AP is lost
     python valid.py --cfg ... --oracle                     # what decoding can reach
     python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
+    torchrun --nproc_per_node=8 valid.py --cfg ...         # processes share the pictures
 
-Exit code 0; 1 when pictures could not be read and were left out; 2 for a user's mistake.
+The same command goes on where it was interrupted. Exit code 0; 1 when pictures had problems, are
+named and were left out; 2 for a user's mistake.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,16 +31,20 @@ from lib.core.evaluate import (
     contact_sheet,
     evaluate_predictions,
     markdown_table,
-    predict_set,
+    result_path,
     result_rows,
 )
 from lib.core.oracle import MODES, Oracle
-from lib.dataset.build import build_evaluation_set
+from lib.core.pipeline import Prediction
+from lib.core.predictions import demand_some, predict_set
+from lib.core.report import Report, make_folders, write_csv, write_json
+from lib.core.unfinished import Unfinished, identity
+from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.checkpoint import load_weights
-from lib.utils.dist import choose_device
+from lib.utils.checkpoint import hash_of, load_weights
+from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_picture
 
@@ -48,6 +55,9 @@ MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar
 
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
+    cli.add_process_flags(parser)
+    parser.add_argument("--json", metavar="PATH", help="write the table and its circumstances")
+    parser.add_argument("--csv", metavar="PATH", help="the same as one row")
     parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw N pictures")
     parser.add_argument(
         "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
@@ -70,50 +80,92 @@ def main() -> int:
     args = parse_args()
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
-    output_dir, _ = create_logger(cfg, args.cfg, "valid")
+    process = start_process(cfg, args)
+    output_dir, _ = create_logger(cfg, args.cfg, "valid", process.is_main)
     data = build_evaluation_set(cfg)
     if args.diagnose and not data.has_people:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
-    device = choose_device(cfg, args.gpu)
+    make_folders(args.json, args.csv)
     # Ideal maps of both kinds leave nothing of a network.
-    model = None if args.oracle == "both" else load_model(cfg, arch, output_dir, device)
+    weights = None if args.oracle == "both" else find_weights(cfg, output_dir)
+    model = load_model(cfg, arch, weights, process.device) if weights else None
     model = Oracle.from_config(cfg, model, args.oracle) if args.oracle else model
-    predictions, problems = predict_set(cfg, model, data)
-    table = evaluate_predictions(data, predictions, output_dir)
-    if table:
-        name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
-        if args.oracle:
-            name = "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
-        print(markdown_table(table, name))
+    sha256 = hash_of(weights) if weights else ""
+    made_by = {"arch": arch.to_dict() if arch else {}, "oracle": args.oracle}
+    unfinished = Unfinished(
+        result_path(data, output_dir), identity(cfg, sha256, **made_by), process
+    )
+    predictions, problems = predict_set(cfg, model, data, process, unfinished)
+    report = Report(
+        *(name_of(cfg, args), str(weights or ""), sha256),
+        *(data.split, len(data.pictures), problems, OrderedDict()),
+    )
+    code = agree(process, lambda: tell(args, data, predictions, report, output_dir))
+    if code != cli.MISTAKE:
+        unfinished.remove()
+    barrier(process)  # nobody fails before all have cleared up: the launcher would end the others
+    leave(process)
+    return code
+
+
+def name_of(cfg: CfgNode, args: Namespace) -> str:
+    """What the table calls the network."""
+    name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
+    if args.oracle:
+        return "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
+    return name
+
+
+def tell(
+    args: Namespace,
+    data: EvaluationSet,
+    predictions: list[Prediction],
+    report: Report,
+    output_dir: Path,
+) -> int:
+    """Write the results, score them, and show what was asked for; the exit code."""
+    demand_some(predictions, report.problems)
+    report = report._replace(table=evaluate_predictions(data, predictions, output_dir))
+    if report.table:
+        print(markdown_table(report.table, report.arch), flush=True)
+    else:
+        path = result_path(data, output_dir)
+        logger.info("%s is for the server that scores %s", path, data.split)
+    if args.json:
+        write_json(args.json, report)
+    if args.csv:
+        write_csv(args.csv, report)
     if args.diagnose:
         ids = [picture.id for picture in data.pictures]
         rows = result_rows(data.spec, predictions)
-        print(f"\n{diagnosis_table(data.spec, diagnose(data.spec, data.annotations, rows, ids))}")
-    if args.vis and predictions:
+        diagnosis = diagnose(data.spec, data.annotations, rows, ids)
+        print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
+    if args.vis:
         path = output_dir / f"{data.split}_people.png"
         save_picture(path, contact_sheet(data, predictions, args.vis))
         logger.info("pictures of what was found: %s", path)
-    for problem in problems:
+    for problem in report.problems:
         logger.warning("%s", problem)
-    if problems:
-        logger.warning("%d of %d pictures were left out", len(problems), len(data.pictures))
-    return 1 if problems else 0
+    if report.problems:
+        logger.warning("%d of %d pictures were left out", len(report.problems), report.pictures)
+    return 1 if report.problems else 0
 
 
 def load_model(
-    cfg: CfgNode, arch: ArchSpec | None, output_dir: Path, device: torch.device
+    cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
 ) -> nn.Module:
-    """The trained network of TEST.MODEL_FILE, or the best one in `output_dir`."""
-    path = Path(cfg.TEST.MODEL_FILE) if cfg.TEST.MODEL_FILE else newest_weights(output_dir)
+    """The trained network."""
     model = build_model(cfg, arch)
-    load_weights(model, path)
-    logger.info("weights from %s", path)
+    load_weights(model, weights)
+    logger.info("weights from %s", weights)
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return model.to(device, memory_format=memory).eval()
 
 
-def newest_weights(output_dir: Path) -> Path:
-    """The first of MODEL_FILES that a training has left."""
+def find_weights(cfg: CfgNode, output_dir: Path) -> Path:
+    """TEST.MODEL_FILE, or the first of MODEL_FILES that a training has left."""
+    if cfg.TEST.MODEL_FILE:
+        return Path(cfg.TEST.MODEL_FILE)
     for name in MODEL_FILES:
         if (output_dir / name).exists():
             return output_dir / name

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
+MISTAKE = 2  # exit code
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """--cfg, --superconfig, --gpu and the trailing KEY VALUE pairs of the original."""
@@ -31,17 +33,21 @@ def add_process_flags(to: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with what it returns; a ValueError becomes one line and exit code 2."""
+    """Call `main` and exit with its code."""
+    sys.exit(code_of(main))
+
+
+def code_of(main: Callable[[], int | None]) -> int | None:
+    """What `main` returns; a ValueError becomes one line and MISTAKE."""
     try:
-        code = main()
+        return main()
     except ValueError as error:
         logger.debug("", exc_info=True)  # the log file keeps the whole story
         print(f"error: {_last_line(error)}", file=sys.stderr)
-        code = 2
+        return MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 130
 
 
 def _last_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
+
+from lib.utils import cli
 
 
 class Process(NamedTuple):
@@ -102,6 +105,15 @@ def broadcast_json(process: Process, value: Any) -> Any:
     text = own if process.is_main else own.new_empty(int(length))
     dist.broadcast(text, src=0)
     return _from_bytes(text)
+
+
+def agree(process: Process, work: Callable[[], int]) -> int:
+    """The exit code of what the first process does, on all; the others wait for it.
+
+    A user's mistake has been told before anybody gets its code: the launcher ends all processes
+    as soon as one has failed.
+    """
+    return broadcast_json(process, cli.code_of(work) if process.is_main else None)
 
 
 def share_buffers(model: nn.Module, process: Process) -> None:

@@ -103,6 +103,13 @@ def test_tags_and_the_center_are_left_out_of_the_results(data, tmp_path):
     assert evaluate_predictions(data, wide, tmp_path)["AP"] == pytest.approx(1)
 
 
+def test_three_decimals_are_written(data):
+    people = np.full((1, data.spec.num_joints, 3), 12.34567)
+    [row] = result_rows(data.spec, [Prediction(9, people, [1 / 3])])
+    assert row["keypoints"] == [12.346] * 3 * data.spec.num_joints
+    assert row["score"] == 1 / 3
+
+
 def test_rows_come_by_image_and_falling_score(data):
     people = np.zeros((3, data.spec.num_joints, 3))
     rows = result_rows(

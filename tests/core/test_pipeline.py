@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,8 +13,16 @@ import torch
 from torch import nn
 
 from lib.core import pipeline
-from lib.core.inference import predict
-from lib.core.pipeline import Failure, Prediction, each_outcome, expected_batches
+from lib.core.inference import predict, prepare
+from lib.core.pipeline import (
+    Failure,
+    Inputs,
+    Loaded,
+    Prediction,
+    each_outcome,
+    equal_inputs,
+    expected_batches,
+)
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import COCO
 from lib.dataset.reader import Picture, PictureFiles
@@ -90,6 +100,28 @@ def test_pictures_of_equal_inputs_come_together(data):
         *([0, 2, 4], [1], [3], [5, 6]),
     ]
     assert expected_batches(config(), data.pictures) == [[i] for i in range(len(SIZES))]
+
+
+def test_inputs_come_together_where_all_their_sizes_are_equal(data):
+    given = prepare(config(), data.files.read(data.pictures[0]))
+    other = given._replace(base_size=(64, 64))
+    failure = Failure(7, "image 7: odd")
+    loaded = [Loaded(i, one) for i, one in enumerate([given, other, failure, given])]
+    assert equal_inputs(loaded) == [[loaded[0], loaded[3]], [loaded[1]]]
+
+
+def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
+    path = tmp_path / "val2017.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for picture in data.pictures:
+            archive.write(data.files.path / picture.file_name, picture.file_name)
+    files = PictureFiles(path)
+    files.read(data.pictures[0])
+    assert files._archive is not None
+    inputs = Inputs(config(), data.pictures, files)
+    monkeypatch.setattr(pipeline, "get_worker_info", lambda: SimpleNamespace(dataset=inputs))
+    pipeline._start_worker(0)
+    assert inputs.files._archive is None
 
 
 @pytest.mark.parametrize("size", [(96, 128), (0, 0), (-5, 3), (None, "x")])

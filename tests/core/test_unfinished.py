@@ -153,6 +153,23 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
     assert [p.image_id for p in found] == [picture.id for picture in data.pictures]
 
 
+def test_processes_share_what_is_left(start, monkeypatch):
+    cfg, model, data = start
+    finished, *left = [picture.id for picture in data.pictures]
+    seen = []
+
+    def nothing(cfg, model, data):
+        seen.append([picture.id for picture in data.pictures])
+        return iter(())
+
+    monkeypatch.setattr(predictions, "each_outcome", nothing)
+    monkeypatch.setattr(predictions, "gather_json", lambda process, value: [])
+    monkeypatch.setattr(predictions, "broadcast_json", lambda process, value: [finished])
+    for rank in range(2):
+        predict_set(cfg, model, data, Process(rank, 2, CPU))
+    assert seen == [left[::2], left[1::2]]
+
+
 def test_failures_are_tried_again(start, results, monkeypatch):
     cfg, model, data = start
     bad = data.pictures[1].id

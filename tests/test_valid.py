@@ -1,0 +1,271 @@
+"""An evaluation as users start it: shared, interrupted, of odd pictures, and what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import valid
+from lib.core import predictions
+from lib.models import build_model
+from lib.utils import cli
+from lib.utils.checkpoint import hash_of, save_weights
+from tests.helpers import TINY, Result, fill, tiny_config
+from tests.test_scripts import FOLDERS, assert_one_line, command
+
+KEYS = ("DATASET.MAX_NUM_PEOPLE", "3")  # random weights see many more
+
+
+def table_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.fixture(scope="module")
+def arch(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("arch") / "tiny.json"
+    TINY.to_json(path)
+    return path
+
+
+def random_weights(path: Path, data: Path, seed: int) -> Path:
+    model = build_model(tiny_config(data, path.parent), TINY)
+    with torch.no_grad():
+        fill(model, seed)
+    save_weights(path, model)
+    return path
+
+
+@pytest.fixture
+def weights(coco_root, tmp_path) -> Path:
+    return random_weights(tmp_path / "weights.pth.tar", coco_root, 3)
+
+
+@pytest.fixture
+def args(coco_root, arch, weights, tmp_path):
+    """Flags and keys of an evaluation that writes below `out`."""
+
+    def make(*opts: str, data: Path = coco_root, out: str = "out") -> list[str]:
+        model = ("TEST.MODEL_FILE", str(weights))
+        return command("coco", arch, data, tmp_path / out, *opts, *model, *KEYS)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where an evaluation below `out` leaves its results."""
+    return lambda out="out": tmp_path / out / "output" / FOLDERS["coco"] / "results"
+
+
+def rows_of(folder: Path) -> bytes:
+    """The result file, beside which nothing is left."""
+    [path] = folder.iterdir()
+    assert path.name == "keypoints_val2017_results.json"
+    return path.read_bytes()
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Ids of the pictures looked at; `watch(n)`: the process is interrupted after n of them."""
+    ready = predictions.each_outcome
+
+    def start(stop: int = 1000) -> list[int]:
+        seen = []
+
+        def outcomes(cfg, model, data):
+            for outcome in ready(cfg, model, data):
+                if len(seen) == stop:
+                    raise KeyboardInterrupt
+                seen.append(outcome.image_id)
+                yield outcome
+
+        monkeypatch.setattr(predictions, "each_outcome", outcomes)
+        return seen
+
+    return start
+
+
+@pytest.fixture
+def spoiled(coco_root, tmp_path):
+    """The data set with so many of its four validation pictures broken, from the second on."""
+
+    def make(count: int) -> tuple[Path, list[Path]]:
+        root = tmp_path / "spoiled"
+        shutil.copytree(coco_root, root)
+        pictures = sorted((root / "images/val2017").iterdir())
+        bad = (pictures[1:] + pictures[:1])[:count]
+        for path in bad:
+            path.write_bytes(path.read_bytes()[:40])
+        return root, bad
+
+    return make
+
+
+# --- several processes --------------------------------------------------------------------
+
+
+def _run(argv: list[str], out: Path, err: Path) -> None:
+    sys.argv = ["valid.py", *argv]
+    with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
+        cli.run(valid.main)
+
+
+def start_two(args: list[str], folder: Path) -> list[Result]:
+    """The same command in two processes, by the original's flags; forked, which saves imports."""
+    flags = ["--world-size", "2", "--dist-url", f"file://{folder / 'meeting'}"]
+    files = [(folder / f"{rank}.out", folder / f"{rank}.err") for rank in range(2)]
+    running = [
+        multiprocessing.get_context("fork").Process(
+            target=_run, args=([*flags, "--rank", str(rank), *args], *files[rank])
+        )
+        for rank in range(2)
+    ]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(timeout=100)
+    pairs = zip(running, files, strict=True)
+    return [Result(p.exitcode, out.read_text(), err.read_text()) for p, (out, err) in pairs]
+
+
+def test_two_processes_go_on_and_leave_what_one_leaves(
+    call, args, watch, spoiled, folder, tmp_path
+):
+    """With a broken picture, and after an interrupted run of one process."""
+    root, [bad] = spoiled(1)
+    alone = call("valid", *args(data=root, out="alone"), "--oracle")
+    assert alone.code == 1
+    assert " 0.000 " not in table_of(alone.out)[2].split("|")[2]  # some AP
+    watch(stop=2)
+    shared = [*args(data=root, out="shared"), "--oracle"]
+    assert call("valid", *shared).code == 130
+    watch()  # and now without an interruption
+    first, second = start_two(shared, tmp_path)
+    assert (first.code, second.code) == (1, 1), first.err + second.err
+    assert "going on: 1 of 4 pictures are finished" in first.out
+    assert first.out.count(f"image {int(bad.stem)}: cannot read {bad}") == 1
+    assert table_of(first.out) == table_of(alone.out)
+    assert (second.out, second.err) == ("", "")
+    assert len(json.loads(rows_of(folder("alone")))) > 3
+    assert rows_of(folder("shared")) == rows_of(folder("alone"))
+
+
+# --- interrupted runs ---------------------------------------------------------------------
+
+
+def test_an_interrupted_evaluation_does_nothing_twice(call, args, watch, folder):
+    whole = call("valid", *args(out="whole"))
+    assert whole.code == 0
+    first = watch(stop=3)
+    assert call("valid", *args()).code == 130
+    assert [path.name for path in folder().iterdir()] == [
+        "keypoints_val2017_results.unfinished-0.jsonl"
+    ]
+    second = watch()
+    done = call("valid", *args("WORKERS", "1"))
+    assert (done.code, done.err) == (0, "")
+    assert "going on: 3 of 4 pictures are finished" in done.out
+    assert (len(first), len(second)) == (3, 1)
+    assert not set(first) & set(second)
+    assert len(json.loads(rows_of(folder()))) > 3
+    assert rows_of(folder()) == rows_of(folder("whole"))
+    assert table_of(done.out) == table_of(whole.out)
+
+
+@pytest.mark.parametrize("other", ["weights", "settings"])
+def test_other_weights_or_settings_start_afresh(
+    call, args, watch, folder, weights, coco_root, other
+):
+    watch(stop=3)
+    assert call("valid", *args()).code == 130
+    opts = []
+    if other == "weights":
+        random_weights(weights, coco_root, 4)
+    else:
+        opts = ["TEST.FLIP_TEST", "False"]
+    seen = watch()
+    done = call("valid", *args(*opts))
+    assert (done.code, len(seen)) == (0, 4)
+    assert "starting afresh" in done.out
+    assert call("valid", *args(*opts, out="whole")).code == 0
+    assert rows_of(folder()) == rows_of(folder("whole"))
+
+
+# --- odd pictures -------------------------------------------------------------------------
+
+
+def test_where_every_picture_fails_one_line_says_so(call, args, spoiled):
+    root, bad = spoiled(4)
+    done = call("valid", *args(data=root))
+    assert_one_line(done, "not one of 4 pictures could be evaluated", "cannot read")
+
+
+def test_two_processes_say_so_once(args, spoiled, tmp_path):
+    root, _ = spoiled(4)
+    first, second = start_two(args(data=root), tmp_path)
+    assert_one_line(first, "not one of 4 pictures could be evaluated")
+    assert second == Result(2, "", "")
+
+
+# --- what is left -------------------------------------------------------------------------
+
+
+def test_the_table_is_written_with_its_circumstances(call, args, spoiled, weights, tmp_path):
+    root, [bad] = spoiled(1)
+    paths = tmp_path / "new/table.json", tmp_path / "new/table.csv"
+    done = call("valid", "--json", str(paths[0]), "--csv", str(paths[1]), *args(data=root))
+    assert done.code == 1
+    names, _, values = ([c.strip() for c in line.split("|")[2:-1]] for line in table_of(done.out))
+    tree = json.loads(paths[0].read_text())
+    table = tree.pop("table")
+    assert list(table) == names
+    assert [f"{value:.3f}" for value in table.values()] == values
+    assert tree.pop("problems") == [f"image {int(bad.stem)}: cannot read {bad}"]
+    expected = {
+        "arch": "tiny",
+        "weights": str(weights),
+        "sha256": hash_of(weights),
+        "split": "val2017",
+        "pictures": 4,
+    }
+    assert tree == expected
+    with paths[1].open(newline="") as file:
+        [row] = csv.DictReader(file)
+    told = {**expected, "problems": 1, **table}
+    assert row == {name: str(value) for name, value in told.items()}
+
+
+@pytest.mark.parametrize("flag", ["--json", "--csv"])
+def test_a_table_that_cannot_be_written_is_told_before_the_work(call, args, watch, tmp_path, flag):
+    seen = watch()
+    assert_one_line(call("valid", flag, str(tmp_path), *args()), str(tmp_path), "is a folder")
+    assert seen == []
+
+
+def test_test_dev_is_for_the_server(call, args, folder, coco_root, tmp_path):
+    whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    del whole["annotations"]
+    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(whole))
+    (root / "images").mkdir()
+    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
+    table = tmp_path / "table.json"
+    keys = ("DATASET.TEST", "test-dev2017")
+    done = call("valid", "--json", str(table), *args(*keys, data=root))
+    assert (done.code, done.err) == (0, "")
+    assert table_of(done.out) == []
+    [path] = folder().iterdir()
+    assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
+    assert f"{path} is for the server that scores test-dev2017" in done.out
+    rows = json.loads(path.read_text())
+    assert {row["image_id"] for row in rows} <= {image["id"] for image in whole["images"]}
+    assert all(row["category_id"] == 1 and len(row["keypoints"]) == 51 for row in rows)
+    assert json.loads(table.read_text())["table"] == {}
