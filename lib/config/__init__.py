@@ -120,6 +120,8 @@ def _check_sizes(cfg: CfgNode) -> None:
         )
     if not cfg.TEST.SCALE_FACTOR:
         raise ValueError("TEST.SCALE_FACTOR is empty; [1] is the single-scale test")
+    if cfg.TEST.IMAGES_PER_GPU < 1:
+        raise ValueError(f"TEST.IMAGES_PER_GPU is {cfg.TEST.IMAGES_PER_GPU}; at least 1")
     if not any(cfg.TEST.WITH_HEATMAPS) or not any(cfg.TEST.WITH_AE):
         raise ValueError("TEST.WITH_HEATMAPS and TEST.WITH_AE must each switch on some stage")
     untagged = [s for s, ae in enumerate(cfg.TEST.WITH_AE) if ae and not cfg.LOSS.WITH_AE_LOSS[s]]

@@ -14,7 +14,7 @@ _C.LOG_DIR = "log"  # TensorBoard: LOG_DIR/<dataset>/<model>/<yaml name>/
 _C.DATA_DIR = ""  # prefix of a relative DATASET.ROOT
 _C.SEED = 0  # governs weights, shuffling and augmentation
 _C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu choose their own
-_C.WORKERS = 4  # loader processes per training process, at most one per core
+_C.WORKERS = 4  # loader processes of each process, at most one per core; 0: it loads by itself
 _C.PRINT_FREQ = 30  # steps between two lines of the log
 _C.AUTO_RESUME = True  # go on from the checkpoint in OUTPUT_DIR when there is one
 _C.PIN_MEMORY = True
@@ -28,7 +28,8 @@ _C.CUDNN.BENCHMARK = True
 _C.CUDNN.DETERMINISTIC = False
 _C.CUDNN.ENABLED = True
 
-_C.FP16 = CN()  # mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU
+_C.FP16 = CN()  # mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU;
+# in evaluation, float16 on a GPU only
 _C.FP16.ENABLED = False
 _C.FP16.STATIC_LOSS_SCALE = 1.0  # used when DYNAMIC_LOSS_SCALE is off
 _C.FP16.DYNAMIC_LOSS_SCALE = False
@@ -83,7 +84,8 @@ _C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coc
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
-_C.DATASET.UNREADABLE = "raise"  # an unreadable picture: "raise" stops, "skip" names it, goes on
+_C.DATASET.UNREADABLE = "raise"  # in training: "raise" stops, "skip" names the picture, goes on;
+# an evaluation always names it and goes on
 _C.DATASET.MAX_IMAGES = 0  # use only the first N pictures; 0: all
 _C.DATASET.MIN_LABELLED_JOINTS = 0  # only pictures in which one person has at least so many
 _C.DATASET.NUM_JOINTS = 17  # the data set's, plus one when WITH_CENTER
@@ -131,7 +133,7 @@ _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is be
 # ------------------------------------------------------------------------------ evaluation
 _C.TEST = CN()
 _C.TEST.MODEL_FILE = ""  # "": model_best, final_state0 or checkpoint of OUTPUT_DIR, in this order
-_C.TEST.IMAGES_PER_GPU = 1  # pictures at a time; pictures differ in size, so only 1 is taken
+_C.TEST.IMAGES_PER_GPU = 1  # pictures of equal input size that are computed together
 _C.TEST.FLIP_TEST = True
 _C.TEST.SCALE_TYPE = "short"  # the side that becomes INPUT_SIZE: "short" or "long"
 _C.TEST.SCALE_FACTOR = [1]  # multi-scale test
