@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.group import HeatmapParser
+from lib.dataset.codec import codec_of
 from lib.dataset.keypoints import KEYPOINTS
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
@@ -75,7 +76,9 @@ def prepare(cfg: CfgNode, image: np.ndarray) -> Input:
                 f"{width} x {height} pixels become an input of {shape[0]} x {shape[1]}; "
                 f"at most {MAX_SIDE} are possible"
             )
-        resized, _, _ = resize_align_multi_scale(image, size, factor, min(scales), kind)
+        resized, _, _ = resize_align_multi_scale(
+            *(image, size, factor, min(scales), kind), codec_of(cfg).pixel_center
+        )
         pictures.append(torch.from_numpy(resized))
     return Input(tuple(pictures), base_size, center, scale)
 
@@ -88,6 +91,7 @@ def network_maps(cfg: CfgNode, model: nn.Module, inputs: Sequence[Input]) -> tup
     precision on a GPU; maps are float32.
     """
     scales = sorted(cfg.TEST.SCALE_FACTOR, reverse=True)
+    project = cfg.TEST.PROJECT2IMAGE and not codec_of(cfg).native
     device = next(model.parameters()).device
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(scales):
@@ -95,7 +99,7 @@ def network_maps(cfg: CfgNode, model: nn.Module, inputs: Sequence[Input]) -> tup
         images = normalize(pictures.to(device))
         with half_precision(device, cfg.FP16.ENABLED and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(
-                *(cfg, model, images, cfg.TEST.FLIP_TEST, cfg.TEST.PROJECT2IMAGE),
+                *(cfg, model, images, cfg.TEST.FLIP_TEST, project),
                 inputs[0].base_size,
             )
         final_heatmaps, tags_list = aggregate_results(
@@ -113,7 +117,9 @@ def find_people(
     size = (heatmaps.shape[3], heatmaps.shape[2])
     parser = HeatmapParser(cfg)
     grouped, scores = parser.parse(heatmaps, tags, cfg.TEST.ADJUST, cfg.TEST.REFINE)
-    people = get_final_preds(grouped, given.center, given.scale, size)
+    people = get_final_preds(
+        *(grouped, given.center, given.scale, size), parser.codec.pixel_center
+    )
     return np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:]), scores
 
 

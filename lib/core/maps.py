@@ -6,6 +6,7 @@ with whole maps where the maps are. Same answers: ties go to the first pixel, ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,12 +59,9 @@ class HostMaps:
             pixels, values = pixels.select(kept), values[kept]
         return pixels
 
-    def windows(self, pixels: Pixels) -> np.ndarray:
-        """(N, 3, 3) heatmap values around each pixel, the border's repeated beyond it."""
-        _, height, width = self.det.shape
-        y = np.clip(pixels.y[:, None] + (-1, 0, 1), 0, height - 1)
-        x = np.clip(pixels.x[:, None] + (-1, 0, 1), 0, width - 1)
-        return self.det[pixels.joint[:, None, None], y[:, :, None], x[:, None, :]]
+    def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
+        """(N, 2 radius + 1, ...) heatmap values around pixels; beyond the border, its own."""
+        return self.det[around(pixels, radius, self.det.shape)]
 
     def tags(self, pixels: Pixels) -> np.ndarray:
         """(N, L)"""
@@ -146,13 +144,10 @@ class DeviceMaps:
         found = (self.det > threshold) & (self.det == largest)
         return Pixels(*found.nonzero().cpu().numpy().T)
 
-    def windows(self, pixels: Pixels) -> np.ndarray:
-        _, height, width = self.det.shape
-        joint, y, x = self._index(pixels)
-        step = torch.arange(-1, 2, device=joint.device)
-        y = (y[:, None] + step).clamp(0, height - 1)
-        x = (x[:, None] + step).clamp(0, width - 1)
-        return self.det[joint[:, None, None], y[:, :, None], x[:, None, :]].cpu().numpy()
+    def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
+        index = around(pixels, radius, self.det.shape)
+        index = tuple(torch.from_numpy(i).to(self.det.device) for i in index)
+        return self.det[index].cpu().numpy()
 
     def tags(self, pixels: Pixels) -> np.ndarray:
         joint, y, x = self._index(pixels)
@@ -179,6 +174,26 @@ class DeviceMaps:
 
     def _index(self, pixels: Pixels) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(np.stack(pixels)).to(self.det.device))
+
+
+def around(
+    pixels: Pixels, radius: int, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index of the windows (N, D, D) around pixels of maps of `shape` (K, H, W)."""
+    step = np.arange(-radius, radius + 1)
+    y = np.clip(pixels.y[:, None] + step, 0, shape[1] - 1)
+    x = np.clip(pixels.x[:, None] + step, 0, shape[2] - 1)
+    return pixels.joint[:, None, None], y[:, :, None], x[:, None, :]
+
+
+def first_of_equals(maps: HostMaps | DeviceMaps, pixels: Pixels, radius: int) -> np.ndarray:
+    """(N,) whether no pixel within `radius`, row by row before a peak, has its value."""
+    values = maps.windows(pixels, radius)
+    _, y, x = around(pixels, radius, maps.det.shape)
+    own_y, own_x = pixels.y[:, None, None], pixels.x[:, None, None]
+    before = (y < own_y) | ((y == own_y) & (x < own_x))
+    equal = values == values[:, radius, radius, None, None]
+    return ~(before & equal).any(axis=(1, 2))
 
 
 def rounded_length(vectors: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.inference import flip_index
+from lib.dataset.codec import REFERENCE, Codec, codec_of
 from lib.dataset.pose_dataset import add_center
 from lib.dataset.reader import Picture
 from lib.dataset.target_generators import heatmap_targets
@@ -58,6 +59,7 @@ class Oracle(nn.Module):
         min_scale: float = 1.0,
         sigma: float = 2.0,
         with_center: bool = False,
+        codec: Codec = REFERENCE,
     ) -> None:
         """`swap`: the mirror image of each joint; what follows as the config keys."""
         super().__init__()
@@ -71,6 +73,7 @@ class Oracle(nn.Module):
         self.min_scale = min_scale
         self.sigma = sigma
         self.with_center = with_center
+        self.codec = codec
         self.pictures: tuple[Picture, ...] = ()
 
     @classmethod
@@ -89,6 +92,7 @@ class Oracle(nn.Module):
             min_scale=min(cfg.TEST.SCALE_FACTOR),
             sigma=float(cfg.DATASET.SIGMA),
             with_center=cfg.DATASET.WITH_CENTER,
+            codec=codec_of(cfg),
         )
 
     def look_at(self, *pictures: Picture) -> None:
@@ -119,7 +123,7 @@ class Oracle(nn.Module):
         """(1 + P, K, h, w): the training targets of nobody, then of each person alone."""
         joints = self._joints_on(picture, size)[:, None]  # (P, 1, K, 3)
         sigma = self.sigma if self.sigma > 0 else min(size) / 64
-        alone = heatmap_targets(joints, torch.full(joints.shape[:2], sigma), size)
+        alone = heatmap_targets(joints, torch.full(joints.shape[:2], sigma), size, self.codec)
         return torch.cat([alone.new_zeros(1, *alone.shape[1:]), alone])
 
     def _joints_on(self, picture: Picture, size: tuple[int, int]) -> Tensor:
@@ -131,7 +135,8 @@ class Oracle(nn.Module):
         matrix = warp_matrix(center, scale, (size[1], size[0]))
         joints = add_center(picture.joints) if self.with_center else picture.joints
         joints = joints.astype(np.float64)
-        joints[..., :2] = joints[..., :2] @ matrix[:, :2].T + matrix[:, 2]
+        places = joints[..., :2] + self.codec.pixel_center
+        joints[..., :2] = places @ matrix[:, :2].T + matrix[:, 2]
         return torch.from_numpy(joints)
 
 

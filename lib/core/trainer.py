@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 from lib.core.board import Board
 from lib.core.distill import Imitation
 from lib.core.inference import normalize
+from lib.dataset.codec import codec_of
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets
 from lib.models.arch import ArchSpec
@@ -150,6 +151,7 @@ def make_view(cfg: CfgNode, batch: Batch, size: int) -> View:
         [resize_mask(mask, mask.shape[-1] * size // crop) for mask in batch.masks],
         crop_size=crop,
         tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
+        codec=codec_of(cfg),
     )
     return View(images, targets)
 

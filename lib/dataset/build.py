@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
+from lib.dataset.codec import codec_of
 from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
 from lib.dataset.reader import Picture, PictureFiles, layout_of, read_pictures, select_pictures
@@ -105,6 +106,7 @@ def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
         affine=AffineRange(
             *(data.SCALE_TYPE, data.MIN_SCALE, data.MAX_SCALE),
             *(data.MAX_ROTATION, data.MAX_TRANSLATE, data.FLIP),
+            codec_of(cfg).pixel_center,
         ),
         sigma=SigmaRule(
             *(data.SIGMA, data.SCALE_AWARE_SIGMA),

@@ -1,6 +1,6 @@
 """Between joints and heatmaps, both ways: where a Gaussian stands, and where a peak says it stood.
 
-Coordinates on a map are continuous: pixel i covers [i, i + 1). A codec says three things, and
+Coordinates on a map are continuous: pixel i covers [i, i + 1). A codec says four things, and
 training targets, augmentation, evaluation and export ask the same one:
 
 - `pixel_center`: where in its pixel an annotated joint lies. 0.5: annotations name pixels, pictures
@@ -8,6 +8,8 @@ training targets, augmentation, evaluation and export ask the same one:
   for one another, as the original does, which is off by up to a pixel of the crop.
 - `centers`: where on the pixel grid the Gaussian of a joint has its center.
 - `offsets`: where in the pixel around a peak the joint is.
+- `native`: peaks are looked for on the network's finest map instead of an enlarged one, and of
+  equal neighbors only the first is a peak: a joint on the border of two pixels is one joint.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Codec(Protocol):
     """What a codec answers."""
 
     pixel_center: float
-    native: bool  # peaks are looked for on the network's finest map, whatever PROJECT2IMAGE says
+    native: bool
 
     def centers(self, xy: Tensor) -> Tensor:
         """(..., 2) on the map -> (..., 2) center of the Gaussian; pixel i is at i."""
@@ -68,7 +70,8 @@ class UnbiasedCodec:
         return 0.5 + shift.clip(-0.5, 0.5)
 
 
-CODECS: dict[str, Codec] = {"reference": ReferenceCodec(), "unbiased": UnbiasedCodec()}
+REFERENCE = ReferenceCodec()
+CODECS: dict[str, Codec] = {"reference": REFERENCE, "unbiased": UnbiasedCodec()}
 
 
 def codec_of(cfg: CfgNode) -> Codec:

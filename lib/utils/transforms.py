@@ -47,19 +47,24 @@ def resize_align_multi_scale(
     current_scale: float,
     min_scale: float,
     scale_type: str = "short",
+    pixel_center: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image (H, W, 3) as the network sees it at one scale; its center and scale."""
+    """The image (H, W, 3) as the network sees it at one scale; its center and scale.
+
+    `pixel_center`: the codec's (lib/dataset/codec.py).
+    """
     size, center, scale = get_multi_scale_size(
         image, input_size, current_scale, min_scale, scale_type
     )
-    resized = cv2.warpAffine(image, warp_matrix(center, scale, size), size)
+    matrix = of_pixels(warp_matrix(center, scale, size), pixel_center)
+    resized = cv2.warpAffine(image, matrix, size)
     return resized, center, scale
 
 
 def warp_matrix(
     center: np.ndarray, scale: np.ndarray, size: Sequence[int], inverse: bool = False
 ) -> np.ndarray:
-    """(2, 3): pixels of the picture -> pixels of a map of `size` (width, height), or back."""
+    """(2, 3): places in the picture -> places on a map of `size` (width, height), or back."""
     ratio = size[0] / (scale[0] * PIXEL_STD)
     middle = np.array(size) / 2
     if inverse:
@@ -67,18 +72,25 @@ def warp_matrix(
     return np.column_stack([np.eye(2) * ratio, middle - center * ratio])
 
 
+def of_pixels(matrix: np.ndarray, pixel_center: float) -> np.ndarray:
+    """(2, 3): a map between places -> the map between pixels whose centers lie there."""
+    shift = matrix[:, :2] @ (pixel_center, pixel_center) - pixel_center
+    return np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
+
+
 def get_final_preds(
     grouped_joints: Sequence[np.ndarray],
     center: np.ndarray,
     scale: np.ndarray,
     heatmap_size: Sequence[int],
+    pixel_center: float = 0.0,
 ) -> list[np.ndarray]:
-    """People in map pixels, [(N, K, 2 + ...)] -> each person (K, 2 + ...) in picture pixels."""
+    """People on a map, [(N, K, 2 + ...)] -> each person (K, 2 + ...) in pixels of the picture."""
     matrix = warp_matrix(center, scale, heatmap_size, inverse=True)
     preds = []
     for person in grouped_joints[0]:
         moved = np.array(person)
-        moved[:, :2] = person[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        moved[:, :2] = person[:, :2] @ matrix[:, :2].T + matrix[:, 2] - pixel_center
         preds.append(moved)
     return preds
 

@@ -3,7 +3,7 @@
 This is what lib/core/group.py must answer (test_decoder.py) and what it is timed against
 (`python -m tools.benchmark decode`). It is the original's algorithm, with the two rules that the
 original leaves to its libraries: of equal peaks the first row by row is the stronger, and of
-assignments of equal cost the one of the least squared distance is taken.
+assignments of equal cost the one that gives stronger joints to people found earlier is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def decode(
 ) -> tuple[np.ndarray, list[float]]:
     """det (K, H, W), tag (K or 1, H, W, L) -> people (N, K, 3 + L) and N scores."""
     tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
-    people = match(top_k(nms(det, params.nms_kernel), tag, params), params)
+    people = match(top_k(nms(det, params.nms_kernel, codec), tag, params), params)
     if adjust:
         for person in people:
             for joint in range(len(det)):
@@ -41,11 +41,18 @@ def decode(
     return np.array(people, np.float32).reshape(-1, len(det), 3 + tag.shape[-1]), scores
 
 
-def nms(det: np.ndarray, kernel: int) -> np.ndarray:
-    """Zero wherever a pixel is not the largest of its window."""
-    maps = torch.from_numpy(det)
-    largest = F.max_pool2d(maps[None], kernel, 1, kernel // 2)[0]
-    return (maps * (maps == largest)).numpy()
+def nms(det: np.ndarray, kernel: int, codec: Codec) -> np.ndarray:
+    """Zero wherever a pixel is not the largest of its window, or not the first of the largest."""
+    maps, reach = torch.from_numpy(det), kernel // 2
+    largest = F.max_pool2d(maps[None], kernel, 1, reach)[0]
+    peaks = (maps * (maps == largest)).numpy()
+    if codec.native:
+        for joint, y, x in zip(*np.nonzero(peaks > 0), strict=True):
+            top, left = max(y - reach, 0), max(x - reach, 0)
+            window = det[joint, top : y + reach + 1, left : x + reach + 1]
+            if tuple(np.argwhere(window == det[joint, y, x])[0]) != (y - top, x - left):
+                peaks[joint, y, x] = 0
+    return peaks
 
 
 def top_k(peaks: np.ndarray, tag: np.ndarray, params: GroupParams) -> list[np.ndarray]:
@@ -78,7 +85,7 @@ def match(candidates: list[np.ndarray], params: GroupParams) -> list[np.ndarray]
             cost = distance
             if params.use_detection_val:
                 cost = np.round(distance) * 100 - rows[:, 2:3]
-            cost = cost + 1e-6 * np.minimum(distance, 2) ** 2
+            cost = cost + 1e-9 * np.outer(np.arange(len(rows), 0, -1), np.arange(len(keys)))
             for row, column in zip(*linear_sum_assignment(cost), strict=True):
                 if distance[row, column] < params.tag_threshold:
                     person_of_row[row] = keys[column]

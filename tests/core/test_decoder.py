@@ -97,19 +97,20 @@ def test_the_best_pixel_is_that_of_the_whole_map(height, width):
 PARAMS = GroupParams(joint_order=tuple(range(14)))
 
 
-def test_a_tie_goes_to_the_smaller_distance():
-    """Both candidates are within half a unit of both people: every assignment costs the same."""
-    crossed = np.array([[0.4, 0.1], [0.1, 0.4]])
-    for values in ([0.9, 0.9], [0.9, 0.3]):
-        assert assign(crossed, np.array(values), PARAMS).tolist() == [1, 0]
-        assert assign(crossed[::-1], np.array(values), PARAMS).tolist() == [0, 1]
+@pytest.mark.parametrize("people", [1, 2, 5, 12, 30])
+def test_of_equal_distances_stronger_joints_go_to_people_found_earlier(people):
+    """All candidates are within half a unit of all people: every assignment costs the same."""
+    rng = np.random.default_rng(people)
+    for candidates in (people, max(people - 1, 1), people + 3):
+        distance = rng.uniform(0, 0.5, (candidates, people))
+        values = np.sort(rng.uniform(0.1, 1, candidates))[::-1]
+        expected = [row if row < people else -1 for row in range(candidates)]
+        assert assign(distance, values, PARAMS).tolist() == expected
 
 
-def test_a_stronger_joint_wins_a_person_over_a_nearer_one():
-    """Where both are as near after rounding; the loser becomes a person of its own."""
-    distance = np.array([[0.4], [0.1]])
-    assert assign(distance, np.array([0.9, 0.3]), PARAMS).tolist() == [0, -1]
-    assert assign(distance, np.array([0.9, 0.9]), PARAMS).tolist() == [-1, 0]
+def test_a_nearer_person_wins_where_a_unit_of_distance_tells():
+    crossed = np.array([[0.9, 0.1], [0.1, 0.9]])
+    assert assign(crossed, np.array([0.9, 0.8]), PARAMS).tolist() == [1, 0]
 
 
 def test_a_joint_too_far_in_tag_is_nobodys():

@@ -1,7 +1,8 @@
 """Heatmaps and tag addresses from joints, for a whole batch in one operation.
 
 Joints are (B, P, K, 3): x, y in pixels of the map they are stamped on, and visibility (0: not
-labelled). A joint stands on the pixel its coordinates are truncated to, as in the original.
+labelled). The codec says where in or on its pixel a joint's Gaussian stands; its tag is read at the
+pixel that its coordinates are truncated to.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.dataset.codec import REFERENCE, Codec
+
 
 class Targets(NamedTuple):
     """What the losses compare with, one entry per output stage, coarse to fine."""
@@ -21,22 +24,27 @@ class Targets(NamedTuple):
     nodes: list[Tensor]  # (B, P, K, 2): flat tag address and 1, packed from slot 0 per person
 
 
-def map_joints(joints: Tensor, mirrored: Tensor, ratio: float) -> Tensor:
+def map_joints(joints: Tensor, mirrored: Tensor, ratio: float, codec: Codec = REFERENCE) -> Tensor:
     """(B, P, K, 3), pixels of the crop -> pixels of a map `ratio` times its size.
 
-    mirrored: (B,). A mirror image maps x to size - x - 1 on the crop and on every map alike
-    (the original's convention), so it is undone and done again around the scaling.
+    mirrored: (B,). Where pixels are named by their corners, a mirror image maps x to size - x - 1
+    on the crop and on every map alike, so it is undone and done again around the scaling.
     """
-    shift = mirrored.to(joints.dtype)[:, None, None]
+    shift = (1 - 2 * codec.pixel_center) * mirrored.to(joints.dtype)[:, None, None]
     x = (joints[..., 0] + shift) * ratio - shift
     return torch.stack([x, joints[..., 1] * ratio, joints[..., 2]], dim=-1)
 
 
-def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int | tuple[int, int]) -> Tensor:
+def heatmap_targets(
+    joints: Tensor,
+    sigmas: Tensor,
+    size: int | tuple[int, int],
+    codec: Codec = REFERENCE,
+) -> Tensor:
     """Gaussians of the visible joints, the largest value of all people: (B, K, H, W).
 
     size: (H, W), or one number for both. sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1
-    pixels from its center.
+    pixels from the pixel that the joint is on.
     """
     batch, _, num_joints, _ = joints.shape
     height, width = (size, size) if isinstance(size, int) else size
@@ -48,9 +56,13 @@ def heatmap_targets(joints: Tensor, sigmas: Tensor, size: int | tuple[int, int])
     sigma = sigmas[image, person][:, None]  # (N, 1)
     radius = int(3 * sigmas.max() + 1)
     offset = torch.arange(-radius, radius + 1, device=joints.device)  # (D,)
-    profile = torch.exp(-offset.square() / (2 * sigma.square())) * (offset.abs() <= 3 * sigma + 1)
-    patch = profile[:, :, None] * profile[:, None, :]  # (N, D, D)
-    at = xy[image, person, joint][:, :, None] + offset  # (N, 2, D)
+    pixel = xy[image, person, joint]  # (N, 2)
+    center = codec.centers(joints[image, person, joint, :2]) - pixel  # (N, 2), from the pixel
+    away = (offset - center[:, :, None]).to(sigma.dtype)  # (N, 2, D)
+    profile = torch.exp(-away.square() / (2 * sigma[:, None].square()))
+    profile = profile * (offset.abs() <= 3 * sigma + 1)[:, None]
+    patch = profile[:, 1, :, None] * profile[:, 0, None, :]  # (N, D, D)
+    at = pixel[:, :, None] + offset  # (N, 2, D)
     x, y = at[:, 0, None, :], at[:, 1, :, None]  # (N, 1, D), (N, D, 1)
     inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height))  # (N, D, D)
     first = ((image * num_joints + joint) * height * width)[:, None, None]
@@ -80,6 +92,7 @@ def make_targets(
     masks: list[Tensor],
     crop_size: int,
     tag_per_joint: bool = True,
+    codec: Codec = REFERENCE,
 ) -> Targets:
     """Targets of every output stage from joints (B, P, K, 3) in pixels of the crop.
 
@@ -89,9 +102,9 @@ def make_targets(
     targets = Targets([], [], [])
     for mask in masks:
         size = mask.shape[-1]
-        on_map = map_joints(joints, mirrored, size / crop_size)
+        on_map = map_joints(joints, mirrored, size / crop_size, codec)
         sigma = torch.where(sigmas < 0, size / 64, sigmas)
-        targets.heatmaps.append(heatmap_targets(on_map, sigma, size))
+        targets.heatmaps.append(heatmap_targets(on_map, sigma, size, codec))
         targets.masks.append(mask.to(joints.dtype))
         targets.nodes.append(joint_nodes(on_map, size, tag_per_joint))
     return targets

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lib.utils.transforms import of_pixels
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -16,28 +18,31 @@ class Affine:
     side: float  # of the source square, in pixels of the picture
     degrees: float  # counterclockwise as seen in the picture
     mirrored: bool = False
+    pixel_center: float = 0.0  # of joints and pictures (lib/dataset/codec.py)
 
     def matrix(self, size: int) -> np.ndarray:
-        """(2, 3): pixels of the picture -> pixels of a size x size crop, before mirroring."""
+        """(2, 3): places in the picture -> places in a size x size crop, before mirroring."""
         c, s = np.cos(np.deg2rad(self.degrees)), np.sin(np.deg2rad(self.degrees))
         linear = size / self.side * np.array([[c, s], [-s, c]])
         return np.column_stack([linear, size / 2 - linear @ np.array(self.center)])
 
     def warp(self, picture: np.ndarray, size: int) -> np.ndarray:
         """(H, W, ...) -> (size, size, ...); black where the crop leaves the picture."""
-        crop = cv2.warpAffine(picture, self.matrix(size), (size, size), flags=cv2.INTER_LINEAR)
+        matrix = of_pixels(self.matrix(size), self.pixel_center)
+        crop = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
         return crop[:, ::-1] if self.mirrored else crop
 
     def move(self, joints: np.ndarray, size: int) -> np.ndarray:
-        """(..., 3) x, y, visibility in the picture -> the crop; x mirrors to size - x - 1.
+        """(..., 3) x, y, visibility: pixels of the picture -> places in the crop.
 
-        Left and right joints keep their slots; swapping them is the caller's, who knows the names.
+        A place mirrors to size - x, or to size - x - 1 where it is its pixel's corner. Left and
+        right joints keep their slots; swapping them is the caller's, who knows the names.
         """
         matrix = self.matrix(size)
         moved = joints.copy()
-        moved[..., :2] = joints[..., :2] @ matrix[:, :2].T + matrix[:, 2]
+        moved[..., :2] = (joints[..., :2] + self.pixel_center) @ matrix[:, :2].T + matrix[:, 2]
         if self.mirrored:
-            moved[..., 0] = size - moved[..., 0] - 1
+            moved[..., 0] = size - moved[..., 0] - (1 - 2 * self.pixel_center)
         return moved
 
 
@@ -51,6 +56,7 @@ class AffineRange:
     max_rotation: float = 30.0  # degrees
     max_translate: float = 40.0  # pixels, times the crop's scale
     flip: float = 0.5  # probability
+    pixel_center: float = 0.0  # of the codec
 
     def draw(self, rng: np.random.Generator, width: int, height: int) -> Affine:
         """A crop of a width x height picture."""
@@ -63,4 +69,5 @@ class AffineRange:
             side=side,
             degrees=rng.uniform(-self.max_rotation, self.max_rotation),
             mirrored=bool(rng.random() < self.flip),
+            pixel_center=self.pixel_center,
         )
