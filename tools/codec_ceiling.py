@@ -3,7 +3,7 @@
     python -m tools.codec_ceiling --cfg experiments/coco/mobilenet/mobile.yaml \\
         DATASET.MIN_LABELLED_JOINTS 6
     python -m tools.codec_ceiling --cfg experiments/crowd_pose/mobilenet/mobile.yaml \\
-        --sizes 256 512 DATASET.TEST val
+        DATASET.TEST val --sizes 256 512
 
 Ideal heatmaps and tags are drawn from the annotations of the test split, decoded by the very path
 of evaluation, and scored. Pictures are not read, so annotations alone are enough.

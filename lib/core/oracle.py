@@ -114,7 +114,9 @@ class Oracle(nn.Module):
             if self.mode != "tags":
                 heatmaps = gaussians.amax(dim=0)
             if self.mode != "heatmaps" and len(tags):
-                ideal = ideal_tags(gaussians, len(tags))
+                # Among heatmaps of a network, people must not be told apart by equal tags alone.
+                slope = TAG_SLOPE if self.mode == "tags" else 0.0
+                ideal = ideal_tags(gaussians, len(tags), slope)
                 tags = torch.where(ideal > 0, ideal, tags)
             maps.append(torch.cat([heatmaps, tags]))
         return torch.stack(maps)
@@ -140,15 +142,15 @@ class Oracle(nn.Module):
         return torch.from_numpy(joints)
 
 
-def ideal_tags(gaussians: Tensor, num_tags: int) -> Tensor:
+def ideal_tags(gaussians: Tensor, num_tags: int, slope: float = 0.0) -> Tensor:
     """(1 + P, K, h, w), nobody first -> (`num_tags`, h, w), K or 1: each pixel's tag; 0: nobody's.
 
-    A person's tags differ by less than TAG_SLOPE, and no two of them far apart are the same: a
+    A person's tags rise by `slope` over the map, so that no two of them far apart are the same: a
     second candidate with the founder's very tag would take the place of the first.
     """
     if num_tags == 1:
         gaussians = gaussians.amax(dim=1, keepdim=True)
     owner = gaussians.max(dim=0).indices  # the first of equals, so nobody where all are 0
     height, width = owner.shape[1:]
-    slope = torch.linspace(0, TAG_SLOPE, height * width, device=owner.device).view(height, width)
-    return torch.where(owner > 0, TAG_BASE + TAG_STEP * owner + slope, 0.0)
+    rise = torch.linspace(0, slope, height * width, device=owner.device).view(height, width)
+    return torch.where(owner > 0, TAG_BASE + TAG_STEP * owner + rise, 0.0)
