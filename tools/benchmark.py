@@ -4,6 +4,8 @@
     python -m tools.benchmark train --superconfig mobile_configs/search-S.json --batch 4 --json
     python -m tools.benchmark latency --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --out latency.json --check mobile_configs/search-XS.json
+    python -m tools.benchmark decode --people 2 20 --sizes 448x640
+    python -m tools.benchmark valid --oracle DATASET.ROOT data/synthetic
 
 `train`: one whole training step (normalize, targets, forward, losses, backward, Adam) on one
 batch, as configured (channels last) and as plain eager contiguous float32, in turns, so that both
@@ -11,15 +13,17 @@ meet the same machine; the result is a ratio.
 
 `latency`: the forward pass, batch 1, of every piece that a network of the supernet's search space
 (SUPERNET.*) can have: the table that `python -m tools.search --max-ms` adds up. `--check` compares
-the sum with the whole network. The number of threads is OMP_NUM_THREADS's. Measure on a machine
-that does nothing else.
+the sum with the whole network.
+
+`decode`: maps to people, beside the readable specification. `valid`: an evaluation in parts.
+
+The number of threads is OMP_NUM_THREADS's. Measure on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +37,7 @@ from yacs.config import CfgNode
 
 from arch_manager import ArchManager
 from lib.config import load_config
-from lib.core.latency import LatencyTable, median_times
+from lib.core.latency import LatencyTable, machine, median_times
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.pose_dataset import Batch
@@ -43,6 +47,7 @@ from lib.models.pieces import build_piece, pieces_from_config, space_pieces
 from lib.models.pose_mobilenet import LitePose, network_of
 from lib.utils import cli
 from lib.utils.optim import get_optimizer
+from tools import benchmark_decode, benchmark_valid
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -68,12 +73,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check.help = "an architecture to measure whole, too"
     latency.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
     latency.set_defaults(run=benchmark_latency)
+    for name, module in (("decode", benchmark_decode), ("valid", benchmark_valid)):
+        kind = kinds.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_flags(kind)
+        kind.set_defaults(run=module.run)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    args.run(args, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args.run(args, device)
 
 
 def benchmark_training(args: argparse.Namespace, device: torch.device) -> None:
@@ -173,15 +188,6 @@ def random_batch(cfg: CfgNode, size: int, people: int = 4) -> Batch:
         masks=[torch.ones(size, s, s, dtype=torch.bool) for s in cfg.DATASET.OUTPUT_SIZE],
         image_ids=torch.arange(size),
     )
-
-
-def machine(device: torch.device) -> str:
-    """What ran it, in one line."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{torch.get_num_threads()} threads of {platform.machine()}"
-    return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def table(report: dict[str, Any]) -> str:

@@ -12,12 +12,15 @@ most for networks whose maps are large, so leave a margin below a hard limit.
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 Key = tuple[Any, ...]  # a piece's fields
 
@@ -72,3 +75,12 @@ def median_times(calls: Sequence[Callable[[], object]], rounds: int) -> list[flo
             call()
             own.append(1000 * (time.perf_counter() - begin))
     return [statistics.median(own) for own in times]
+
+
+def machine(device: torch.device) -> str:
+    """What ran it, in one line."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{torch.get_num_threads()} threads of {platform.machine()}"
+    return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"
