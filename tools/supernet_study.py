@@ -4,8 +4,9 @@
 
 For every seed: a small supernet by uniform sampling, and one by the sandwich rule with in-place
 distillation; three widths cut from each, scored uncalibrated, calibrated, and fine-tuned with a
-tenth of the steps; and each of the three trained alone with as many steps. All by the scripts a
-user calls; what is there already is not run again. Prints the table of docs/supernet.md.
+tenth of the steps; each of the three trained alone with as many steps; and the narrowest again,
+the widest one being its teacher. All by the scripts a user calls; what is there already is not run
+again. Prints the tables of docs/supernet.md.
 """
 
 from __future__ import annotations
@@ -74,6 +75,13 @@ class Study:
         """AP of the same architecture trained from scratch with the supernet's steps."""
         return self.plain(self.out / f"alone_{width}", width, "TRAIN.END_EPOCH", str(self.epochs))
 
+    def taught(self, width: str, teacher: str) -> float:
+        """AP of `width` trained like `alone`, distilled from the network of width `teacher`."""
+        network = self.out / f"alone_{teacher}/coco_kpt/pose_mobilenet/quickstart"
+        keys = ["--teacher", str(network / "checkpoint.pth.tar")]
+        keys += ["TRAIN.END_EPOCH", str(self.epochs)]
+        return self.plain(self.out / f"taught_{width}", width, *keys)
+
     def plain(self, out: Path, width: str, *keys: str) -> float:
         self.run(out, "dist_train", "quickstart", width, *keys)
         return float(AP.search(self.run(out, "valid", "quickstart", width)).group(1))
@@ -100,37 +108,49 @@ class Study:
 def main() -> None:
     args = parse_args()
     rows: dict[tuple[str, str], list[dict[str, float]]] = {}
+    taught = []
     for seed in args.seeds:
         study = Study(args, seed)
         alone = {width: study.alone(width) for width in WIDTHS}
+        taught.append({"alone": alone[WIDTHS[-1]], "taught": study.taught(WIDTHS[-1], WIDTHS[0])})
         for sampling in args.sampling:
             supernet = study.supernet(sampling)
             for width in WIDTHS:
                 figures = study.cut(sampling, width, supernet) | {"alone": alone[width]}
                 rows.setdefault((sampling, width), []).append(figures)
     (args.out / "study.json").write_text(
-        json.dumps({"/".join(key): runs for key, runs in rows.items()}, indent=2)
+        json.dumps(
+            {"/".join(key): runs for key, runs in rows.items()} | {"taught": taught}, indent=2
+        )
     )
     print(table(rows))
+    print(f"\n| {WIDTHS[-1]} | AP |\n|---|---|")
+    print(f"| alone | {shown(taught, 'alone')} |")
+    print(f"| alone, {WIDTHS[0]} as its teacher | {shown(taught, 'taught')} |")
 
 
 def table(rows: dict[tuple[str, str], Sequence[dict[str, float]]]) -> str:
-    """Markdown: means over the seeds, and in brackets the largest less the smallest."""
-
-    def shown(runs: Sequence[dict[str, float]], name: str) -> str:
-        values = [run[name] for run in runs]
-        spread = f" ({max(values) - min(values):.3f})" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.3f}{spread}"
-
+    """Markdown: `shown` of every figure, and the mean ratios."""
     head = (
-        "| supernet | width | uncalibrated | calibrated | fine-tuned | alone | calibrated / alone |"
+        "| supernet | width | uncalibrated | calibrated | fine-tuned | alone "
+        "| calibrated / alone | fine-tuned / alone |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for (sampling, width), runs in rows.items():
-        ratio = statistics.mean(run["after"] / run["alone"] for run in runs)
+        ratios = [
+            f"{statistics.mean(run[name] / run['alone'] for run in runs):.0%}"
+            for name in ("after", "tuned")
+        ]
         cells = [shown(runs, name) for name in ("before", "after", "tuned", "alone")]
-        lines.append(f"| {sampling} | {width} | {' | '.join(cells)} | {ratio:.0%} |")
+        lines.append(f"| {sampling} | {width} | {' | '.join([*cells, *ratios])} |")
     return "\n".join(lines)
+
+
+def shown(runs: Sequence[dict[str, float]], name: str) -> str:
+    """The mean over the seeds, and in brackets the largest less the smallest."""
+    values = [run[name] for run in runs]
+    spread = f" ({max(values) - min(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
         with_center=data.WITH_CENTER,
         skip_unreadable=data.UNREADABLE == "skip",
         seed=cfg.SEED,
+        codec=codec_of(cfg),
     )
 
 

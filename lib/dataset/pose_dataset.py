@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lib.dataset.codec import REFERENCE, Codec
 from lib.dataset.keypoints import KeypointSpec
 from lib.dataset.reader import Picture, PictureFiles, ReadError, ignore_mask
 from lib.dataset.transforms import Affine, AffineRange
@@ -98,6 +99,7 @@ class PoseDataset(Dataset):
         with_center: bool = False,
         skip_unreadable: bool = False,
         seed: int = 0,
+        codec: Codec = REFERENCE,
     ) -> None:
         self.spec = spec.with_center() if with_center else spec
         self.with_center = with_center
@@ -109,6 +111,7 @@ class PoseDataset(Dataset):
         self.sigma = sigma
         self.skip_unreadable = skip_unreadable
         self.seed = seed
+        self.codec = codec
         self.dropped_people = sum(
             len(before.joints) - len(after.joints)
             for before, after in zip(pictures, self.pictures, strict=True)

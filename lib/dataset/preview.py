@@ -61,7 +61,9 @@ def draw_targets(dataset: PoseDataset, sample: Sample) -> np.ndarray:
     """The crop with its people and the targets of the finest stage; red: no heatmap loss."""
     batch = collate([sample])
     targets = make_targets(
-        batch.joints, batch.mirrored, batch.sigmas, batch.masks, dataset.crop_size
+        *(batch.joints, batch.mirrored, batch.sigmas, batch.masks),
+        crop_size=dataset.crop_size,
+        codec=dataset.codec,
     )
     judged = cv2.resize(sample.masks[-1].astype(np.uint8), sample.image.shape[1::-1])
     people = draw_people(tint(sample.image, judged == 0), sample.joints, dataset.spec)
