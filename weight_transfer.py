@@ -24,14 +24,14 @@ from lib.config import load_config
 from lib.core.accuracy import calibration_batches
 from lib.core.calibrate import recalibrate
 from lib.core.evaluate import average_precision
-from lib.dataset.build import build_dataset, build_evaluation_set
-from lib.models import build_model
+from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
+from lib.dataset.pose_dataset import PoseDataset
 from lib.models.arch import ArchSpec
 from lib.models.pose_mobilenet import LitePose
-from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights, save_checkpoint
+from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
 from lib.utils.logger import create_logger
@@ -65,12 +65,15 @@ def main() -> None:
     if not cfg.TEST.MODEL_FILE:
         raise ValueError("name the supernet's checkpoint: TEST.MODEL_FILE")
     device = choose_device(cfg, args.gpu)
-    supernet = load_supernet(cfg, device)
+    supernet = load_supernet(cfg, cfg.TEST.MODEL_FILE).to(device)
+    origin = {"supernet": str(cfg.TEST.MODEL_FILE), "sha256": hash_of(cfg.TEST.MODEL_FILE)}
+    pictures = read_pictures(cfg, not args.no_ap)
     cuts = []
     for path in paths:
         arch = ArchSpec.from_json(path)
         own_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
-        cuts.append(transfer(own_cfg, supernet, arch, path.stem, output_dir, not args.no_ap))
+        target = output_dir / f"{path.stem}.pth.tar"
+        cuts.append(transfer(own_cfg, supernet, arch, pictures, origin, target))
     print(table(cuts))
 
 
@@ -86,45 +89,54 @@ def architecture_paths(args: Namespace) -> list[Path]:
     return paths
 
 
-def load_supernet(cfg: CfgNode, device: torch.device) -> SuperLitePose:
-    """The supernet of TEST.MODEL_FILE; its widths from the file where it says them."""
-    saved = load_checkpoint(cfg.TEST.MODEL_FILE).get("arch")
-    model = build_model(cfg, ArchSpec.from_dict(saved) if isinstance(saved, dict) else None)
-    if not isinstance(model, SuperLitePose):
-        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
-    load_weights(model, cfg.TEST.MODEL_FILE)
-    return model.to(device).eval()
+class Pictures(NamedTuple):
+    """What the cuts are calibrated and scored on; None where it is not there."""
+
+    training: PoseDataset | None
+    evaluation: EvaluationSet | None
+
+
+def read_pictures(cfg: CfgNode, with_ap: bool) -> Pictures:
+    """The splits of `cfg`, read once for all cuts."""
+    training = evaluation = None
+    try:
+        training = build_dataset(cfg)
+    except ValueError as error:
+        logger.warning("not calibrated: %s", error)
+    try:
+        evaluation = build_evaluation_set(cfg) if with_ap else None
+    except ValueError as error:
+        logger.warning("not evaluated: %s", error)
+    return Pictures(training, evaluation)
 
 
 def transfer(
     cfg: CfgNode,
     supernet: SuperLitePose,
     arch: ArchSpec,
-    name: str,
-    output_dir: Path,
-    with_ap: bool = True,
+    pictures: Pictures,
+    origin: dict[str, str],
+    path: Path,
 ) -> Cut:
-    """Cut `arch`, verify it, calibrate it where there are pictures, and save it."""
+    """Cut `arch`, verify it, calibrate it where there are pictures, and save it to `path`."""
     subnet = extract_subnet(supernet, arch).to(next(supernet.parameters()).device).eval()
     difference = largest_difference(supernet, subnet, arch)
     subnet = subnet.to(memory_format=torch.channels_last)
-    before = test_precision(cfg, subnet) if with_ap else None
-    calibrated = calibrate(cfg, subnet)
-    after = test_precision(cfg, subnet) if with_ap and calibrated else None
-    path = output_dir / f"{name}.pth.tar"
+    data, calibrated = pictures.evaluation, 0
+    before = average_precision(cfg, subnet, data) if data else None
+    if pictures.training is not None:
+        batches = calibration_batches(cfg, pictures.training, next(subnet.parameters()).device)
+        calibrated = recalibrate(subnet, batches, cfg.SUPERNET.CALIBRATION_IMAGES)
+    after = average_precision(cfg, subnet, data) if data and calibrated else None
     save_checkpoint(
         path,
         state_dict=subnet.state_dict(),
         arch=arch.to_dict(),
-        provenance={
-            "supernet": str(cfg.TEST.MODEL_FILE),
-            "sha256": hash_of(cfg.TEST.MODEL_FILE),
-            "calibration_images": calibrated,
-            "config": cfg.dump(),
-        },
+        provenance=origin | {"calibration_images": calibrated, "config": cfg.dump()},
     )
-    logger.info("%s, calibrated on %d pictures: %s", name, calibrated, path)
+    logger.info("%s, calibrated on %d pictures: %s", path.name, calibrated, path)
     gmacs = count_macs(subnet, arch.img_size)["true"] / 1e9
+    name = path.name.removesuffix(".pth.tar")
     return Cut(name, difference, before, after, count_params(subnet), gmacs)
 
 
@@ -136,27 +148,6 @@ def largest_difference(supernet: SuperLitePose, subnet: LitePose, arch: ArchSpec
     ).to(next(supernet.parameters()).device)
     pairs = zip(supernet(noise, arch), subnet(noise), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
-
-
-def calibrate(cfg: CfgNode, subnet: LitePose) -> int:
-    """BatchNorm statistics over training pictures, as training shows them; how many were seen."""
-    try:
-        dataset = build_dataset(cfg)
-    except ValueError as error:
-        logger.warning("not calibrated: %s", error)
-        return 0
-    batches = calibration_batches(cfg, dataset, next(subnet.parameters()).device)
-    return recalibrate(subnet, batches, cfg.SUPERNET.CALIBRATION_IMAGES)
-
-
-def test_precision(cfg: CfgNode, model: LitePose) -> float | None:
-    """AP on the test split; None where it is not there."""
-    try:
-        data = build_evaluation_set(cfg)
-    except ValueError as error:
-        logger.warning("not evaluated: %s", error)
-        return None
-    return average_precision(cfg, model, data)
 
 
 def table(cuts: list[Cut]) -> str:

@@ -37,13 +37,12 @@ from lib.core.latency import LatencyTable
 from lib.core.predictor import ridge_predictor
 from lib.core.search import Candidate, Evolution, Search, best, pareto_front
 from lib.dataset.build import build_search_sets
-from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.models.pieces import arch_macs, pieces_from_config
-from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights
+from lib.utils.checkpoint import hash_of, load_checkpoint
 from lib.utils.dist import choose_device
 from lib.utils.plot import scatter
 from lib.utils.vis import save_picture
@@ -86,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Evolution(args.generations, args.population, args.parents, args.mutation)
     limits = read_limits(args)
     table = LatencyTable.read(args.latency_table) if args.latency_table else None
-    supernet = load_supernet(cfg, args.supernet, choose_device(cfg, args.gpu))
+    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+    supernet = load_supernet(cfg, args.supernet)
+    supernet.to(choose_device(cfg, args.gpu), memory_format=memory)
     space = ArchManager.from_config(cfg, supernet.arch)
     training, held_out = build_search_sets(cfg, args.search_images)
-    warn_of_seen_pictures(args.supernet, len(training))
+    warn_of_seen_pictures(args.supernet, cfg.DATASET.ROOT, len(training))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
     search = Search(
         *(space, cost_function(cfg, args.rule, table)),
@@ -116,17 +117,6 @@ def read_limits(args: argparse.Namespace) -> dict[str, float]:
     return limits
 
 
-def load_supernet(cfg: CfgNode, path: Path, device: torch.device) -> SuperLitePose:
-    """The supernet of `path`, whose largest architecture it may say itself."""
-    if cfg.MODEL.NAME != "pose_supermobilenet":
-        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; a search needs pose_supermobilenet")
-    arch = load_checkpoint(path).get("arch")
-    supernet = build_model(cfg, ArchSpec.from_dict(arch) if arch else None)
-    load_weights(supernet, path)
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    return supernet.to(device, memory_format=memory).eval()
-
-
 def cut_of(cfg: CfgNode, supernet: SuperLitePose) -> Callable[[ArchSpec], nn.Module]:
     """arch -> its sub-network, on the supernet's device."""
     device = next(supernet.parameters()).device
@@ -134,12 +124,12 @@ def cut_of(cfg: CfgNode, supernet: SuperLitePose) -> Callable[[ArchSpec], nn.Mod
     return lambda arch: extract_subnet(supernet, arch).to(device, memory_format=memory)
 
 
-def warn_of_seen_pictures(path: Path, others: int) -> None:
+def warn_of_seen_pictures(path: Path, root: str, others: int) -> None:
     """Say so when the supernet's training looked at the pictures to search on."""
     config = yaml.safe_load(load_checkpoint(path).get("config") or "")
-    if not config:
+    if not config or config["DATASET"]["ROOT"] != root:
         return
-    trained_on = config.get("DATASET", {}).get("MAX_IMAGES", 0)
+    trained_on = config["DATASET"]["MAX_IMAGES"]
     if not trained_on or trained_on > others:
         logger.warning(
             "the supernet was trained on the pictures to search on; for a fair AP, train it with "

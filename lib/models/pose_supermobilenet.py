@@ -7,6 +7,7 @@ complete network, so a sub-network's state dict has them too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, network_of
+from lib.utils.checkpoint import load_checkpoint, load_weights
 
 
 class SuperBottleneck(InvertedBottleneck):
@@ -143,3 +145,16 @@ def _add_kernel_maps(block: SuperBottleneck) -> None:
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
     """The supernet of `cfg`; its largest sub-network is `arch`, or the paper's."""
     return SuperLitePose(*network_of(cfg, arch), cfg.MODEL.ELASTIC_KERNEL)
+
+
+def load_supernet(cfg: CfgNode, path: str | Path) -> SuperLitePose:
+    """The trained supernet of `path`, in evaluation mode; its widths from the file where it says.
+
+    ValueError when `cfg` is of another network or the weights do not fit.
+    """
+    if cfg.MODEL.NAME != "pose_supermobilenet":
+        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
+    arch = load_checkpoint(path).get("arch")
+    supernet = get_pose_net(cfg, ArchSpec.from_dict(arch) if isinstance(arch, dict) else None)
+    load_weights(supernet, path)
+    return supernet.eval()

@@ -250,7 +250,7 @@ def test_a_mistake_is_one_line(args, call, scored, flags, words):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("MODEL.NAME", "pose_mobilenet", "a search needs pose_supermobilenet"),
+        ("MODEL.NAME", "pose_mobilenet", "only pose_supermobilenet can be cut"),
         ("SUPERNET.EXPANSIONS", "[6]", "SUPERNET.EXPANSIONS is [6]; 1 to 2"),
     ],
 )
