@@ -107,9 +107,10 @@ class Oracle(nn.Module):
         """(B or 2B, C, h, w), K heatmaps and then tags -> the same with ideal maps."""
         joints, size = len(self.swap), tuple(output.shape[2:])
         people = [self._gaussians(picture, size).to(output.device) for picture in self.pictures]
-        people += [gaussians[:, self.swap].flip(3) for gaussians in people]
+        if len(output) > len(people):
+            people += [gaussians[:, self.swap].flip(3) for gaussians in people]
         maps = []
-        for own, gaussians in zip(output, people[: len(output)], strict=True):
+        for own, gaussians in zip(output, people, strict=True):
             heatmaps, tags = own[:joints], own[joints:]
             if self.mode != "tags":
                 heatmaps = gaussians.amax(dim=0)
