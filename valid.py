@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -43,7 +44,7 @@ from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_weights
+from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_picture
@@ -154,12 +155,27 @@ def tell(
 def load_model(
     cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
 ) -> nn.Module:
-    """The trained network."""
+    """The trained network; ValueError when the file says that another codec trained it."""
+    trained_with = codec_in(weights)
+    if trained_with not in (None, cfg.MODEL.CODEC):
+        raise ValueError(
+            f"{weights} was trained with MODEL.CODEC {trained_with}, not {cfg.MODEL.CODEC}; "
+            f"give the same to decode it"
+        )
     model = build_model(cfg, arch)
     load_weights(model, weights)
     logger.info("weights from %s", weights)
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return model.to(device, memory_format=memory).eval()
+
+
+def codec_in(path: Path) -> str | None:
+    """MODEL.CODEC of the run that wrote `path`; None where the file holds weights alone."""
+    saved = load_checkpoint(path)
+    config = saved.get("config") or saved.get("provenance", {}).get("config")
+    if not isinstance(config, str):
+        return None
+    return yaml.safe_load(config).get("MODEL", {}).get("CODEC", "reference")
 
 
 def find_weights(cfg: CfgNode, output_dir: Path) -> Path:

@@ -16,7 +16,7 @@ import valid
 from lib.core import predictions
 from lib.models import build_model
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, save_weights
+from lib.utils.checkpoint import hash_of, save_checkpoint, save_weights
 from tests.helpers import TINY, Result, fill, tiny_config
 from tests.test_scripts import FOLDERS, assert_one_line, command
 
@@ -269,3 +269,17 @@ def test_test_dev_is_for_the_server(call, args, folder, coco_root, tmp_path):
     assert {row["image_id"] for row in rows} <= {image["id"] for image in whole["images"]}
     assert all(row["category_id"] == 1 and len(row["keypoints"]) == 51 for row in rows)
     assert json.loads(table.read_text())["table"] == {}
+
+
+@pytest.mark.parametrize("trained_with", ["unbiased", "reference", None])
+def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_path, trained_with):
+    """None: a checkpoint from before there were codecs is of the reference."""
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.CODEC", trained_with or "reference")
+    path = tmp_path / "checkpoint.pth.tar"
+    config = cfg.dump() if trained_with else cfg.dump().replace("CODEC", "CODEC_OF_OLD")
+    save_checkpoint(path, state_dict=build_model(cfg, TINY).state_dict(), config=config)
+    done = call("valid", *args(), "TEST.MODEL_FILE", str(path))
+    if trained_with == "unbiased":
+        assert_one_line(done, "MODEL.CODEC unbiased, not reference", str(path))
+    else:
+        assert done.code == 0, done
