@@ -36,6 +36,7 @@ from lib.dataset.build import (
 )
 from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.models.layers.sync import synchronize_norms
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.utils import cli
@@ -95,8 +96,6 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
             sort_channels(model)
-    if isinstance(model, SuperLitePose) and cfg.MODEL.SYNC_BN:
-        raise ValueError("MODEL.SYNC_BN does not reach the sliced BatchNorm of a supernet")
     macs = count_macs(model, cfg.DATASET.INPUT_SIZE)
     logger.info(
         "%s at %d px: %.3f M parameters, %.3f GMACs (paper's rule: %.2f)",
@@ -105,7 +104,9 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     )
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     model = model.to(process.device, memory_format=memory)
-    return wrap(model, process, cfg.MODEL.SYNC_BN)
+    if cfg.MODEL.SYNC_BN and process.world_size > 1:
+        model = synchronize_norms(model)
+    return wrap(model, process)
 
 
 def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> nn.Module:

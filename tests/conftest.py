@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import dist_train
 import valid
@@ -17,6 +21,7 @@ from lib.dataset.keypoints import COCO, CROWD_POSE
 from lib.dataset.synthetic import SceneParams
 from lib.dataset.synthetic_layout import make_dataset
 from lib.utils import cli
+from lib.utils.dist import Process, leave
 from tests.helpers import Result
 
 torch.set_num_threads(1)  # networks are tiny; threads that wait for one another are slower
@@ -69,3 +74,40 @@ def call(capsys, monkeypatch):
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     lib.setLevel(before[2])
+
+
+FORK = multiprocessing.get_context("fork")
+
+
+def _one(work: Callable, rank: int, world_size: int, meeting: Path, queue) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
+    process = Process(rank, world_size, torch.device("cpu"))
+    try:
+        queue.put((rank, work(process)))
+    except BaseException as error:
+        queue.put((rank, error))
+        raise
+    leave(process)
+
+
+@pytest.fixture
+def together(tmp_path):
+    """What `work(process)` returns in each of three processes, or of `count`."""
+
+    def run(work: Callable[[Process], Any], count: int = 3) -> list[Any]:
+        queue = FORK.Queue()
+        arguments = (count, tmp_path / "meeting", queue)
+        processes = [
+            FORK.Process(target=_one, args=(work, rank, *arguments)) for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        answers = dict(queue.get(timeout=120) for _ in processes)
+        for process in processes:
+            process.join()
+        assert not [answer for answer in answers.values() if isinstance(answer, BaseException)]
+        return [answers[rank] for rank in range(count)]
+
+    return run

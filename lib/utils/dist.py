@@ -66,12 +66,10 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     return Process(dist.get_rank(), dist.get_world_size(), device)
 
 
-def wrap(model: nn.Module, process: Process, sync_bn: bool = False) -> nn.Module:
+def wrap(model: nn.Module, process: Process) -> nn.Module:
     """The model as this process trains it: with gradients averaged over all processes."""
     if process.world_size == 1:
         return model
-    if sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     ids = [process.device.index] if process.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 

@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from lib.utils.dist import ALONE, Process, agree, broadcast_json, gather_json, leave, share_buffers
-
-FORK = multiprocessing.get_context("fork")
-
-
-def _one(work: Callable, rank: int, world_size: int, meeting: Path, queue) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
-    )
-    process = Process(rank, world_size, torch.device("cpu"))
-    queue.put((rank, work(process)))
-    leave(process)
-
-
-@pytest.fixture
-def together(tmp_path):
-    """What `work(process)` returns in each of three processes."""
-
-    def run(work: Callable[[Process], Any]) -> list[Any]:
-        queue = FORK.Queue()
-        arguments = (3, tmp_path / "meeting", queue)
-        processes = [FORK.Process(target=_one, args=(work, rank, *arguments)) for rank in range(3)]
-        for process in processes:
-            process.start()
-        answers = dict(queue.get(timeout=60) for _ in processes)
-        for process in processes:
-            process.join()
-        return [answers[rank] for rank in range(3)]
-
-    return run
+from lib.utils.dist import ALONE, Process, agree, broadcast_json, gather_json, share_buffers
 
 
 def told(process: Process) -> Any:
