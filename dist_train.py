@@ -40,22 +40,24 @@ from lib.models.layers.sync import synchronize_norms
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.utils import cli
-from lib.utils.checkpoint import (
-    TrainingState,
-    load_weights,
-    resume,
-    save_training,
-    save_weights,
-    unwrap,
-)
+from lib.utils.checkpoint import kept, load_weights, newest_whole, save_weights, unwrap
 from lib.utils.complexity import count_macs, count_params
-from lib.utils.dist import Process, barrier, leave, share_buffers, start_process, wrap
+from lib.utils.dist import (
+    Process,
+    barrier,
+    broadcast_json,
+    leave,
+    share_buffers,
+    start_process,
+    wrap,
+)
 from lib.utils.logger import create_logger
 from lib.utils.optim import get_optimizer, get_scheduler
+from lib.utils.resume import TrainingState, resume, save_training
 
 logger = logging.getLogger("lib.train")
 
-
+CHECKPOINT = "checkpoint.pth.tar"  # in the output folder
 # MODEL.PRETRAINED_PARTS -> names that start from scratch
 FRESH_PARTS = {"all": (), "not_final": ("final",), "backbone": ("deconv", "final")}
 
@@ -143,7 +145,7 @@ def train(
         config=cfg.dump(),
         epoch=cfg.TRAIN.BEGIN_EPOCH,
     )
-    resume_if_wanted(cfg, state, output_dir)
+    resume_if_wanted(cfg, state, output_dir, process)
     plan = supernet_plan(cfg, unwrap(model))
     first, last = state.epoch, cfg.TRAIN.END_EPOCH
     if first >= last:
@@ -191,13 +193,31 @@ def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:
     return SupernetPlan(lambda step: manager.sandwich(step, count), imitate)
 
 
-def resume_if_wanted(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:
-    """Go on from TRAIN.CHECKPOINT or the one in `output_dir`, as AUTO_RESUME and RESUME say."""
-    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / "checkpoint.pth.tar")
+def resume_if_wanted(
+    cfg: CfgNode, state: TrainingState, output_dir: Path, process: Process
+) -> None:
+    """Go on from TRAIN.CHECKPOINT or the newest in `output_dir`, as AUTO_RESUME and RESUME say."""
+    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
-    if must or (cfg.AUTO_RESUME and path.exists()):
-        resume(state, path)
-        logger.info("resumed from %s after epoch %d", path, state.epoch)
+    wanted = must or (cfg.AUTO_RESUME and bool(kept(path)))
+    if not broadcast_json(process, wanted):
+        return
+    if not cfg.TRAIN.CHECKPOINT:
+        path = newest_for_all(path, process)
+    resume(state, path)
+    logger.info("resumed from %s after epoch %d", path, state.epoch)
+
+
+def newest_for_all(path: Path, process: Process) -> Path:
+    """What the first process finds to be the newest whole checkpoint, or its ValueError, on all."""
+    try:
+        answer = {"path": str(newest_whole(path))} if process.is_main else None
+    except ValueError as error:
+        answer = {"problem": str(error)}
+    answer = broadcast_json(process, answer)
+    if "problem" in answer:
+        raise ValueError(answer["problem"])
+    return Path(answer["path"])
 
 
 def predict_if_due(
@@ -236,7 +256,7 @@ def keep_best(
 def save_if_due(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:
     """The checkpoint of this epoch, every TRAIN.SAVE_EVERY epochs and after the last."""
     if state.epoch == cfg.TRAIN.END_EPOCH or state.epoch % cfg.TRAIN.SAVE_EVERY == 0:
-        save_training(state, output_dir / "checkpoint.pth.tar")
+        save_training(state, output_dir / CHECKPOINT, cfg.TRAIN.KEEP)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ CHOICES = {
     "DATASET.DATASET": tuple(KEYPOINTS),
     "DATASET.DATASET_TEST": tuple(KEYPOINTS),
 }
+AT_LEAST = {"TEST.IMAGES_PER_GPU": 1, "TRAIN.KEEP": 1}
 
 
 def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
@@ -81,6 +82,10 @@ def check_config(cfg: CfgNode) -> None:
         node, name = key.split(".")
         if cfg[node][name] not in allowed:
             raise ValueError(f"{key} is {cfg[node][name]!r}; possible: {', '.join(allowed)}")
+    for key, least in AT_LEAST.items():
+        node, name = key.split(".")
+        if cfg[node][name] < least:
+            raise ValueError(f"{key} is {cfg[node][name]}; at least {least}")
     _check_joints(cfg)
     _check_sizes(cfg)
     _check_decoding(cfg.TEST)
@@ -120,8 +125,6 @@ def _check_sizes(cfg: CfgNode) -> None:
         )
     if not cfg.TEST.SCALE_FACTOR:
         raise ValueError("TEST.SCALE_FACTOR is empty; [1] is the single-scale test")
-    if cfg.TEST.IMAGES_PER_GPU < 1:
-        raise ValueError(f"TEST.IMAGES_PER_GPU is {cfg.TEST.IMAGES_PER_GPU}; at least 1")
     if not any(cfg.TEST.WITH_HEATMAPS) or not any(cfg.TEST.WITH_AE):
         raise ValueError("TEST.WITH_HEATMAPS and TEST.WITH_AE must each switch on some stage")
     untagged = [s for s, ae in enumerate(cfg.TEST.WITH_AE) if ae and not cfg.LOSS.WITH_AE_LOSS[s]]

@@ -128,6 +128,7 @@ _C.TRAIN.GAMMA2 = 0.0  # accepted for old files
 _C.TRAIN.RESUME = False  # like AUTO_RESUME, but a missing checkpoint is an error
 _C.TRAIN.CHECKPOINT = ""  # the checkpoint to resume from; "" is the one in OUTPUT_DIR
 _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.KEEP = 2  # checkpoints that stay: checkpoint.pth.tar, .1 (the one before), ...
 _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is best AP; 0: never
 
 # ------------------------------------------------------------------------------ evaluation

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import logging
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-RESUMED = ("epoch", "best_ap", "optimizer", "scheduler", "scaler", "random")
+logger = logging.getLogger(__name__)
+
 WRAPPERS = ("module.", "1.")  # left by DataParallel and by the original's wrapping in a Sequential
 
 
-def save_checkpoint(path: str | Path, **state: Any) -> None:
-    """Write beside the target, then rename: a killed job never leaves half a file."""
-    _save(Path(path), state)
+def save_checkpoint(path: str | Path, keep: int = 1, **state: Any) -> None:
+    """Write beside the target, then rename: a killed job never leaves half a file.
+
+    The last `keep` files stay: the one before as PATH.1, the one before that as PATH.2, ...
+    ValueError when the file system does not take it; what was there before is as it was.
+    """
+    _save(Path(path), state, keep)
 
 
 def save_weights(path: str | Path, model: nn.Module) -> None:
@@ -32,6 +41,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Only tensors and plain values are unpickled. ValueError names the file when it is missing,
     damaged, or holds anything else (such a file is never executed).
     """
+    check_sums(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -45,6 +55,45 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state
+
+
+def check_sums(path: str | Path) -> None:
+    """ValueError when a record of the archive is not what was written; PyTorch does not look."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return  # missing, cut off, or of the format before archives: whoever reads it will say so
+    if bad is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {bad} does not fit")
+
+
+def newest_whole(path: Path) -> Path:
+    """The newest of `path` and the files kept before it that can be read.
+
+    Those newer than it are named in the log and set aside, so that they do not push out a whole
+    one; ValueError where none can be read.
+    """
+    problems: list[ValueError] = []
+    candidates = kept(path)
+    for candidate in candidates:
+        try:
+            load_checkpoint(candidate)
+        except ValueError as error:
+            problems.append(error)
+            continue
+        for damaged, problem in zip(candidates, problems, strict=False):
+            logger.warning("%s; set aside as %s.damaged, taking %s", problem, damaged, candidate)
+            damaged.replace(f"{damaged}.damaged")
+        return candidate
+    raise problems[0] if problems else ValueError(f"there is no checkpoint {path}")
+
+
+def kept(path: Path) -> list[Path]:
+    """`path`, PATH.1, PATH.2, ..., as far as they exist; newest first."""
+    older = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+    newest = [path] if path.exists() else []
+    return [*newest, *sorted(older, key=lambda p: int(p.suffix[1:]))]
 
 
 def hash_of(path: str | Path) -> str:
@@ -78,12 +127,19 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
 
     Raises ValueError naming the first tensors that are missing, unexpected or of another shape.
     """
+    fit_weights(model, read_weights(path), str(path), skip)
+
+
+def fit_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()
+) -> None:
+    """`load_weights` of what was read already; errors call it `source`."""
     model = unwrap(model)
     own = model.state_dict()
     optional = getattr(model, "optional_weights", ())
     loaded = {
         name: tensor
-        for name, tensor in read_weights(path).items()
+        for name, tensor in weights.items()
         if not (skip and name.startswith(skip))
         and (name in own or not any(part in name for part in optional))
     }
@@ -102,64 +158,8 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
             for problem, names in problems.items()
             if names
         )
-        raise ValueError(f"{path} does not fit this model: {told}")
+        raise ValueError(f"{source} does not fit this model: {told}")
     model.load_state_dict(loaded, strict=not skip)
-
-
-@dataclass
-class TrainingState:
-    """Everything that a run needs to go on where it stopped."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    arch: dict[str, Any] | None = None
-    config: str = ""  # yaml, for the reader of the file
-    epoch: int = 0  # epochs done
-    best_ap: float = -1.0
-
-
-def save_training(state: TrainingState, path: str | Path) -> None:
-    """Write what `resume` reads; `state_dict` alone is what `load_weights` reads."""
-    save_checkpoint(
-        path,
-        epoch=state.epoch,
-        best_ap=state.best_ap,
-        arch=state.arch,
-        config=state.config,
-        state_dict=unwrap(state.model).state_dict(),
-        optimizer=state.optimizer.state_dict(),
-        scheduler=state.scheduler.state_dict(),
-        scaler=state.scaler.state_dict(),
-        random={"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
-    )
-
-
-def resume(state: TrainingState, path: str | Path) -> None:
-    """Put `state` where the checkpoint at `path` was saved, random numbers included."""
-    saved = load_checkpoint(path)
-    if lacking := [key for key in RESUMED if key not in saved]:
-        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(lacking)}")
-    if saved.get("arch") != state.arch:
-        raise ValueError(
-            f"{path} is of another architecture; choose another OUTPUT_DIR, "
-            "or set AUTO_RESUME False to start anew"
-        )
-    if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
-        raise ValueError(
-            f"{path} was trained with another optimizer; keep TRAIN.OPTIMIZER, choose another "
-            "OUTPUT_DIR, or set AUTO_RESUME False to start anew"
-        )
-    load_weights(state.model, path)
-    state.optimizer.load_state_dict(saved["optimizer"])
-    # The rate itself stays as configured now; where the schedule stands is the checkpoint's.
-    state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
-    state.scaler.load_state_dict(saved["scaler"])
-    state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
-    torch.set_rng_state(saved["random"]["torch"])
-    if len(saved["random"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -168,15 +168,37 @@ def unwrap(model: nn.Module) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else model
 
 
-def _kind(optimizer: Mapping[str, Any]) -> set[str]:
-    """What tells Adam from SGD in a state dict: a setting that only one of them has."""
-    return {"betas", "momentum"} & set(optimizer["param_groups"][0])
-
-
-def _save(path: Path, state: Mapping[str, Any]) -> None:
+def _save(path: Path, state: Mapping[str, Any], keep: int = 1) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
     partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
+        _make_room(path, keep)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise ValueError(
+            f"cannot save {path}: {error.strerror}; what was saved before is whole"
+        ) from None
+
+
+def _make_room(path: Path, keep: int) -> None:
+    """PATH becomes PATH.1, PATH.1 becomes PATH.2, ...; beyond `keep` they go.
+
+    The oldest moves first, so whenever this is cut off, each file is whole and under some name.
+    """
+    files = [path, *(path.with_name(f"{path.name}.{age}") for age in range(1, keep))]
+    for newer, older in zip(files[-2::-1], files[:0:-1], strict=True):
+        if newer.exists():
+            newer.replace(older)
+    for file in kept(path):
+        if file not in files:
+            file.unlink()
 
 
 def _first_line(error: Exception) -> str:

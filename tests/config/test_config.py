@@ -138,6 +138,7 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
     [
         (["DATASET.INPUT_SIZE", "100"], "DATASET.INPUT_SIZE is 100"),
         (["TEST.IMAGES_PER_GPU", "0"], "TEST.IMAGES_PER_GPU is 0; at least 1"),
+        (["TRAIN.KEEP", "0"], "TRAIN.KEEP is 0; at least 1"),
         (["DATASET.OUTPUT_SIZE", "[60, 120]"], "DATASET.OUTPUT_SIZE is [60, 120]"),
         (["DATASET.OUTPUT_SIZE", "[128, 64]"], "DATASET.OUTPUT_SIZE is [128, 64]"),
         (["DATASET.OUTPUT_SIZE", "[0, 128]"], "DATASET.OUTPUT_SIZE is [0, 128]"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,13 @@ from lib.models import build_model
 from lib.models.arch import uniform_arch
 from lib.utils import checkpoint
 from lib.utils.checkpoint import (
-    TrainingState,
+    kept,
     load_checkpoint,
     load_weights,
-    resume,
+    newest_whole,
     save_checkpoint,
-    save_training,
     save_weights,
 )
-from lib.utils.optim import get_optimizer, get_scheduler
 from tests.helpers import TINY, fill, tiny_config
 
 OTHER = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
@@ -36,23 +36,6 @@ def network(cfg, arch=TINY, seed: int | None = None):
     if seed is not None:
         fill(model, seed)
     return model
-
-
-def training_state(cfg, arch=TINY, seed: int = 0) -> TrainingState:
-    model = network(cfg, arch, seed)
-    optimizer = get_optimizer(cfg, model)
-    scheduler = get_scheduler(cfg, optimizer, 5)
-    return TrainingState(
-        model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), arch.to_dict()
-    )
-
-
-def train_a_little(state: TrainingState, seed: int) -> None:
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
-    sum(output.square().mean() for output in state.model(images)).backward()
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    state.scheduler.step()
 
 
 def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -88,10 +71,10 @@ def test_a_wrapped_network_is_saved_under_bare_names(cfg, tmp_path):
 
 
 def test_a_full_checkpoint_is_accepted_as_weights(cfg, tmp_path):
-    state, again = training_state(cfg, seed=1), network(cfg, seed=2)
-    save_training(state, tmp_path / "c.pth.tar")
+    model, again = network(cfg, seed=1), network(cfg, seed=2)
+    save_checkpoint(tmp_path / "c.pth.tar", epoch=3, state_dict=model.state_dict())
     load_weights(again, tmp_path / "c.pth.tar")
-    assert_same(state.model, again)
+    assert_same(model, again)
 
 
 def test_weights_of_another_architecture_name_what_does_not_fit(cfg, tmp_path):
@@ -209,72 +192,136 @@ def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path, legacy):
     assert marker.exists()
 
 
-# --- saving and going on ----------------------------------------------------------------
+# --- saving -----------------------------------------------------------------------------
 
 
-def test_an_interrupted_save_leaves_the_old_file_whole(cfg, tmp_path, monkeypatch):
-    state = training_state(cfg)
+def saved(path: Path, *epochs: int, keep: int = 1) -> None:
+    for epoch in epochs:
+        save_checkpoint(path, keep, epoch=epoch, weight=torch.full((100,), float(epoch)))
+
+
+def test_an_interrupted_save_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pth.tar"
-    save_training(state, path)
-    before = path.read_bytes()
+    saved(path, 1)
 
-    def killed(tree, target):
-        Path(target).write_bytes(before[: len(before) // 2])
+    def killed(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.torch, "save", killed)
+    monkeypatch.setattr(checkpoint.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_training(state, path)
-    assert path.read_bytes() == before
-    resume(training_state(cfg), path)
+        saved(path, 2)
+    assert path.with_name("checkpoint.pth.tar.partial").exists()
+    assert load_checkpoint(path)["epoch"] == 1
 
 
-def test_resuming_restores_everything(cfg, tmp_path):
-    state = training_state(cfg, seed=1)
-    for seed in range(3):
-        train_a_little(state, seed)
-    state.epoch, state.best_ap = 4, 0.25
-    torch.manual_seed(11)
-    save_training(state, tmp_path / "c.pth.tar")
-    drawn = torch.rand(3)
-    again = training_state(cfg, seed=2)
-    resume(again, tmp_path / "c.pth.tar")
-    assert torch.equal(torch.rand(3), drawn)
-    assert (again.epoch, again.best_ap) == (4, 0.25)
-    assert again.scheduler.state_dict() == state.scheduler.state_dict()
-    assert_same(state.model, again.model)
-    for seed in range(3, 5):  # what the optimizer remembers shows in the next steps
-        train_a_little(state, seed)
-        train_a_little(again, seed)
-    assert_same(state.model, again.model)
+def test_a_full_disk_is_one_line_and_costs_nothing_saved_before(tmp_path):
+    path = tmp_path / "checkpoint.pth.tar"
+    saved(path, 1, 2, keep=2)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no device that is always full")
+    (tmp_path / "checkpoint.pth.tar.partial").symlink_to(full)
+    with pytest.raises(ValueError, match=r"cannot save .*checkpoint\.pth\.tar: No space") as caught:
+        saved(path, 3, keep=2)
+    assert "\n" not in str(caught.value)
+    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [2, 1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.1"]
 
 
-def test_a_resume_of_another_architecture_says_what_to_do(cfg, tmp_path):
-    save_training(training_state(cfg, OTHER), tmp_path / "c.pth.tar")
-    state = training_state(cfg)
-    with pytest.raises(ValueError, match=r"another OUTPUT_DIR.*AUTO_RESUME False") as caught:
-        resume(state, tmp_path / "c.pth.tar")
-    assert str(tmp_path / "c.pth.tar") in str(caught.value)
+def test_the_last_few_checkpoints_stay(tmp_path):
+    path = tmp_path / "checkpoint.pth.tar"
+    for keep, epochs in ((1, [5]), (3, [5, 4, 3]), (9, [5, 4, 3, 2, 1])):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        saved(path, *range(1, 6), keep=keep)
+        assert [load_checkpoint(file)["epoch"] for file in kept(path)] == epochs
+        assert kept(path)[0] == path
+    saved(path, 6, keep=2)
+    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [6, 5]
 
 
-def test_bare_weights_cannot_be_resumed_from(cfg, tmp_path):
-    save_weights(tmp_path / "w.pth.tar", network(cfg))
-    with pytest.raises(ValueError, match=r"cannot be resumed from: it lacks .*epoch.*optimizer"):
-        resume(training_state(cfg), tmp_path / "w.pth.tar")
+def test_a_rotation_may_be_cut_off_anywhere(tmp_path):
+    """After every number of renames, the newest whole file is the last or the one before it."""
+    path = tmp_path / "checkpoint.pth.tar"
+    rename = Path.replace
+    for allowed in range(5):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        saved(path, 1, 2, 3, keep=3)
+        left = iter(range(allowed))
+
+        def cut_off(self: Path, target: Path, left=left) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "replace", cut_off)
+            if allowed < 3:
+                with pytest.raises(KeyboardInterrupt):
+                    saved(path, 4, keep=3)
+            else:
+                saved(path, 4, keep=3)
+        assert load_checkpoint(newest_whole(path))["epoch"] == (3 if allowed < 3 else 4)
+        saved(path, 5, keep=3)  # and the next save is an ordinary one
+        assert load_checkpoint(path)["epoch"] == 5
 
 
-@pytest.mark.parametrize("key", ["epoch", "best_ap", "optimizer", "scheduler", "scaler", "random"])
-def test_a_checkpoint_that_lacks_a_part_is_told_which(cfg, tmp_path, key):
-    save_training(training_state(cfg), tmp_path / "c.pth.tar")
-    saved = load_checkpoint(tmp_path / "c.pth.tar")
-    del saved[key]
-    save_checkpoint(tmp_path / "c.pth.tar", **saved)
-    with pytest.raises(ValueError, match=f"cannot be resumed from: it lacks {key}"):
-        resume(training_state(cfg), tmp_path / "c.pth.tar")
+# --- damage -----------------------------------------------------------------------------
 
 
-def test_a_resume_with_another_optimizer_says_so(cfg, tmp_path):
-    save_training(training_state(cfg), tmp_path / "c.pth.tar")
-    sgd = tiny_config(tmp_path, tmp_path, "TRAIN.OPTIMIZER", "sgd")
-    with pytest.raises(ValueError, match="another optimizer"):
-        resume(training_state(sgd), tmp_path / "c.pth.tar")
+def test_no_flipped_byte_becomes_a_weight(tmp_path):
+    """It is told, or is of no consequence: of padding and times between the records."""
+    path = tmp_path / "w.pth"
+    weights = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    save_checkpoint(path, epoch=1, weight=weights)
+    whole = bytearray(path.read_bytes())
+    start = bytes(whole).index(weights.numpy().tobytes())
+    places = [start, start + 599, start + 1199, *random.Random(0).sample(range(len(whole)), 100)]
+    problems = []
+    for place in places:
+        whole[place] ^= 0x10
+        path.write_bytes(whole)
+        whole[place] ^= 0x10
+        try:
+            state = load_checkpoint(path)
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            assert not start <= place < start + 1200
+            assert torch.equal(state["weight"], weights)
+    assert len(problems) > 30
+    assert all(str(path) in problem for problem in problems)
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[content.index(torch.full((100,), 3.0).numpy().tobytes()) + 50] ^= 1
+    path.write_bytes(content[: len(content) // 2] if how == "cut off" else content)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut off"])
+def test_the_one_before_a_damaged_checkpoint_is_taken(tmp_path, caplog, how):
+    path = tmp_path / "checkpoint.pth.tar"
+    saved(path, 1, 2, 3, keep=3)
+    damage(path, how)
+    with caplog.at_level(logging.WARNING):
+        found = newest_whole(path)
+    assert load_checkpoint(found)["epoch"] == 2
+    [line] = [record.getMessage() for record in caplog.records]
+    assert str(path) in line
+    assert f"taking {found}" in line
+    assert (tmp_path / "checkpoint.pth.tar.damaged").exists()
+    saved(path, 4, keep=2)  # the damaged one has pushed out nothing
+    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [4, 2]
+
+
+def test_where_all_are_damaged_the_newest_is_named_and_all_stay(tmp_path):
+    path = tmp_path / "checkpoint.pth.tar"
+    saved(path, 1, 2, keep=2)
+    for file in kept(path):
+        damage(file, "cut off")
+    with pytest.raises(ValueError, match=r"checkpoint\.pth\.tar (is damaged|is not)"):
+        newest_whole(path)
+    assert len(kept(path)) == 2
