@@ -92,7 +92,7 @@ def find_candidates(
     At most `max_people` of them, all above the threshold. Of equal values the first row by row
     comes first. x, y are where the codec puts the joint, or the pixel itself without `adjust`.
     """
-    radius = params.nms_kernel // 2
+    radius = codec.reach(params.nms_kernel // 2)
     pixels = maps.local_maxima(params.detection_threshold, radius)
     if codec.native:
         pixels = pixels.select(first_of_equals(maps, pixels, radius))

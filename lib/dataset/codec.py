@@ -27,6 +27,9 @@ class Codec(Protocol):
     pixel_center: float
     native: bool
 
+    def reach(self, radius: int) -> int:
+        """`radius` pixels of an input, in pixels of the map that is decoded; at least one."""
+
     def centers(self, xy: Tensor) -> Tensor:
         """(..., 2) on the map -> (..., 2) center of the Gaussian; pixel i is at i."""
 
@@ -39,6 +42,9 @@ class ReferenceCodec:
 
     pixel_center = 0.0
     native = False
+
+    def reach(self, radius: int) -> int:
+        return radius
 
     def centers(self, xy: Tensor) -> Tensor:
         return xy.trunc()
@@ -58,6 +64,9 @@ class UnbiasedCodec:
 
     pixel_center = 0.5
     native = True
+
+    def reach(self, radius: int) -> int:
+        return max(1, radius // 2)  # the finest map is half as large as the input
 
     def centers(self, xy: Tensor) -> Tensor:
         return xy - 0.5

@@ -43,8 +43,8 @@ def decode(
 
 def nms(det: np.ndarray, kernel: int, codec: Codec) -> np.ndarray:
     """Zero wherever a pixel is not the largest of its window, or not the first of the largest."""
-    maps, reach = torch.from_numpy(det), kernel // 2
-    largest = F.max_pool2d(maps[None], kernel, 1, reach)[0]
+    maps, reach = torch.from_numpy(det), codec.reach(kernel // 2)
+    largest = F.max_pool2d(maps[None], 2 * reach + 1, 1, reach)[0]
     peaks = (maps * (maps == largest)).numpy()
     if codec.native:
         for joint, y, x in zip(*np.nonzero(peaks > 0), strict=True):
