@@ -6,13 +6,15 @@
         --superconfig mobile_configs/search-S.json
 
 Runs on the CPU, on one GPU, or as one of several processes. A run that was cut off goes on from
-its last checkpoint when the same command is given again (AUTO_RESUME).
+its last checkpoint when the same command is given again (AUTO_RESUME). SIGTERM and Ctrl-C let the
+step end, save, and leave with exit code 75.
 """
 
 from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,9 +27,10 @@ from lib.core.board import Board
 from lib.core.distill import Distillation, Imitation, freeze_teacher, teacher_arch
 from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.loss import MultiLossFactory
+from lib.core.meter import Meter
 from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
-from lib.core.trainer import Meter, Precision, SupernetPlan, do_train
+from lib.core.trainer import Precision, SupernetPlan, do_train
 from lib.dataset.build import (
     EvaluationSet,
     build_dataset,
@@ -40,6 +43,7 @@ from lib.models.layers.sync import synchronize_norms
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.utils import cli
+from lib.utils.average import WeightAverage
 from lib.utils.checkpoint import kept, load_weights, newest_whole, save_weights, unwrap
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import (
@@ -53,11 +57,12 @@ from lib.utils.dist import (
 )
 from lib.utils.logger import create_logger
 from lib.utils.optim import get_optimizer, get_scheduler
-from lib.utils.resume import TrainingState, resume, save_training
+from lib.utils.resume import Layout, TrainingState, place_schedule, resume, save_training
+from lib.utils.stopping import StopRequest, ignore_end
 
 logger = logging.getLogger("lib.train")
 
-CHECKPOINT = "checkpoint.pth.tar"  # in the output folder
+CHECKPOINT, FINAL = "checkpoint.pth.tar", "final_state0.pth.tar"  # in the output folder
 # MODEL.PRETRAINED_PARTS -> names that start from scratch
 FRESH_PARTS = {"all": (), "not_final": ("final",), "backbone": ("deconv", "final")}
 
@@ -69,7 +74,7 @@ def parse_args() -> Namespace:
     return parser.parse_intermixed_args()
 
 
-def main() -> None:
+def main() -> int | None:
     args = parse_args()
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
@@ -78,8 +83,11 @@ def main() -> None:
     set_backends(cfg)
     model = start_model(cfg, arch, process)
     criterion = start_criterion(cfg, args.teacher, process.device)
-    train(cfg, model, criterion, process, output_dir, log_dir)
+    code = train(cfg, model, criterion, process, output_dir, log_dir)
+    if code == cli.STOPPED and process.world_size > 1:
+        ignore_end()
     leave(process)
+    return code
 
 
 def set_backends(cfg: CfgNode) -> None:
@@ -129,56 +137,107 @@ def train(
     process: Process,
     output_dir: Path,
     log_dir: Path,
-) -> None:
-    """All epochs that are left, with checkpoints and evaluations on the way."""
+) -> int | None:
+    """All epochs that are left, with checkpoints and evaluations on the way; an exit code."""
     loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
+    steps = -(-len(loader) // cfg.TRAIN.ACCUMULATE)  # an epoch
     data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
-    optimizer = get_optimizer(cfg, model, process.world_size)
-    scheduler = get_scheduler(cfg, optimizer, len(loader))
     precision = Precision(
         *(process.device, cfg.FP16.ENABLED),
         *(cfg.FP16.STATIC_LOSS_SCALE, cfg.FP16.DYNAMIC_LOSS_SCALE),
     )
-    state = TrainingState(
-        *(model, optimizer, scheduler, precision.scaler),
-        arch=unwrap(model).arch.to_dict(),
-        config=cfg.dump(),
-        epoch=cfg.TRAIN.BEGIN_EPOCH,
-    )
+    state = start_state(cfg, model, precision, len(loader.dataset), steps, process)
     resume_if_wanted(cfg, state, output_dir, process)
-    plan = supernet_plan(cfg, unwrap(model))
     first, last = state.epoch, cfg.TRAIN.END_EPOCH
+    done = (first - cfg.TRAIN.BEGIN_EPOCH) * steps + state.step
+    place_schedule(state, done)
     if first >= last:
         logger.info("nothing to do: %s is trained for %d epochs already", output_dir, first)
-        return
+        if process.is_main and not (output_dir / FINAL).exists():
+            save_weights(output_dir / FINAL, state.shown)
+        return None
     board = Board(cfg, log_dir) if process.is_main else None
     meter = Meter(
-        total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * len(loader),
+        total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
         every=cfg.PRINT_FREQ,
-        step=(first - cfg.TRAIN.BEGIN_EPOCH) * len(loader),
+        step=done,
         verbose=cfg.VERBOSE and process.is_main,
         board=board,
+        process=process,
     )
     logger.info(
         "%d pictures, %d steps an epoch, epochs %d to %d on %d x %s",
-        *(len(loader.dataset), len(loader), first, last, process.world_size, process.device),
+        *(len(loader.dataset), steps, first, last, process.world_size, process.device),
     )
-    for epoch in range(first, last):
-        do_train(
-            *(cfg, model, loader, criterion, optimizer, scheduler, precision, epoch, meter),
-            supernet=plan,
-        )
-        state.epoch = epoch + 1
-        found = predict_if_due(cfg, state, data, process)
-        if process.is_main:
-            if found is not None:
-                keep_best(cfg, state, data, found, output_dir, board, meter.step)
-            save_if_due(cfg, state, output_dir)
-        barrier(process)
+    plan = supernet_plan(cfg, unwrap(model))
+    with StopRequest(process, cfg.DIST_TIMEOUT) as request:
+        after_step = end_of_step(cfg, state, meter, request, output_dir, process)
+        for epoch in range(first, last):
+            whole = do_train(
+                *(cfg, model, loader, criterion, state.optimizer, state.scheduler, precision),
+                *(epoch, meter, plan, state.step, after_step),
+            )
+            if not whole:
+                barrier(process)  # the first process has saved
+                logger.info("stopped after step %d; the same command goes on from it", meter.step)
+                return cli.STOPPED
+            state.epoch, state.step = epoch + 1, 0
+            found = predict_if_due(cfg, state, data, process)
+            if process.is_main:
+                if found is not None:
+                    keep_best(cfg, state, data, found, output_dir, board, meter.step)
+                save_if_due(cfg, state, output_dir)
+            barrier(process)
     if process.is_main:
-        save_weights(output_dir / "final_state0.pth.tar", model)
-        logger.info("trained: %s", output_dir / "final_state0.pth.tar")
+        save_weights(output_dir / FINAL, state.shown)
+        logger.info("trained: %s", output_dir / FINAL)
         board.close()
+    return None
+
+
+def start_state(
+    cfg: CfgNode,
+    model: nn.Module,
+    precision: Precision,
+    pictures: int,
+    steps: int,
+    process: Process,
+) -> TrainingState:
+    """A run of `steps` an epoch that has not begun."""
+    optimizer = get_optimizer(cfg, model, process.world_size)
+    own = cfg.TRAIN
+    return TrainingState(
+        *(model, optimizer, get_scheduler(cfg, optimizer, steps), precision.scaler),
+        arch=unwrap(model).arch.to_dict(),
+        config=cfg.dump(),
+        epoch=own.BEGIN_EPOCH,
+        layout=Layout(pictures, process.world_size, own.IMAGES_PER_GPU, own.ACCUMULATE),
+        average=WeightAverage(model, own.EMA) if own.EMA else None,
+    )
+
+
+def end_of_step(
+    cfg: CfgNode,
+    state: TrainingState,
+    meter: Meter,
+    request: StopRequest,
+    output_dir: Path,
+    process: Process,
+) -> Callable[[], bool]:
+    """What is done after each step: average, checkpoint; it says whether to stop."""
+
+    def after_step() -> bool:
+        state.step += 1
+        if state.average:
+            state.average.update(state.model)
+        stop = request.agreed()
+        if stop or (cfg.TRAIN.SAVE_STEPS and meter.step % cfg.TRAIN.SAVE_STEPS == 0):
+            meter.check()
+            if process.is_main:
+                save_training(state, output_dir / CHECKPOINT, cfg.TRAIN.KEEP)
+        return stop
+
+    return after_step
 
 
 def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:
@@ -205,7 +264,8 @@ def resume_if_wanted(
     if not cfg.TRAIN.CHECKPOINT:
         path = newest_for_all(path, process)
     resume(state, path)
-    logger.info("resumed from %s after epoch %d", path, state.epoch)
+    within = f" and {state.step} steps" if state.step else ""
+    logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
 
 
 def newest_for_all(path: Path, process: Process) -> Path:
@@ -227,8 +287,8 @@ def predict_if_due(
     is_last = state.epoch == cfg.TRAIN.END_EPOCH
     if data is None or not (is_last or state.epoch % cfg.TRAIN.VALIDATE_EVERY == 0):
         return None
-    share_buffers(state.model, process)
-    predictions, problems = predict_set(cfg, unwrap(state.model), data, process)
+    share_buffers(state.shown, process)
+    predictions, problems = predict_set(cfg, state.shown, data, process)
     for problem in problems:
         logger.warning("%s", problem)
     return predictions
@@ -250,7 +310,7 @@ def keep_best(
     ap = table.get("AP", 0.0)
     if ap >= state.best_ap:
         state.best_ap = ap
-        save_weights(output_dir / "model_best.pth.tar", state.model)
+        save_weights(output_dir / "model_best.pth.tar", state.shown)
 
 
 def save_if_due(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -96,9 +97,11 @@ def _one(work: Callable, rank: int, world_size: int, meeting: Path, queue) -> No
 def together(tmp_path):
     """What `work(process)` returns in each of three processes, or of `count`."""
 
+    meetings = itertools.count()
+
     def run(work: Callable[[Process], Any], count: int = 3) -> list[Any]:
         queue = FORK.Queue()
-        arguments = (count, tmp_path / "meeting", queue)
+        arguments = (count, tmp_path / f"meeting{next(meetings)}", queue)
         processes = [
             FORK.Process(target=_one, args=(work, rank, *arguments)) for rank in range(count)
         ]

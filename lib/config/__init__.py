@@ -35,11 +35,18 @@ CHOICES = {
     "TEST.SCALE_TYPE": ("short", "long"),
     "DATASET.UNREADABLE": ("raise", "skip"),
     "TRAIN.OPTIMIZER": ("adam", "sgd"),
+    "TRAIN.NON_FINITE": ("raise", "skip"),
     "TRAIN.LR_SCHEDULE": ("multistep", "cosine"),
     "DATASET.DATASET": tuple(KEYPOINTS),
     "DATASET.DATASET_TEST": tuple(KEYPOINTS),
 }
-AT_LEAST = {"TEST.IMAGES_PER_GPU": 1, "TRAIN.KEEP": 1}
+AT_LEAST = {
+    "TEST.IMAGES_PER_GPU": 1,
+    "TRAIN.ACCUMULATE": 1,
+    "TRAIN.CLIP_NORM": 0,
+    "TRAIN.KEEP": 1,
+    "TRAIN.SAVE_STEPS": 0,
+}
 
 
 def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
@@ -86,6 +93,10 @@ def check_config(cfg: CfgNode) -> None:
         node, name = key.split(".")
         if cfg[node][name] < least:
             raise ValueError(f"{key} is {cfg[node][name]}; at least {least}")
+    if not 0 <= cfg.TRAIN.EMA < 1:
+        raise ValueError(f"TRAIN.EMA is {cfg.TRAIN.EMA}; 0 <= decay < 1")
+    if cfg.DIST_TIMEOUT <= 0:
+        raise ValueError(f"DIST_TIMEOUT is {cfg.DIST_TIMEOUT}; it must be more than 0 seconds")
     _check_joints(cfg)
     _check_sizes(cfg)
     _check_decoding(cfg.TEST)

@@ -20,6 +20,7 @@ _C.AUTO_RESUME = True  # go on from the checkpoint in OUTPUT_DIR when there is o
 _C.PIN_MEMORY = True
 _C.VERBOSE = True  # False: no progress bars
 _C.DIST_BACKEND = "nccl"  # gloo is taken where there is no GPU
+_C.DIST_TIMEOUT = 1800.0  # seconds after which a process that waits for another one gives up
 _C.MULTIPROCESSING_DISTRIBUTED = True  # accepted for old files; torchrun starts the processes
 _C.RANK = 0  # accepted for old files; see --rank
 
@@ -127,7 +128,17 @@ _C.TRAIN.GAMMA1 = 0.99  # accepted for old files
 _C.TRAIN.GAMMA2 = 0.0  # accepted for old files
 _C.TRAIN.RESUME = False  # like AUTO_RESUME, but a missing checkpoint is an error
 _C.TRAIN.CHECKPOINT = ""  # the checkpoint to resume from; "" is the one in OUTPUT_DIR
+_C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged, by pictures, for one step
+_C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: any
+_C.TRAIN.EMA = 0.0  # decay of a moving average of weights and BatchNorm statistics, as 0.9998; it
+# is what is evaluated and handed out (model_best, final_state0, checkpoint); 0: none
+_C.TRAIN.NON_FINITE = (
+    "raise"  # a loss that is no number: "raise" stops, at the latest when the next
+)
+# line is printed or a checkpoint saved; "skip" names and leaves out the step, and so reads
+# the loss, and whether gradients are finite, from the device at each step
 _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, within epochs too; 0: SAVE_EVERY alone
 _C.TRAIN.KEEP = 2  # checkpoints that stay: checkpoint.pth.tar, .1 (the one before), ...
 _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is best AP; 0: never
 

@@ -1,32 +1,29 @@
-"""The training loop: a step, an epoch, and what is seen of them."""
+"""The training loop: a step, and an epoch."""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import itertools
 import math
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.board import Board
 from lib.core.distill import Imitation
 from lib.core.inference import normalize
+from lib.core.meter import Meter, Step
 from lib.dataset.codec import codec_of
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets
 from lib.models.arch import ArchSpec
+from lib.utils.dist import Process, all_true
 from lib.utils.precision import half_precision
-
-logger = logging.getLogger(__name__)
 
 # criterion(images (B, 3, H, W), outputs, targets) -> named, weighted loss terms
 Criterion = Callable[[Tensor, list[Tensor], Targets], dict[str, Tensor]]
@@ -76,6 +73,20 @@ def train_step(
     heatmaps too (Yu et al. 2019, in-place distillation).
     """
     optimizer.zero_grad(set_to_none=True)
+    answer = add_gradients(model, criterion, precision, views, imitate)
+    update_weights(model, optimizer, precision)
+    return answer
+
+
+def add_gradients(
+    model: nn.Module,
+    criterion: Criterion,
+    precision: Precision,
+    views: Sequence[View],
+    imitate: Imitation | None = None,
+    share: float = 1.0,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """`train_step` without the update; loss and gradients are times `share`."""
     shown: list[Tensor] = []
     sums: dict[str, Tensor] = {}
     for view in views:
@@ -85,14 +96,31 @@ def train_step(
         losses = criterion(view.images, outputs, view.targets)
         if shown and imitate is not None:
             losses |= imitate(outputs, shown, view.targets)
-        losses = {name: term / len(views) for name, term in losses.items()}
+        losses = {name: term * share / len(views) for name, term in losses.items()}
         precision.scaler.scale(sum(losses.values())).backward()
         shown = shown or [output.detach() for output in outputs]
-        for name, term in losses.items():
-            sums[name] = sums.get(name, 0) + term.detach()
+        add_terms(sums, losses)
+    return shown, sums
+
+
+def add_terms(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
+    """Add `losses`, detached, to the `sums` of the same names."""
+    for name, term in losses.items():
+        sums[name] = sums.get(name, 0) + term.detach()
+
+
+def update_weights(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    clip_norm: float = 0.0,
+) -> None:
+    """Use the gradients, all together no longer than `clip_norm` (0: as long as they are)."""
+    if clip_norm:
+        precision.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     precision.scaler.step(optimizer)
     precision.scaler.update()
-    return shown, sums
 
 
 def do_train(
@@ -106,23 +134,111 @@ def do_train(
     epoch: int,
     meter: Meter,
     supernet: SupernetPlan | None = None,
-) -> None:
-    """One epoch. Stops with a ValueError that names every term when the loss is not finite.
+    done: int = 0,
+    after_step: Callable[[], bool] = lambda: False,
+) -> bool:
+    """One epoch, less its first `done` steps; False when `after_step` said that it is enough.
 
-    With `supernet`, the plan says which sub-networks take part in each step.
+    With `supernet`, the plan says which sub-networks take part in each step. ValueError names step,
+    pictures and terms when the loss is not finite, and a loader process that died.
     """
     model.train()
-    loader.sampler.set_epoch(epoch)
+    own = cfg.TRAIN
+    loader.sampler.set_epoch(epoch, skip=done * own.ACCUMULATE * own.IMAGES_PER_GPU)
     imitate = supernet.imitate if supernet else None
-    for batch in meter.timed(loader):
-        batch = batch.to(precision.device)
-        archs = supernet.archs(meter.step) if supernet else [None]
-        views = make_views(cfg, batch, archs)
-        outputs, losses = train_step(model, criterion, optimizer, precision, views, imitate)
-        lr = optimizer.param_groups[0]["lr"]
-        meter.update(epoch, batch, outputs, views[0].targets, losses, lr)
-        scheduler.step()
-    meter.check(epoch, batch)  # before anybody saves what came of it
+    try:
+        for batches in meter.timed(groups(loader, own.ACCUMULATE)):
+            archs = supernet.archs(meter.step) if supernet else [None]
+            before = Buffers(model) if own.NON_FINITE == "skip" else None
+            optimizer.zero_grad(set_to_none=True)
+            step = Step(
+                *(epoch, batches, archs),
+                *accumulate(cfg, model, criterion, precision, batches, archs, imitate),
+            )
+            if before is not None and not is_finite(model, step, precision, meter.process):
+                before.restore()
+                meter.skip(step)
+            else:
+                update_weights(model, optimizer, precision, own.CLIP_NORM)
+                meter.update(step, optimizer.param_groups[0]["lr"])
+            scheduler.step()
+            if after_step():
+                return False
+    except RuntimeError as error:
+        raise (explain(error, epoch, meter.step + 1, loader) or error) from None
+    meter.check()  # before anybody saves what came of it
+    return True
+
+
+def groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """`size` batches at a time; the last ones of an epoch may be fewer."""
+    batches = iter(loader)
+    while group := list(itertools.islice(batches, size)):
+        yield group
+
+
+def accumulate(
+    cfg: CfgNode,
+    model: nn.Module,
+    criterion: Criterion,
+    precision: Precision,
+    batches: Sequence[Batch],
+    archs: Sequence[ArchSpec | None],
+    imitate: Imitation | None = None,
+) -> tuple[list[Tensor], Targets, dict[str, Tensor]]:
+    """Gradients of the mean over the pictures of all `batches`.
+
+    Outputs and targets of the first one, and the mean of the terms.
+    """
+    total = sum(len(batch.images) for batch in batches)
+    shown, sums = [], {}
+    for i, batch in enumerate(batches):
+        views = make_views(cfg, batch.to(precision.device), archs)
+        share = len(batch.images) / total
+        with contextlib.nullcontext() if i + 1 == len(batches) else unshared(model):
+            outputs, losses = add_gradients(model, criterion, precision, views, imitate, share)
+        shown = shown or [outputs, views[0].targets]
+        add_terms(sums, losses)
+    return *shown, sums
+
+
+def unshared(model: nn.Module) -> contextlib.AbstractContextManager:
+    """Within it, gradients stay in this process; they are averaged with the last batch's."""
+    return model.no_sync() if hasattr(model, "no_sync") else contextlib.nullcontext()
+
+
+class Buffers:
+    """The BatchNorm statistics of a network, to be put back after a step that is left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def restore(self) -> None:
+        for buffer, value in self.kept:
+            buffer.copy_(value)
+
+
+def is_finite(model: nn.Module, step: Step, precision: Precision, process: Process) -> bool:
+    """Whether loss and gradients are numbers, in all processes.
+
+    Where gradients are scaled, those beyond float16 are ordinary, and the scaler's to leave out.
+    """
+    finite = torch.isfinite(sum(step.losses.values()))
+    if not precision.scaler.is_enabled():
+        norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf)  # measures, clips nothing
+        finite = finite & torch.isfinite(norm)
+    return all_true(process, finite)
+
+
+def explain(error: RuntimeError, epoch: int, step: int, loader: DataLoader) -> ValueError | None:
+    """One line about a loader process that died; None for any other error."""
+    if not str(error).startswith("DataLoader worker"):
+        return None
+    what = str(error).splitlines()[0]
+    return ValueError(
+        f"in epoch {epoch}, step {step}: {what} WORKERS is {loader.num_workers}; fewer need less "
+        "memory. The same command goes on from the last checkpoint"
+    )
 
 
 class SupernetPlan(NamedTuple):
@@ -161,116 +277,3 @@ def resize_mask(mask: Tensor, size: int) -> Tensor:
     if mask.shape[-1] == size:
         return mask
     return F.interpolate(mask[:, None].float(), size=(size, size), mode="nearest")[:, 0] > 0
-
-
-@dataclass
-class Meter:
-    """Speed, data wait and losses of a run; read from the device once every `every` steps.
-
-    What is printed goes to the `board` too, where there is one.
-    """
-
-    total_steps: int
-    every: int
-    step: int = 0  # steps done; not 0 after a resume
-    verbose: bool = True
-    board: Board | None = None
-    sums: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        in_terminal = self.verbose and sys.stderr.isatty()
-        self.bar = tqdm(
-            total=self.total_steps, initial=self.step, desc="train", disable=not in_terminal
-        )
-        self._restart()
-        self.begin, self.begin_step = time.perf_counter(), self.step
-
-    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of `loader`; the time spent waiting for them is counted."""
-        batches = iter(loader)
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
-
-    def update(
-        self,
-        epoch: int,
-        batch: Batch,
-        outputs: list[Tensor],
-        targets: Targets,
-        losses: dict[str, Tensor],
-        lr: float,
-    ) -> None:
-        """Count one step; every now and then, print it."""
-        self.step += 1
-        self.steps += 1
-        self.images += len(batch.images)
-        for name, term in losses.items():
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
-        self.bar.update()
-        if self.step % self.every and self.step != self.total_steps:
-            return
-        values = self._values(lr)
-        check_finite(values, epoch, batch)
-        self._print(epoch, values)
-        if self.board is not None:
-            self.board.scalars(self.step, {f"train/{name}": v for name, v in values.items()})
-            self.board.pictures(self.step, batch, outputs, targets)
-        if self.step == self.total_steps:
-            self.bar.close()
-        self._restart()
-
-    def check(self, epoch: int, batch: Batch) -> None:
-        """`check_finite` of the steps since the last print; `batch` is the last one."""
-        if self.steps:
-            check_finite(self._losses(), epoch, batch)
-
-    def _losses(self) -> dict[str, float]:
-        """Means since the last print."""
-        losses = {name: (total / self.steps).item() for name, total in self.sums.items()}
-        return {"loss": sum(losses.values()), **losses}
-
-    def _values(self, lr: float) -> dict[str, float]:
-        elapsed = time.perf_counter() - self.since
-        return {
-            **self._losses(),
-            "lr": lr,
-            "images/s": self.images / elapsed,
-            "data wait": self.waited / elapsed,
-        }
-
-    def _print(self, epoch: int, values: dict[str, float]) -> None:
-        per_step = (time.perf_counter() - self.begin) / (self.step - self.begin_step)
-        minutes = per_step * (self.total_steps - self.step) / 60
-        self.bar.set_postfix_str(
-            f"epoch {epoch}, loss {values['loss']:.3g}, {values['images/s']:.1f} images/s, "
-            f"data wait {values['data wait']:.0%}"
-        )
-        # A bar on the terminal and a line in the log; without a terminal the line is all there is.
-        logger.log(
-            logging.DEBUG if not self.bar.disable else logging.INFO,
-            "epoch %d, step %d/%d: loss %.3g, lr %.2g, %.1f images/s, data wait %.0f %%, "
-            "%.1f minutes to go",
-            *(epoch, self.step, self.total_steps, values["loss"], values["lr"]),
-            *(values["images/s"], 100 * values["data wait"], minutes),
-        )
-
-    def _restart(self) -> None:
-        self.since = time.perf_counter()
-        self.waited = 0.0
-        self.steps = self.images = 0
-        self.sums = {}
-
-
-def check_finite(values: dict[str, Any], epoch: int, batch: Batch) -> None:
-    """ValueError naming terms, epoch and pictures when the loss has left the numbers."""
-    if not math.isfinite(values["loss"]):
-        terms = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        raise ValueError(
-            f"the loss is not finite in epoch {epoch} (last images "
-            f"{batch.image_ids.tolist()}): {terms}; a smaller TRAIN.LR or a warm-up may help"
-        )

@@ -34,10 +34,15 @@ class EpochSampler(Sampler):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.skipped = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Call before each epoch; the next iteration is of this one."""
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Call before each epoch; the next iterations are of this one, less its first `skip` keys.
+
+        What is skipped is not read.
+        """
         self.epoch = epoch
+        self.skipped = skip
 
     def __len__(self) -> int:
         return -(-self.length // self.world_size)
@@ -48,7 +53,7 @@ class EpochSampler(Sampler):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
         even = order[torch.arange(len(self) * self.world_size) % self.length]
-        for index in even[self.rank :: self.world_size].tolist():
+        for index in even[self.rank :: self.world_size][self.skipped :].tolist():
             yield self.epoch, index
 
 
@@ -133,7 +138,7 @@ def make_dataloader(
         collate_fn=collate,
         pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # whose numbers nobody uses; the global ones stay as they are
     )
 
@@ -175,6 +180,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _one_thread(_: int) -> None:
-    """Workers share the machine with the training process."""
+def _start_worker(_: int) -> None:
+    """Workers share the machine with the training process, but not what it is told.
+
+    A signal to the whole process group, as Ctrl-C and torchrun's end, is the training process's
+    to answer; a worker that died of it would cost the step that is to be finished.
+    """
     cv2.setNumThreads(0)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

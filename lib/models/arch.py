@@ -38,6 +38,13 @@ class ArchSpec:
     stages: tuple[StageSpec, ...]
     deconv: tuple[int, ...]  # widths of the fusion deconv levels, coarse to fine
 
+    @property
+    def summary(self) -> str:
+        """Its size and widths, in a few words."""
+        widths = " ".join(str(stage.channel) for stage in self.stages)
+        deconv = " ".join(map(str, self.deconv))
+        return f"{self.img_size} px, stem {self.input_channel}, stages {widths}, deconv {deconv}"
+
     @classmethod
     def from_json(cls, path: str | Path) -> ArchSpec:
         """Read a mobile_configs file; ValueError names the file and what does not fit."""

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-MISTAKE = 2  # exit code
+# Exit codes.
+MISTAKE = 2  # what one line on stderr says
+STOPPED = 75  # asked to by a signal, and saved: the same command goes on
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -52,14 +53,17 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     device = choose_device(cfg, args.gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    timeout = timedelta(seconds=cfg.DIST_TIMEOUT)
     backend = cfg.DIST_BACKEND if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=timeout)
     elif args.world_size > 1:
         if not 0 <= args.rank < args.world_size:
             raise ValueError(f"--rank is {args.rank}; possible: 0 to {args.world_size - 1}")
         dist.init_process_group(
-            backend, init_method=args.dist_url, rank=args.rank, world_size=args.world_size
+            *(backend, args.dist_url, timeout),
+            rank=args.rank,
+            world_size=args.world_size,
         )
     else:
         return Process(0, 1, device)
@@ -119,6 +123,14 @@ def share_buffers(model: nn.Module, process: Process) -> None:
     if process.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def all_true(process: Process, flag: Tensor) -> bool:
+    """Whether `flag`, one bool on the process's device, is true in all processes."""
+    if process.world_size > 1:
+        flag = flag.float()
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag.item())
 
 
 def leave(process: Process) -> None:

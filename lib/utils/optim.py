@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.optim.Optimizer:
     """Adam without weight decay (as the paper's runs), or SGD; LR scaled to the total batch."""
     train = cfg.TRAIN
-    batch = train.IMAGES_PER_GPU * world_size
+    batch = train.IMAGES_PER_GPU * train.ACCUMULATE * world_size
     lr = train.LR * batch / train.LR_BATCH if train.LR_BATCH else train.LR
     if train.OPTIMIZER == "adam":
         return torch.optim.Adam(model.parameters(), lr=lr)

@@ -2,92 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
+import copy
 
 import pytest
 import torch
+from torch import nn
 
 import dist_train
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Meter, Precision, View, do_train, make_view, train_step
+from lib.core.meter import Meter
+from lib.core.trainer import (
+    Precision,
+    SupernetPlan,
+    View,
+    add_gradients,
+    do_train,
+    make_view,
+    train_step,
+    update_weights,
+)
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
-from lib.utils.checkpoint import load_checkpoint
-from lib.utils.dist import Process
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.utils.average import WeightAverage
+from lib.utils.checkpoint import load_checkpoint, unwrap
+from lib.utils.dist import ALONE, Process, wrap
 from lib.utils.optim import get_optimizer, get_scheduler
 from tests.helpers import TINY, tiny_config
-
-CPU = torch.device("cpu")
-
-
-def train(cfg, out: Path) -> None:
-    """What `dist_train.py` does behind its flags."""
-    dist_train.set_backends(cfg)
-    process = Process(0, 1, CPU)
-    model = dist_train.start_model(cfg, TINY, process)
-    criterion = dist_train.start_criterion(cfg, None, CPU)
-    out.mkdir(parents=True, exist_ok=True)
-    dist_train.train(cfg, model, criterion, process, out, out / "log")
-
-
-def flat(tree, name="") -> dict:
-    """Every leaf of nested dicts and lists."""
-    if isinstance(tree, dict):
-        items = tree.items()
-    elif isinstance(tree, (list, tuple)):
-        items = enumerate(tree)
-    else:
-        return {name: tree}
-    return {k: v for key, value in items for k, v in flat(value, f"{name}/{key}").items()}
-
-
-def assert_equal_files(one: Path, other: Path, leave_out: tuple[str, ...] = ()) -> None:
-    ours, theirs = flat(load_checkpoint(one)), flat(load_checkpoint(other))
-    assert list(ours) == list(theirs)
-    for name, value in ours.items():
-        if name.startswith(leave_out):
-            continue
-        same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
-        assert same, name
-
-
-@pytest.mark.parametrize(
-    "opts",
-    [
-        (),
-        ("TRAIN.LR_SCHEDULE", "cosine", "TRAIN.WARMUP_EPOCHS", "0.5", "WORKERS", "1"),
-        ("TRAIN.OPTIMIZER", "sgd", "TRAIN.LR_STEP", "[1]"),
-    ],
-    ids=["adam", "cosine", "sgd"],
-)
-def test_resuming_changes_nothing(coco_root, tmp_path, opts):
-    """Two epochs are one epoch, a stop, and one more epoch: bit for bit."""
-    two = tiny_config(coco_root, tmp_path, *opts, "TRAIN.END_EPOCH", "2")
-    train(two, tmp_path / "whole")
-    part = tmp_path / "part"
-    with pytest.raises(KeyboardInterrupt):
-        interrupt_after_one_epoch(two, part)
-    assert load_checkpoint(part / "checkpoint.pth.tar")["epoch"] == 1
-    assert not (part / "final_state0.pth.tar").exists()
-    torch.manual_seed(99)  # the state of the second process is another one
-    train(two, part)
-    for name in ("checkpoint.pth.tar", "final_state0.pth.tar"):
-        assert_equal_files(tmp_path / "whole" / name, part / name)
-
-
-def interrupt_after_one_epoch(cfg, out: Path) -> None:
-    """A run of two epochs that is cut off when the second begins."""
-    begun = itertools.count()
-
-    def do_one(*args, **kwargs):
-        if next(begun) == 1:
-            raise KeyboardInterrupt
-        do_train(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dist_train, "do_train", do_one)
-        train(cfg, out)
+from tests.runs import CPU, assert_equal_files, train
 
 
 def test_a_finished_run_has_nothing_to_do(coco_root, tmp_path):
@@ -133,7 +75,7 @@ def test_a_run_starts_from_pretrained_weights(coco_root, tmp_path):
     for parts in ("all", "backbone"):
         opts = ["MODEL.PRETRAINED", str(weights), "MODEL.PRETRAINED_PARTS", parts]
         cfg = tiny_config(coco_root, tmp_path, *opts, "SEED", "5")
-        model = dist_train.start_model(cfg, TINY, Process(0, 1, CPU))
+        model = dist_train.start_model(cfg, TINY, ALONE)
         for name, tensor in model.state_dict().items():
             if parts == "all" or not name.startswith(("deconv", "final")):
                 assert torch.equal(tensor, donor[name]), name
@@ -217,6 +159,127 @@ def test_a_term_without_weight_is_left_out(start):
     assert set(terms) == {"heatmap/0", "push/0", "pull/0"}
 
 
+# --- parts of a step --------------------------------------------------------------------
+
+
+def without_norms(model: nn.Module) -> nn.Module:
+    """No picture of a batch knows of the others."""
+    for name, layer in model.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            setattr(model, name, nn.Identity())
+        else:
+            without_norms(layer)
+    return model
+
+
+def one_epoch(cfg, norms: bool = True, criterion=None, process: Process = ALONE) -> nn.Module:
+    """The network after it, from the seed on."""
+    torch.manual_seed(0)
+    model = build_model(cfg, TINY)
+    model = wrap(model if norms else without_norms(model), process)
+    optimizer = get_optimizer(cfg, model)
+    loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
+    meter = Meter(total_steps=99, every=cfg.PRINT_FREQ, verbose=False, process=process)
+    do_train(
+        *(cfg, model, loader, criterion or MultiLossFactory.from_config(cfg), optimizer),
+        *(get_scheduler(cfg, optimizer, 9), Precision(CPU), 0, meter),
+    )
+    return unwrap(model)
+
+
+def difference(one: nn.Module, other: nn.Module) -> float:
+    """The largest of any two numbers of their state dicts."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+
+
+SGD = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "1e-2", "TRAIN.LR_BATCH", "0"]
+# One step at a rate at which this network's small gradients move weights by more than 0.01;
+# float32 sums of another order then move them by less than a thousandth of that.
+LARGE_STEP = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "30", "TRAIN.IMAGES_PER_GPU"]
+ROUNDING = 1e-5
+
+
+@pytest.mark.parametrize(("images", "batches"), [("2", "3"), ("3", "2"), ("4", "2")])
+def test_accumulated_batches_are_one_batch(coco_root, tmp_path, images, batches):
+    """Six pictures, also as four and two: a picture counts the same in a short batch."""
+    whole = one_epoch(tiny_config(coco_root, tmp_path, *LARGE_STEP, "6"), norms=False)
+    parts = tiny_config(coco_root, tmp_path, *LARGE_STEP, images, "TRAIN.ACCUMULATE", batches)
+    assert difference(one_epoch(parts, norms=False), whole) < ROUNDING
+    alone = tiny_config(coco_root, tmp_path, *LARGE_STEP, images)
+    assert difference(one_epoch(alone, norms=False), whole) > 100 * ROUNDING
+
+
+def test_the_rate_is_of_all_pictures_of_a_step(tmp_path):
+    keys = ["TRAIN.LR", "1e-3", "TRAIN.LR_BATCH", "8", "TRAIN.IMAGES_PER_GPU", "4"]
+    cfg = tiny_config(tmp_path, tmp_path, *keys, "TRAIN.ACCUMULATE", "6")
+    [group] = get_optimizer(cfg, nn.Linear(1, 1), world_size=2).param_groups
+    assert group["lr"] == pytest.approx(6e-3)
+
+
+def test_two_processes_accumulate_what_one_does(coco_root, tmp_path, together):
+    """Three pictures each, as two and one, are the batch of six."""
+    whole = one_epoch(tiny_config(coco_root, tmp_path, *LARGE_STEP, "6"), norms=False)
+    parts = tiny_config(coco_root, tmp_path, *LARGE_STEP, "2", "TRAIN.ACCUMULATE", "2")
+
+    def work(process: Process) -> float:
+        return difference(one_epoch(parts, norms=False, process=process), whole)
+
+    assert max(together(work, 2)) < ROUNDING
+
+
+def test_a_clipped_gradient_has_its_direction_and_the_length_asked_for(start):
+    cfg, model, images, targets = start(*SGD, "TRAIN.MOMENTUM", "0.0", "TRAIN.WD", "0.0")
+    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
+    add_gradients(model, criterion, Precision(CPU), [View(images, targets)])
+    parameters = list(model.parameters())
+    gradients = [p.grad.clone() for p in parameters]
+    length = torch.cat([g.flatten() for g in gradients]).norm()
+    before = [p.detach().clone() for p in parameters]
+    update_weights(model, optimizer, Precision(CPU), clip_norm=0.25 * length.item())
+    for p, old, gradient in zip(parameters, before, gradients, strict=True):
+        torch.testing.assert_close(p.detach(), old - 1e-2 * 0.25 * gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_a_bound_beyond_all_gradients_changes_nothing(coco_root, tmp_path):
+    free = one_epoch(tiny_config(coco_root, tmp_path))
+    bound = one_epoch(tiny_config(coco_root, tmp_path, "TRAIN.CLIP_NORM", "1e6"))
+    tight = one_epoch(tiny_config(coco_root, tmp_path, *SGD, "TRAIN.CLIP_NORM", "1e-3"))
+    assert difference(free, bound) == 0
+    assert difference(free, tight) > 0
+
+
+def test_what_is_evaluated_and_handed_out_is_the_average(coco_root, tmp_path, monkeypatch):
+    cfg = tiny_config(
+        *(coco_root, tmp_path, "TRAIN.EMA", "0.5", "TRAIN.IMAGES_PER_GPU", "1"),
+        *("TRAIN.VALIDATE_EVERY", "1"),
+    )
+    evaluated, weights = [], []
+    monkeypatch.setattr(
+        "dist_train.predict_set",
+        lambda cfg, model, data, process: evaluated.append(copy.deepcopy(model)) or ([], []),
+    )
+    update = WeightAverage.update
+
+    def recorded(self: WeightAverage, model: nn.Module) -> None:
+        weights.append({n: t.clone() for n, t in model.state_dict().items()})
+        update(self, model)
+
+    monkeypatch.setattr(WeightAverage, "update", recorded)
+    train(cfg, tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run/checkpoint.pth.tar")
+    final = load_checkpoint(tmp_path / "run/final_state0.pth.tar")
+    for name, last in weights[-1].items():
+        assert torch.equal(saved["trained"][name], last)
+        for shown in (saved["state_dict"], final, evaluated[0].state_dict()):
+            assert torch.equal(shown[name], final[name])
+    assert any(not torch.equal(final[name], last) for name, last in weights[-1].items())
+    train(tiny_config(coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "1"), tmp_path / "plain")
+    plain = load_checkpoint(tmp_path / "plain/final_state0.pth.tar")
+    for name, last in weights[-1].items():  # looking at the run has not changed it
+        assert torch.equal(plain[name], last)
+
+
 # --- a loss that is no number -----------------------------------------------------------
 
 
@@ -234,25 +297,91 @@ class NoNumber(MultiLossFactory):
         return terms
 
 
-@pytest.mark.parametrize("print_freq", ["1", "50"])
-def test_a_loss_that_is_no_number_stops_and_names_every_term(coco_root, tmp_path, print_freq):
-    cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", print_freq, "TRAIN.IMAGES_PER_GPU", "2")
-    model = build_model(cfg, TINY)
-    optimizer = get_optimizer(cfg, model)
-    loader = make_dataloader(cfg, build_dataset(cfg))
+SINGLE = ["TRAIN.IMAGES_PER_GPU", "1"]
+
+
+def bad_at(cfg, step: int) -> NoNumber:
+    """Losses of which one is no number at that step, counted from 0."""
     criterion = NoNumber.from_config(cfg)
-    criterion.bad = 1
-    with pytest.raises(ValueError, match=r"not finite in epoch 0") as caught:
-        do_train(
-            *(cfg, model, loader, criterion, optimizer, get_scheduler(cfg, optimizer, 3)),
-            *(Precision(CPU), 0, Meter(total_steps=100, every=cfg.PRINT_FREQ, verbose=False)),
-        )
+    criterion.bad = step
+    return criterion
+
+
+def ids(cfg, process: Process = ALONE) -> list[list[int]]:
+    """Of the pictures of each step of the first epoch."""
+    loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
+    return [batch.image_ids.tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("print_freq", ["1", "50"])
+def test_a_loss_that_is_no_number_stops_and_names_its_step(coco_root, tmp_path, print_freq):
+    """Not the last step before it was noticed: all later losses are no numbers either."""
+    cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", print_freq, *SINGLE)
+    with pytest.raises(ValueError, match=r"not finite in epoch 0, step 3 ") as caught:
+        one_epoch(cfg, criterion=bad_at(cfg, 2))
     message = str(caught.value)
+    assert f"images {ids(cfg)[2]}" in message
     assert "pull/0 nan" in message
     assert "heatmap/0" in message
     assert "heatmap/1" in message
     assert "TRAIN.LR" in message
     assert "\n" not in message
+
+
+def test_all_processes_name_the_pictures_of_the_one_at_fault(coco_root, tmp_path, together):
+    cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", "50", *SINGLE)
+
+    def work(process: Process) -> str:
+        with pytest.raises(ValueError, match="not finite") as caught:
+            one_epoch(cfg, criterion=bad_at(cfg, 1 if process.rank else 99), process=process)
+        return str(caught.value)
+
+    one, other = together(work, 2)
+    assert one == other
+    culprit = ids(cfg, Process(1, 2, CPU))[1]
+    assert f"epoch 0, step 2 (images {culprit})" in one
+
+
+def test_a_supernets_offender_is_named_with_its_architecture(coco_root, tmp_path):
+    cfg = tiny_config(coco_root, tmp_path)
+    loader = make_dataloader(cfg, build_dataset(cfg))
+    model = SuperLitePose(TINY, (34, 17))
+    optimizer = get_optimizer(cfg, model)
+    meter = Meter(total_steps=99, every=50, verbose=False)
+    with pytest.raises(ValueError, match=r"architecture 64 px, stem 8, stages 8 8 16 16, deconv"):
+        do_train(
+            *(cfg, model, loader, bad_at(cfg, 0), optimizer, get_scheduler(cfg, optimizer, 3)),
+            *(Precision(CPU), 0, meter, SupernetPlan(lambda step: [TINY])),
+        )
+
+
+def test_a_skipped_step_changes_nothing(coco_root, tmp_path, caplog):
+    """Six steps of which the last is skipped are five: weights, moments and statistics."""
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.NON_FINITE", "skip", *SINGLE)
+    torch.manual_seed(0)
+    five = build_model(cfg, TINY).train()
+    optimizer, loader = get_optimizer(cfg, five), make_dataloader(cfg, build_dataset(cfg))
+    for batch in list(loader)[:5]:
+        view = make_view(cfg, batch, 64)
+        train_step(five, MultiLossFactory.from_config(cfg), optimizer, Precision(CPU), [view])
+    skipped = one_epoch(cfg, criterion=bad_at(cfg, 5))
+    assert difference(skipped, five) == 0
+    [line] = [r.getMessage() for r in caplog.records if "finite" in r.getMessage()]
+    assert f"epoch 0, step 6 (images {ids(cfg)[5]})" in line
+    assert "skipped" in line
+
+
+def test_processes_skip_a_step_together(coco_root, tmp_path, together):
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.NON_FINITE", "skip", *SINGLE)
+
+    def work(process: Process) -> list:
+        criterion = bad_at(cfg, 1 if process.rank else 99)
+        model = one_epoch(cfg, criterion=criterion, process=process)
+        return [p.tolist() for p in model.parameters()]
+
+    one, other = together(work, 2)
+    assert one == other
+    assert all(torch.isfinite(torch.tensor(p)).all() for p in one)
 
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(coco_root, tmp_path, monkeypatch):

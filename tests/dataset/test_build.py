@@ -46,6 +46,17 @@ def test_an_order_is_a_function_of_seed_and_epoch():
     assert list(sampler) == first
 
 
+def test_a_skipped_beginning_leaves_the_rest_of_the_same_epoch():
+    sampler = EpochSampler(11, rank=1, world_size=2)
+    sampler.set_epoch(4)
+    whole = list(sampler)
+    sampler.set_epoch(4, skip=2)
+    assert list(sampler) == whole[2:]
+    assert len(sampler) == len(whole) == 6  # the length of an epoch, wherever it is entered
+    sampler.set_epoch(4)
+    assert list(sampler) == whole
+
+
 def test_without_shuffling_the_order_is_the_annotations():
     assert list(EpochSampler(4, shuffle=False)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
 

@@ -1,0 +1,86 @@
+"""Whole runs in this process or a fork, interrupted at will, and their files compared."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from yacs.config import CfgNode
+
+import dist_train
+from lib.core.meter import Meter
+from lib.models.arch import ArchSpec
+from lib.utils.checkpoint import load_checkpoint
+from lib.utils.dist import ALONE, Process
+from tests.helpers import TINY
+
+CPU = torch.device("cpu")
+
+
+def train(cfg: CfgNode, out: Path, process: Process = ALONE, arch: ArchSpec = TINY) -> int | None:
+    """What `dist_train.py` does behind its flags; the exit code."""
+    dist_train.set_backends(cfg)
+    model = dist_train.start_model(cfg, arch, process)
+    criterion = dist_train.start_criterion(cfg, None, CPU)
+    out.mkdir(parents=True, exist_ok=True)
+    return dist_train.train(cfg, model, criterion, process, out, out / "log")
+
+
+@contextlib.contextmanager
+def at_step(step: int, act: Callable[[], None]) -> Iterator[None]:
+    """`act` at the end of that step, counted from 1, before anything is saved."""
+    update = Meter.update
+
+    def updated(self: Meter, *args) -> None:
+        update(self, *args)
+        if self.step == step:
+            act()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Meter, "update", updated)
+        yield
+
+
+def signal_me(number: int) -> Callable[[], None]:
+    """Sends it to this process."""
+    return lambda: os.kill(os.getpid(), number)
+
+
+def killed(step: int, work: Callable[[], None]) -> None:
+    """`work` in a process of its own, killed without a warning at the end of that step."""
+
+    def until_then() -> None:
+        with at_step(step, signal_me(signal.SIGKILL)):
+            work()
+
+    process = multiprocessing.get_context("fork").Process(target=until_then)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def flat(tree, name="") -> dict:
+    """Every leaf of nested dicts and lists."""
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, (list, tuple)):
+        items = enumerate(tree)
+    else:
+        return {name: tree}
+    return {k: v for key, value in items for k, v in flat(value, f"{name}/{key}").items()}
+
+
+def assert_equal_files(one: Path, other: Path, leave_out: tuple[str, ...] = ()) -> None:
+    ours, theirs = flat(load_checkpoint(one)), flat(load_checkpoint(other))
+    assert list(ours) == list(theirs)
+    for name, value in ours.items():
+        if name.startswith(leave_out):
+            continue
+        same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
+        assert same, name

@@ -1,0 +1,225 @@
+"""A training that is killed, stopped or damaged ends in the weights of one that was not."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.dataset.pose_dataset import PoseDataset
+from lib.models.arch import uniform_arch
+from lib.utils.checkpoint import load_checkpoint
+from lib.utils.cli import STOPPED
+from lib.utils.dist import Process, start_process
+from tests.conftest import FORK
+from tests.helpers import TINY, tiny_config
+from tests.runs import assert_equal_files, at_step, killed, signal_me, train
+
+SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
+SUPERNET = [
+    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
+    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
+    *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
+]
+STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2", "TRAIN.SAVE_STEPS", "2"]
+FILES = ("checkpoint.pth.tar", "final_state0.pth.tar")
+
+
+@pytest.fixture
+def config(coco_root, tmp_path):
+    """Two epochs of six steps, with a checkpoint after every other."""
+
+    def make(*opts: str):
+        return tiny_config(coco_root, tmp_path, *STEPS, *opts)
+
+    return make
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    for name in FILES:
+        assert_equal_files(one / name, other / name)
+
+
+@pytest.mark.parametrize(
+    ("arch", "opts", "kills"),
+    [
+        (TINY, [], [1, 5]),
+        (TINY, ["WORKERS", "2", "TRAIN.LR_SCHEDULE", "cosine"], [3, 9]),
+        (TINY, ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR_STEP", "[1]", "TRAIN.EMA", "0.9"], [6, 7]),
+        (TINY, ["TRAIN.ACCUMULATE", "2", "TRAIN.CLIP_NORM", "0.1", "TRAIN.EMA", "0.9"], [2, 5]),
+        (SMALL, SUPERNET, [4, 11]),
+    ],
+    ids=["adam", "workers", "sgd, average", "accumulated, clipped, average", "supernet"],
+)
+def test_a_run_killed_at_any_step_ends_the_same(config, tmp_path, arch, opts, kills):
+    """Bit for bit; a kill costs the steps since the last checkpoint and nothing else."""
+    cfg = config(*opts)
+    train(cfg, tmp_path / "whole", arch=arch)
+    for step in kills:
+        killed(step, lambda: train(cfg, tmp_path / "part", arch=arch))
+        assert not (tmp_path / "part/final_state0.pth.tar").exists()
+    torch.manual_seed(99)  # the state of the last process is another one
+    train(cfg, tmp_path / "part", arch=arch)
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_run_killed_at_a_random_step_ends_the_same(config, tmp_path):
+    cfg = config()
+    train(cfg, tmp_path / "whole")
+    step = random.randint(1, 12)
+    killed(step, lambda: train(cfg, tmp_path / "part"))
+    train(cfg, tmp_path / "part")
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_saves_that_very_step(config, tmp_path, number):
+    """Without TRAIN.SAVE_STEPS too."""
+    cfg, before = config("TRAIN.SAVE_STEPS", "0"), signal.getsignal(number)
+    train(cfg, tmp_path / "whole")
+    for step in (4, 6, 7):  # 6: the end of an epoch
+        with at_step(step, signal_me(number)):
+            assert train(cfg, tmp_path / "part") == STOPPED
+        saved = load_checkpoint(tmp_path / "part/checkpoint.pth.tar")
+        assert 6 * saved["epoch"] + saved["step"] == step
+    assert train(cfg, tmp_path / "part") is None
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_does_not_wait(config, tmp_path):
+    def twice() -> None:
+        signal_me(signal.SIGINT)()
+        signal_me(signal.SIGINT)()
+
+    with at_step(3, twice), pytest.raises(KeyboardInterrupt):
+        train(config(), tmp_path / "run")
+
+
+def test_two_processes_stop_after_the_same_step_and_go_on(config, tmp_path, together):
+    """One of them is asked; then both go on, and end as if nobody had been."""
+    cfg = config("TRAIN.EMA", "0.9")
+
+    def whole(process: Process) -> int | None:
+        return train(cfg, tmp_path / "whole", process)
+
+    def part(process: Process) -> int | None:
+        return train(cfg, tmp_path / "part", process)
+
+    def stopped(process: Process) -> int | None:
+        if process.is_main:
+            return part(process)
+        with at_step(2, signal_me(signal.SIGTERM)):
+            return part(process)
+
+    assert together(whole, 2) == [None, None]
+    assert together(stopped, 2) == [STOPPED, STOPPED]
+    saved = load_checkpoint(tmp_path / "part/checkpoint.pth.tar")
+    assert (saved["epoch"], saved["step"]) == (0, 3)  # a vote is read one step later
+    assert together(part, 2) == [None, None]
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_what_was_learned_from_is_not_read_again(config, tmp_path, monkeypatch):
+    cfg = config("TRAIN.SAVE_STEPS", "0", "TRAIN.END_EPOCH", "1")
+    with at_step(4, signal_me(signal.SIGTERM)):
+        train(cfg, tmp_path / "run")
+    seen, item = [], PoseDataset.__getitem__
+
+    def read(self: PoseDataset, key: tuple[int, int]):
+        seen.append(key)
+        return item(self, key)
+
+    monkeypatch.setattr(PoseDataset, "__getitem__", read)
+    train(cfg, tmp_path / "run")
+    assert len(seen) == 2
+
+
+def test_a_step_draws_from_no_global_generator(config, tmp_path):
+    """So there is no state of Python's and NumPy's to keep, and none of a second process's."""
+    train(config("TRAIN.END_EPOCH", "1", *SUPERNET), tmp_path / "run", arch=SMALL)
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+
+    def states() -> list:
+        return [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+
+    before = []
+    with at_step(7, lambda: before.extend(states())):
+        train(config(*SUPERNET), tmp_path / "run", arch=SMALL)
+    assert states() == before
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(config, tmp_path):
+    cfg = config()
+    train(cfg, tmp_path / "whole")
+    killed(9, lambda: train(cfg, tmp_path / "part"))
+    newest = tmp_path / "part/checkpoint.pth.tar"
+    newest.write_bytes(newest.read_bytes()[:3000])
+    train(cfg, tmp_path / "part")
+    assert newest.with_name("checkpoint.pth.tar.damaged").exists()
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_run_killed_before_its_last_file_writes_it(config, tmp_path):
+    cfg = config("TRAIN.EMA", "0.9")
+    train(cfg, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part/final_state0.pth.tar").unlink()
+    train(cfg, tmp_path / "part")
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_place_within_an_epoch_needs_the_same_steps(config, tmp_path):
+    killed(3, lambda: train(config(), tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"IMAGES_PER_GPU 1 x .*now there are .*IMAGES_PER_GPU 2"):
+        train(config("TRAIN.IMAGES_PER_GPU", "2"), tmp_path / "run")
+
+
+def test_between_epochs_the_steps_may_change(config, tmp_path):
+    train(config("TRAIN.END_EPOCH", "1"), tmp_path / "run")
+    larger = config("TRAIN.IMAGES_PER_GPU", "2", "TRAIN.LR_STEP", "[2]", "TRAIN.END_EPOCH", "3")
+    train(larger, tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run/checkpoint.pth.tar")
+    assert saved["scheduler"]["last_epoch"] == 9  # the schedule counts in the new steps
+
+
+def test_a_loader_process_that_dies_is_one_line(config, tmp_path, monkeypatch):
+    item = PoseDataset.__getitem__
+
+    def die(self: PoseDataset, key: tuple[int, int]):
+        if key[0] == 1:
+            signal_me(signal.SIGKILL)()
+        return item(self, key)
+
+    monkeypatch.setattr(PoseDataset, "__getitem__", die)
+    with pytest.raises(ValueError, match=r"epoch 1, step 7: DataLoader worker \(pid.*WORKERS is 1"):
+        train(config("WORKERS", "1"), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run/checkpoint.pth.tar")["epoch"] == 1
+
+
+def test_a_process_that_hangs_ends_the_other(config, tmp_path):
+    """Within DIST_TIMEOUT; without it this test would take half an hour."""
+    cfg = config("DIST_TIMEOUT", "3")
+
+    def one(rank: int) -> None:
+        place = f"file://{tmp_path}/meet"
+        process = start_process(cfg, Namespace(gpu=None, world_size=2, rank=rank, dist_url=place))
+        with at_step(2, signal_me(signal.SIGSTOP) if rank else lambda: None):
+            train(cfg, tmp_path / "run", process)
+
+    ranks = [FORK.Process(target=one, args=(rank,)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    ranks[0].join(timeout=120)
+    ended = ranks[0].exitcode
+    for rank in ranks:
+        rank.kill()
+        rank.join()
+    assert ended not in (None, 0)
