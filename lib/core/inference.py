@@ -117,9 +117,7 @@ def find_people(
     size = (heatmaps.shape[3], heatmaps.shape[2])
     parser = HeatmapParser(cfg)
     grouped, scores = parser.parse(heatmaps, tags, cfg.TEST.ADJUST, cfg.TEST.REFINE)
-    people = get_final_preds(
-        *(grouped, given.center, given.scale, size), parser.codec.pixel_center
-    )
+    people = get_final_preds(*(grouped, given.center, given.scale, size), parser.codec.pixel_center)
     return np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:]), scores
 
 
