@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,7 +22,7 @@ from lib.utils.checkpoint import load_checkpoint
 from lib.utils.cli import STOPPED
 from lib.utils.dist import Process, start_process
 from tests.conftest import FORK
-from tests.helpers import TINY, tiny_config
+from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
 from tests.runs import assert_equal_files, at_step, killed, signal_me, train
 
 SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
@@ -223,3 +227,71 @@ def test_a_process_that_hangs_ends_the_other(config, tmp_path):
         rank.kill()
         rank.join()
     assert ended not in (None, 0)
+
+
+# --- as users start it ------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(coco_root, tmp_path) -> list[str]:
+    """Arguments of dist_train.py."""
+    TINY.to_json(tmp_path / "tiny.json")
+    files = ["--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "tiny.json")]
+    return [*files, *tiny_opts(coco_root, tmp_path), *STEPS]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(script, tmp_path):
+    """The whole process group is told, loader processes too, as by Ctrl-C or a job's end."""
+    args = [*script, "TRAIN.END_EPOCH", "500", "WORKERS", "1"]
+    run = subprocess.Popen(
+        [sys.executable, "dist_train.py", *args],
+        **{"cwd": ROOT, "env": environment(), "start_new_session": True, "text": True},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+    )
+    while run.poll() is None and not list(tmp_path.rglob("checkpoint.pth.tar")):
+        time.sleep(0.05)
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGTERM)
+    out, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (75, "")
+    assert "the same command goes on from it" in out
+
+
+DYING = """
+import os, signal
+import dist_train
+from lib.core.meter import Meter
+from lib.utils import cli
+
+update = Meter.update
+
+
+def dying(self, *args):
+    update(self, *args)
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if self.step == 3 and self.process.rank == 1 and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+Meter.update = dying
+cli.run(dist_train.main)
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_job_that_lost_a_process(script, config, tmp_path, together):
+    (tmp_path / "dying.py").write_text(DYING)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(tmp_path / "dying.py"), *script],
+        **{"env": environment(), "capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "after epoch 0 and 2 steps" in done.stdout
+    together(lambda process: train(config(), tmp_path / "whole", process), 2)
+    [folder] = {path.parent for path in (tmp_path / "output").rglob("final_state0.pth.tar")}
+    assert_same_end(tmp_path / "whole", folder)

@@ -132,11 +132,9 @@ _C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged, by pictures, fo
 _C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: any
 _C.TRAIN.EMA = 0.0  # decay of a moving average of weights and BatchNorm statistics, as 0.9998; it
 # is what is evaluated and handed out (model_best, final_state0, checkpoint); 0: none
-_C.TRAIN.NON_FINITE = (
-    "raise"  # a loss that is no number: "raise" stops, at the latest when the next
-)
-# line is printed or a checkpoint saved; "skip" names and leaves out the step, and so reads
-# the loss, and whether gradients are finite, from the device at each step
+_C.TRAIN.NON_FINITE = "raise"  # a loss that is no number: "raise" stops, before the next line is
+# printed or checkpoint saved, and names the step; "skip" names and leaves out the step (and the
+# update, where a gradient is none), for which it reads from the device at each step
 _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
 _C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, within epochs too; 0: SAVE_EVERY alone
 _C.TRAIN.KEEP = 2  # checkpoints that stay: checkpoint.pth.tar, .1 (the one before), ...

@@ -56,7 +56,14 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     timeout = timedelta(seconds=cfg.DIST_TIMEOUT)
     backend = cfg.DIST_BACKEND if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
+        # A job that torchrun has started again meets in the same store: what the processes before
+        # have left there, as addresses at which nobody is, must not be read.
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group(
+            *(backend, None, timeout), rank=rank, world_size=world_size, store=store
+        )
     elif args.world_size > 1:
         if not 0 <= args.rank < args.world_size:
             raise ValueError(f"--rank is {args.rank}; possible: 0 to {args.world_size - 1}")
