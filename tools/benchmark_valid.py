@@ -56,10 +56,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     network = Timed(network.to(device, memory_format=memory).eval(), clock, "network")
     model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
     people = time_parts(cfg, model, data, clock)
+    per_picture = {part: 1000 * clock.seconds[part] / len(data.pictures) for part in PARTS}
     begin = time.perf_counter()
     predict_set(cfg, model, data)
     whole = time.perf_counter() - begin
-    per_picture = {part: 1000 * clock.seconds[part] / len(data.pictures) for part in PARTS}
     report = {
         "machine": machine(device),
         "network": args.superconfig,
