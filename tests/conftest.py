@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import multiprocessing
 import os
@@ -45,6 +46,19 @@ def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few drawn pictures in COCO's layout; read only."""
     root = tmp_path_factory.mktemp("data") / "coco"
     make_dataset(root, COCO, FEW, SMALL, seed=1)
+    return root
+
+
+@pytest.fixture
+def test_dev_root(coco_root: Path, tmp_path: Path) -> Path:
+    """The pictures of `coco_root`'s val as COCO's test-dev: nobody says who is in them."""
+    root = tmp_path / "test_dev"
+    whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
+    del whole["annotations"]
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(whole))
+    (root / "images").mkdir()
+    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
     return root
 
 

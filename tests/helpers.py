@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.models.arch import uniform_arch
+from lib.models import build_model
+from lib.models.arch import ArchSpec, uniform_arch
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -43,6 +44,8 @@ def seeded_image(seed: int, size: int) -> Tensor:
 
 # A network that trains in milliseconds, and settings to go with it.
 TINY = uniform_arch(64, 8, (8, 8, 16, 16), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+# Wider than TINY in its last stage: weights of the one do not fit the other.
+OTHER = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
 YAMLS = {
     "coco": ROOT / "experiments/coco/mobilenet/mobile.yaml",
     "crowd_pose": ROOT / "experiments/crowd_pose/mobilenet/mobile.yaml",
@@ -68,6 +71,14 @@ def tiny_opts(data: Path, out: Path) -> list[str]:
 def tiny_config(data: Path, out: Path, *opts: str, data_set: str = "coco") -> CfgNode:
     """The settings of `tiny_opts` for the network TINY; `opts` win."""
     return load_config(YAMLS[data_set], [*tiny_opts(data, out), *opts], img_size=TINY.img_size)
+
+
+def network(cfg: CfgNode, arch: ArchSpec = TINY, seed: int | None = None) -> nn.Module:
+    """A network of `cfg`, its weights `fill`ed where there is a seed."""
+    model = build_model(cfg, arch)
+    if seed is not None:
+        fill(model, seed)
+    return model
 
 
 class Result(NamedTuple):

@@ -249,24 +249,18 @@ def test_a_table_that_cannot_be_written_is_told_before_the_work(call, args, watc
     assert seen == []
 
 
-def test_test_dev_is_for_the_server(call, args, folder, coco_root, tmp_path):
-    whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
-    root = tmp_path / "data"
-    (root / "annotations").mkdir(parents=True)
-    del whole["annotations"]
-    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(whole))
-    (root / "images").mkdir()
-    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
+def test_test_dev_is_for_the_server(call, args, folder, test_dev_root, tmp_path):
     table = tmp_path / "table.json"
     keys = ("DATASET.TEST", "test-dev2017")
-    done = call("valid", "--json", str(table), *args(*keys, data=root))
+    done = call("valid", "--json", str(table), *args(*keys, data=test_dev_root))
     assert (done.code, done.err) == (0, "")
     assert table_of(done.out) == []
     [path] = folder().iterdir()
     assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
     assert f"{path} is for the server that scores test-dev2017" in done.out
     rows = json.loads(path.read_text())
-    assert {row["image_id"] for row in rows} <= {image["id"] for image in whole["images"]}
+    split = json.loads((test_dev_root / "annotations/image_info_test-dev2017.json").read_text())
+    assert {row["image_id"] for row in rows} <= {image["id"] for image in split["images"]}
     assert all(row["category_id"] == 1 and len(row["keypoints"]) == 51 for row in rows)
     assert json.loads(table.read_text())["table"] == {}
 

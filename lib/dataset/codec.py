@@ -1,12 +1,13 @@
 """Between joints and heatmaps, both ways: where a Gaussian stands, and where a peak says it stood.
 
-Coordinates on a map are continuous: pixel i covers [i, i + 1). A codec says four things, and
+Coordinates on a map are continuous: pixel i covers [i, i + 1). A codec says five things, and
 training targets, augmentation, evaluation and export ask the same one:
 
 - `pixel_center`: where in its pixel an annotated joint lies. 0.5: annotations name pixels, pictures
   are warped and mirrored so that joints stay on what they mark. 0: coordinates and pixels are taken
   for one another, as the original does, which is off by up to a pixel of the crop.
 - `centers`: where on the pixel grid the Gaussian of a joint has its center.
+- `reach`: how far around it a peak must be the largest value.
 - `offsets`: where in the pixel around a peak the joint is.
 - `native`: peaks are looked for on the network's finest map instead of an enlarged one, and of
   equal neighbors only the first is a peak: a joint on the border of two pixels is one joint.

@@ -135,15 +135,8 @@ def test_scores_order_the_people(data, tmp_path):
     assert with_wrong(1.0) < 0.8
 
 
-def test_test_dev_has_its_servers_file_name_and_no_table(coco_root, tmp_path):
-    whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
-    root = tmp_path / "data"
-    (root / "annotations").mkdir(parents=True)
-    del whole["annotations"]
-    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(whole))
-    (root / "images").mkdir()
-    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
-    cfg = tiny_config(root, tmp_path, "DATASET.TEST", "test-dev2017")
+def test_test_dev_has_its_servers_file_name_and_no_table(test_dev_root, tmp_path):
+    cfg = tiny_config(test_dev_root, tmp_path, "DATASET.TEST", "test-dev2017")
     data = build_evaluation_set(cfg)
     people = np.ones((1, 17, 3), np.float32)
     predictions = [Prediction(picture.id, people, [0.5]) for picture in data.pictures]

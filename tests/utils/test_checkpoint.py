@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.models import build_model
-from lib.models.arch import uniform_arch
 from lib.utils import checkpoint
 from lib.utils.checkpoint import (
     kept,
@@ -21,21 +19,12 @@ from lib.utils.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from tests.helpers import TINY, fill, tiny_config
-
-OTHER = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+from tests.helpers import OTHER, network, tiny_config
 
 
 @pytest.fixture
 def cfg(tmp_path):
     return tiny_config(tmp_path, tmp_path)
-
-
-def network(cfg, arch=TINY, seed: int | None = None):
-    model = build_model(cfg, arch)
-    if seed is not None:
-        fill(model, seed)
-    return model
 
 
 def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib.models import build_model
-from lib.models.arch import uniform_arch
 from lib.utils.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from lib.utils.optim import get_optimizer, get_scheduler
 from lib.utils.resume import TrainingState, resume, save_training
-from tests.helpers import TINY, fill, tiny_config
-
-OTHER = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
+from tests.helpers import OTHER, TINY, network, tiny_config
 
 
 @pytest.fixture
 def cfg(tmp_path):
     return tiny_config(tmp_path, tmp_path)
-
-
-def network(cfg, arch=TINY, seed: int | None = None):
-    model = build_model(cfg, arch)
-    if seed is not None:
-        fill(model, seed)
-    return model
 
 
 def training_state(cfg, arch=TINY, seed: int = 0) -> TrainingState:
