@@ -73,6 +73,14 @@ def test_evolution_is_at_least_as_good_as_as_many_random_draws(tmp_path, seed):
     assert best(evolved).score >= best(drawn).score
 
 
+def test_children_leave_nothing_of_the_limit_that_one_gene_could_use(tmp_path):
+    """The limit falls between two costs here, and drawn candidates use less of it."""
+    found = search_in(tmp_path, 14.5).evolve(SHORT)
+    children = [one for one in found if one.generation > 0]
+    assert {one.costs["gmacs"] for one in children} == {14}
+    assert any(one.costs["gmacs"] < 14 for one in found)
+
+
 def test_nothing_is_above_the_limit_or_scored_twice(tmp_path):
     scored = []
     search = search_in(tmp_path, 12, score=lambda arch: scored.append(arch) or separable(arch))
@@ -225,10 +233,10 @@ def test_a_predictor_is_used_only_when_its_rank_correlation_is_shown():
     assert predictor(candidates(lambda arch: 0.0)) is None
 
 
-def test_a_search_with_a_predictor_is_no_worse_and_resumes(tmp_path):
+def test_a_search_with_a_predictor_is_better_than_chance_and_resumes(tmp_path):
     predictor = ridge_predictor([5] * 8)
-    plain = search_in(tmp_path, 14, name="plain").evolve(SHORT)
+    drawn = search_in(tmp_path, 14, name="random").draw_random(BUDGET)
     helped = search_in(tmp_path, 14).evolve(SHORT, predictor)
     assert len(helped) == BUDGET
-    assert best(helped).score >= best(plain).score
+    assert best(helped).score > best(drawn).score
     assert search_in(tmp_path, 14).evolve(SHORT, predictor) == helped
