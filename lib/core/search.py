@@ -5,9 +5,10 @@
 
 Generation 0 is drawn at random; each further one descends from the best so far, half by mutation
 and half by crossover, and children grow until the limits leave nothing to add: accuracy seldom
-falls with size, so the best architectures are found at the limit. No architecture is scored twice, none above a limit is scored at all. All
-that is drawn is a function of (seed, generation) and of earlier scores, so a search that was
-killed goes the same way again, reading from its journal what it knows.
+falls with size, so the best architectures are found at the limit. No architecture is scored
+twice, none above a limit is scored at all. All that is drawn is a function of (seed, generation)
+and of earlier scores, so a search that was killed goes the same way again, reading from its
+journal what it knows.
 """
 
 from __future__ import annotations
