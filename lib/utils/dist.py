@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+import uuid
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import timedelta
@@ -56,11 +58,8 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     timeout = timedelta(seconds=cfg.DIST_TIMEOUT)
     backend = cfg.DIST_BACKEND if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        # A job that torchrun has started again meets in the same store: what the processes before
-        # have left there, as addresses at which nobody is, must not be read.
         store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"attempt {attempt}", store)
+        store = meet(store, rank, world_size, timeout)
         dist.init_process_group(
             *(backend, None, timeout), rank=rank, world_size=world_size, store=store
         )
@@ -75,6 +74,31 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     else:
         return Process(0, 1, device)
     return Process(dist.get_rank(), dist.get_world_size(), device)
+
+
+def meet(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """The part of `store` that the processes of this start of the job have for themselves.
+
+    A job that torchrun starts again gets the store of the one before: what that has left there, as
+    addresses at which nobody is, must not be read. Each node counts the starts by itself, and some
+    start again more often than others; so the first process gives each start a name, and answers
+    whoever asks for it under a name of its own. RuntimeError after `timeout`.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("start", own)
+        for other in range(1, world_size):
+            asker = store.get(f"{own}/{other}").decode()
+            store.set(f"answer to {asker}", "")
+        return dist.PrefixStore(own, store)
+    name, until = "", time.monotonic() + timeout.total_seconds()
+    while not store.check([f"answer to {own}"]):
+        if time.monotonic() > until:
+            raise RuntimeError(f"the first process has not come within {timeout}")
+        name = store.get("start").decode()  # of the start before, until the first process is there
+        store.set(f"{name}/{rank}", own)
+        time.sleep(0.05)
+    return dist.PrefixStore(name, store)
 
 
 def wrap(model: nn.Module, process: Process) -> nn.Module:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from lib.utils.dist import ALONE, Process, agree, broadcast_json, gather_json, share_buffers
+from lib.utils.dist import ALONE, Process, agree, broadcast_json, gather_json, meet, share_buffers
 
 
 def told(process: Process) -> Any:
@@ -52,3 +55,31 @@ def test_statistics_become_the_first_processs(together):
         return [*model.running_mean.tolist(), int(model.num_batches_tracked)]
 
     assert together(means) == [[5.0, 5.0, 7]] * 3
+
+
+def start(store: dist.Store, *ranks: int) -> list[dist.Store | Exception]:
+    """What these ranks of three get when a job is started; patience only where all are there."""
+    patience = timedelta(seconds=30 if len(ranks) == 3 else 0.3)
+    store.set_timeout(patience)
+
+    def one(rank: int) -> dist.Store | Exception:
+        try:
+            return meet(store, rank, 3, patience)
+        except RuntimeError as error:
+            return error
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(one, ranks))
+
+
+def test_a_job_that_is_started_again_reads_nothing_of_the_starts_before():
+    """Some of which ended before all processes had come."""
+    store = dist.HashStore()
+    for number, ranks in enumerate([(2, 1, 0), (2, 0), (2, 1), (1,), (2, 1, 0), (1, 2, 0)]):
+        places = start(store, *ranks)
+        if len(ranks) < 3:
+            assert all(isinstance(place, Exception) for place in places)
+            continue
+        assert not any(place.check(["address"]) for place in places)
+        places[0].set("address", str(number))
+        assert [place.get("address") for place in places] == [str(number).encode()] * 3
