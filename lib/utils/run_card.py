@@ -1,0 +1,124 @@
+"""What a run was made of: command, settings, code and machine of each of its starts, as a file.
+
+    {"starts": [{"date": ..., "command": ..., "git": ..., "config": ...}, ...]}
+
+Nothing here ends a training: what cannot be found out is null, a card that cannot be written a
+warning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+logger = logging.getLogger(__name__)
+
+RUN_CARD = "run_card.json"  # in the output folder
+CODE = Path(__file__).resolve().parents[2]
+
+
+def add_start(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add a start to the card at `path`: date, command, code and machine, then `facts`."""
+    start = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "folder": os.getcwd(),
+        "git": git_state(CODE),
+        "versions": versions(),
+        "hardware": hardware(),
+        **facts,
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        text = json.dumps({"starts": [*read_starts(path), start]}, indent=2)
+        partial.write_text(text + "\n")
+        partial.replace(path)
+    except OSError as error:
+        logger.warning("cannot write %s: %s", path, error.strerror)
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts before this one; a file that is no run card is set aside as PATH.damaged."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["starts"])
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s is no run card; set aside as %s.damaged", path, path)
+        path.replace(f"{path}.damaged")
+        return []
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit, and whether tracked files differ from it; None where git has no answer."""
+    commit = _answer("git", "-C", str(folder), "rev-parse", "HEAD")
+    # Without the lock, a look changes nothing and waits for nobody.
+    status = ("--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
+    changes = _answer("git", *status)
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def versions() -> dict[str, str | int | None]:
+    """Of everything that computes."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Of the machine that the first process runs on."""
+    gpus = range(torch.cuda.device_count())
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": _memory(),
+        "gpus": [torch.cuda.get_device_name(gpu) for gpu in gpus],
+    }
+
+
+def _answer(*command: str) -> str | None:
+    """What a command prints; None where it is missing, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
