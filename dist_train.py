@@ -16,8 +16,10 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -38,8 +40,9 @@ from lib.dataset.build import (
     make_dataloader,
 )
 from lib.models import build_model
-from lib.models.arch import ArchSpec
+from lib.models.arch import ArchSpec, width_share
 from lib.models.layers.sync import synchronize_norms
+from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.utils import cli
@@ -58,6 +61,7 @@ from lib.utils.dist import (
 from lib.utils.logger import create_logger
 from lib.utils.optim import get_optimizer, get_scheduler
 from lib.utils.resume import Layout, TrainingState, place_schedule, resume, save_training
+from lib.utils.run_card import RUN_CARD, add_start
 from lib.utils.stopping import StopRequest, ignore_end
 
 logger = logging.getLogger("lib.train")
@@ -147,7 +151,7 @@ def train(
         *(cfg.FP16.STATIC_LOSS_SCALE, cfg.FP16.DYNAMIC_LOSS_SCALE),
     )
     state = start_state(cfg, model, precision, len(loader.dataset), steps, process)
-    resume_if_wanted(cfg, state, output_dir, process)
+    resumed_from = resume_if_wanted(cfg, state, output_dir, process)
     first, last = state.epoch, cfg.TRAIN.END_EPOCH
     done = (first - cfg.TRAIN.BEGIN_EPOCH) * steps + state.step
     place_schedule(state, done)
@@ -156,7 +160,10 @@ def train(
         if process.is_main and not (output_dir / FINAL).exists():
             save_weights(output_dir / FINAL, state.shown)
         return None
-    board = Board(cfg, log_dir) if process.is_main else None
+    board = None
+    if process.is_main:
+        add_start(output_dir / RUN_CARD, facts(cfg, state, process, resumed_from, done))
+        board = Board(cfg, log_dir, output_dir, done)
     meter = Meter(
         total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
         every=cfg.PRINT_FREQ,
@@ -164,6 +171,7 @@ def train(
         verbose=cfg.VERBOSE and process.is_main,
         board=board,
         process=process,
+        describe=describe_arch(cfg, unwrap(model)),
     )
     logger.info(
         "%d pictures, %d steps an epoch, epochs %d to %d on %d x %s",
@@ -216,6 +224,35 @@ def start_state(
     )
 
 
+def facts(
+    cfg: CfgNode, state: TrainingState, process: Process, resumed_from: Path | None, step: int
+) -> dict[str, Any]:
+    """What the run card says of a start after `step`, beside code and machine."""
+    network = unwrap(state.model)
+    return {
+        "processes": process.world_size,
+        "device": str(process.device),
+        "seed": cfg.SEED,
+        "resumed_from": resumed_from and {"checkpoint": str(resumed_from), "step": step},
+        "parameters": count_params(network),
+        "macs": count_macs(network, cfg.DATASET.INPUT_SIZE),
+        "architecture": state.arch,
+        "config": yaml.safe_load(state.config),
+    }
+
+
+def describe_arch(cfg: CfgNode, model: nn.Module) -> Callable[[ArchSpec], dict[str, float]] | None:
+    """What the curves show of a sub-network; None for a plain network."""
+    if not isinstance(model, SuperLitePose):
+        return None
+    pieces_of = pieces_from_config(cfg)
+    return lambda arch: {
+        "resolution": arch.img_size,
+        "width": width_share(arch, model.arch),
+        "GMACs": arch_macs(pieces_of(arch))["true"] / 1e9,
+    }
+
+
 def end_of_step(
     cfg: CfgNode,
     state: TrainingState,
@@ -254,18 +291,22 @@ def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:
 
 def resume_if_wanted(
     cfg: CfgNode, state: TrainingState, output_dir: Path, process: Process
-) -> None:
-    """Go on from TRAIN.CHECKPOINT or the newest in `output_dir`, as AUTO_RESUME and RESUME say."""
+) -> Path | None:
+    """Go on from TRAIN.CHECKPOINT or the newest in `output_dir`, as AUTO_RESUME and RESUME say.
+
+    The checkpoint; None for a new run.
+    """
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
     wanted = must or (cfg.AUTO_RESUME and bool(kept(path)))
     if not broadcast_json(process, wanted):
-        return
+        return None
     if not cfg.TRAIN.CHECKPOINT:
         path = newest_for_all(path, process)
     resume(state, path)
     within = f" and {state.step} steps" if state.step else ""
     logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
+    return path
 
 
 def newest_for_all(path: Path, process: Process) -> Path:
@@ -303,10 +344,10 @@ def keep_best(
     board: Board,
     step: int,
 ) -> None:
-    """Print and draw the AP of `predictions`, and save the weights where they are the best."""
+    """Print and draw AP and `predictions`, and save the weights where they are the best."""
     table = evaluate_predictions(data, predictions, output_dir)
     logger.info("evaluation after step %d\n%s", step, markdown_table(table, cfg.MODEL.NAME))
-    board.scalars(step, {f"val/{name}": value for name, value in table.items()})
+    board.evaluation(step, table, data, predictions)
     ap = table.get("AP", 0.0)
     if ap >= state.best_ap:
         state.best_ap = ap

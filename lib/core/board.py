@@ -1,8 +1,8 @@
-"""What TensorBoard shows of a run: scalars, and what the network gets and answers."""
+"""What is shown of a run: its curves, and in TensorBoard what the network gets and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,35 +11,70 @@ from tensorboardX import SummaryWriter
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.core.evaluate import contact_sheet
 from lib.core.group import HeatmapParser
 from lib.core.inference import resize_maps, stage_maps
+from lib.core.pipeline import Prediction
+from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KEYPOINTS
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets
+from lib.models.arch import ArchSpec
+from lib.utils.scalars import SCALARS, append_scalars, cut_scalars
 from lib.utils.vis import draw_heatmaps, draw_people, tile
 
 MAX_PICTURES = 4  # of a batch
+EVALUATED = 8  # pictures of an evaluation's sheet
 
 
 class Board:
-    """Scalars at every print, pictures every `PICTURES_EVERY` prints (DEBUG.* says which)."""
+    """Scalars at every print, pictures every `PICTURES_EVERY` prints (DEBUG.* says which).
+
+    Scalars go to `output_dir`/scalars.jsonl too. Of a run that goes on after `step`, nothing that
+    was shown beyond it stays.
+    """
 
     PICTURES_EVERY = 10
 
-    def __init__(self, cfg: CfgNode, log_dir: Path) -> None:
+    def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
         self.cfg = cfg
         self.spec = KEYPOINTS[cfg.DATASET.DATASET]
         self.parser = HeatmapParser(cfg)
-        self.writer = SummaryWriter(str(log_dir))
+        self.writer = SummaryWriter(str(log_dir), purge_step=step + 1)
+        self.log = output_dir / SCALARS
         self.prints = 0
+        cut_scalars(self.log, step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point on each curve."""
+        values = {name.replace(" ", "_"): value for name, value in values.items()}
         for name, value in values.items():
-            self.writer.add_scalar(name.replace(" ", "_"), value, step)
+            self.writer.add_scalar(name, value, step)
+        append_scalars(self.log, step, values)
 
-    def pictures(self, step: int, batch: Batch, outputs: list[Tensor], targets: Targets) -> None:
-        """The first pictures of `batch` beside truth and answer, now and then."""
+    def evaluation(
+        self,
+        step: int,
+        table: Mapping[str, float],
+        data: EvaluationSet,
+        predictions: Sequence[Prediction],
+    ) -> None:
+        """AP and so on, and the same few pictures each time: truth above, people found below."""
+        self.scalars(step, {f"val/{name}": value for name, value in table.items()})
+        if self.cfg.DEBUG.DEBUG and predictions:
+            peopled_first = sorted(data.pictures, key=lambda picture: not len(picture.joints))
+            sheet = contact_sheet(data._replace(pictures=peopled_first), predictions, EVALUATED)
+            self.writer.add_image("val/people", sheet, step, dataformats="HWC")
+
+    def pictures(
+        self,
+        step: int,
+        batch: Batch,
+        outputs: list[Tensor],
+        targets: Targets,
+        arch: ArchSpec | None = None,
+    ) -> None:
+        """The first pictures of `batch` beside truth and the answer of `arch`, now and then."""
         self.prints += 1
         if not self.cfg.DEBUG.DEBUG or self.prints % self.PICTURES_EVERY != 1:
             return
@@ -48,6 +83,8 @@ class Board:
         for name in views[0]:
             sheet = tile([view[name] for view in views], columns=MAX_PICTURES)
             self.writer.add_image(name, sheet, step, dataformats="HWC")
+        if arch is not None:
+            self.writer.add_text("answer/architecture", arch.summary, step)
 
     def close(self) -> None:
         self.writer.close()

@@ -1,4 +1,4 @@
-"""What is seen of a training: speed, losses, and the step at which a loss left the numbers."""
+"""What is seen of a training: speed, losses, gradients, and where a loss left the numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -34,6 +34,7 @@ class Step(NamedTuple):
     outputs: list[Tensor]  # of the first batch
     targets: Targets  # of the first batch
     losses: dict[str, Tensor]  # detached, still on the device
+    gradient_norm: Tensor | None = None  # before clipping, still on the device
 
 
 class Trace(NamedTuple):
@@ -44,6 +45,7 @@ class Trace(NamedTuple):
     image_ids: list[Tensor]
     archs: Sequence[ArchSpec | None]
     losses: dict[str, Tensor]
+    gradient_norm: Tensor | None
 
     def tell(self, values: dict[str, float]) -> str:
         """Where the loss left the numbers, in one line."""
@@ -59,9 +61,10 @@ class Trace(NamedTuple):
 
 @dataclass
 class Meter:
-    """Speed, data wait and losses of a run; read from the device once every `every` steps.
+    """Speed, data wait, losses and gradients of a run; read from the device every `every` steps.
 
-    What is printed goes to the `board` too, where there is one.
+    What is printed goes to the `board` too, where there is one. `describe` puts a supernet's
+    sub-network in figures; their means stand beside the losses, which are those of the same steps.
     """
 
     total_steps: int
@@ -70,6 +73,7 @@ class Meter:
     verbose: bool = True
     board: Board | None = None
     process: Process = ALONE
+    describe: Callable[[ArchSpec], dict[str, float]] | None = None
     traces: list[Trace] = field(default_factory=list)  # since the last print
 
     def __post_init__(self) -> None:
@@ -100,7 +104,9 @@ class Meter:
         self._print(step.epoch, values)
         if self.board is not None:
             self.board.scalars(self.step, {f"train/{name}": v for name, v in values.items()})
-            self.board.pictures(self.step, step.batches[0], step.outputs, step.targets)
+            self.board.pictures(
+                *(self.step, step.batches[0], step.outputs, step.targets, step.archs[0])
+            )
         if self.step == self.total_steps:
             self.bar.close()
         self._restart()
@@ -134,21 +140,38 @@ class Meter:
         self.step += 1
         self.images += sum(len(batch.images) for batch in step.batches)
         ids = [batch.image_ids for batch in step.batches]
-        self.traces.append(Trace(self.step, step.epoch, ids, step.archs, step.losses))
+        self.traces.append(
+            Trace(self.step, step.epoch, ids, step.archs, step.losses, step.gradient_norm)
+        )
         self.bar.update()
 
     def _values(self, lr: float) -> dict[str, float]:
         losses = self.check()
         elapsed = time.perf_counter() - self.since
-        names = dict.fromkeys(name for terms in losses for name in terms)
-        means = {name: sum(terms.get(name, 0) for terms in losses) / len(losses) for name in names}
+        means = mean_terms(losses)
         return {
             "loss": total(means),
             **means,
+            **self._gradients(),
             "lr": lr,
             "images/s": self.images / elapsed,
             "data wait": self.waited / elapsed,
+            **self._archs(),
         }
+
+    def _gradients(self) -> dict[str, float]:
+        """The mean norm of the steps since the last print, those that a scaler left out aside."""
+        norms = [t.gradient_norm for t in self.traces if t.gradient_norm is not None]
+        finite = [n for n in torch.stack(norms).tolist() if math.isfinite(n)] if norms else []
+        return {"gradient norm": sum(finite) / len(finite)} if finite else {}
+
+    def _archs(self) -> dict[str, float]:
+        """The mean of what `describe` says of the sub-networks since the last print."""
+        archs = [arch for trace in self.traces for arch in trace.archs if arch]
+        if self.describe is None or not archs:
+            return {}
+        means = mean_terms([self.describe(arch) for arch in archs])
+        return {f"arch/{name}": value for name, value in means.items()}
 
     def _print(self, epoch: int, values: dict[str, float]) -> None:
         per_step = (time.perf_counter() - self.begin) / (self.step - self.begin_step)
@@ -178,6 +201,12 @@ def read(traces: Sequence[Trace]) -> list[dict[str, float]]:
     terms = [term for trace in traces for term in trace.losses.values()]
     values = iter(torch.stack(terms).tolist() if terms else ())
     return [{name: next(values) for name in trace.losses} for trace in traces]
+
+
+def mean_terms(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each name over all steps; where a step lacks it, it is 0."""
+    names = dict.fromkeys(name for terms in steps for name in terms)
+    return {name: sum(terms.get(name, 0) for terms in steps) / len(steps) for name in names}
 
 
 def total(losses: dict[str, float]) -> float:

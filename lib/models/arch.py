@@ -127,6 +127,16 @@ def largest_arch(img_size: int, deconv: Sequence[int] = (64, 48, 32)) -> ArchSpe
     return uniform_arch(img_size, 24, (32, 64, 96, 160), deconv)
 
 
+def width_share(arch: ArchSpec, largest: ArchSpec) -> float:
+    """Its widths beside the largest's, on average over stem, stages and deconv levels."""
+    shares = [own / most for own, most in zip(_widths(arch), _widths(largest), strict=True)]
+    return sum(shares) / len(shares)
+
+
+def _widths(arch: ArchSpec) -> list[int]:
+    return [arch.input_channel, *(stage.channel for stage in arch.stages), *arch.deconv]
+
+
 def _on_one_line(numbers: re.Match[str]) -> str:
     return str(json.loads(numbers[0]))
 

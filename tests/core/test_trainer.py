@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from torch import nn
 
 import dist_train
 from lib.core.loss import MultiLossFactory
-from lib.core.meter import Meter
+from lib.core.meter import Meter, Step
 from lib.core.trainer import (
     Precision,
     SupernetPlan,
     View,
     add_gradients,
     do_train,
+    gradient_norm,
     make_view,
     train_step,
     update_weights,
@@ -239,6 +241,63 @@ def test_a_clipped_gradient_has_its_direction_and_the_length_asked_for(start):
     update_weights(model, optimizer, Precision(CPU), clip_norm=0.25 * length.item())
     for p, old, gradient in zip(parameters, before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), old - 1e-2 * 0.25 * gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("bound", [0.0, 1e-3, 1e6])
+def test_the_norm_is_of_all_gradients_before_they_are_clipped_or_scaled(start, bound):
+    cfg, model, images, targets = start()
+    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
+    scaled = Precision(CPU)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for precision in (Precision(CPU), scaled):
+        optimizer.zero_grad(set_to_none=True)
+        add_gradients(model, criterion, precision, [View(images, targets)])
+        gradients = [p.grad for p in model.parameters()]
+        length = torch.cat([g.flatten() for g in gradients]).norm() / precision.scaler.get_scale()
+        norm = update_weights(model, optimizer, precision, bound)
+        torch.testing.assert_close(norm, length)
+
+
+def test_measuring_the_gradients_changes_nothing(coco_root, tmp_path, monkeypatch):
+    cfg = tiny_config(coco_root, tmp_path)
+    measured = one_epoch(cfg)
+    monkeypatch.setattr("lib.core.trainer.gradient_norm", lambda model: torch.tensor(0.0))
+    assert difference(measured, one_epoch(cfg)) == 0
+
+
+def test_a_parameter_without_gradient_adds_nothing_to_the_norm():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
+    model[0].weight.grad = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    assert gradient_norm(model) == 5
+
+
+def test_the_curve_of_the_norm_is_the_mean_of_what_a_scaler_let_pass(coco_root, tmp_path):
+    """Losses and norms of three steps and one that overflowed, read at the fourth."""
+    shown = []
+    meter = Meter(total_steps=99, every=4, verbose=False)
+    meter._print = lambda epoch, values: shown.append(values)
+    batch = next(iter(make_dataloader(cfg := tiny_config(coco_root, tmp_path), build_dataset(cfg))))
+    for norm in (1.0, 2.0, float("inf"), 6.0):
+        loss = {"heatmap/0": torch.tensor(norm if norm < 9 else 3.0)}
+        meter.update(Step(0, [batch], [None], [], None, loss, torch.tensor(norm)), 0.1)
+    [values] = shown
+    assert values["gradient norm"] == 3
+    assert values["loss"] == values["heatmap/0"] == 3
+
+
+def test_the_figures_of_sub_networks_are_means_over_the_steps_of_the_losses(coco_root, tmp_path):
+    shown = []
+    sizes = {"resolution": lambda arch: arch.img_size, "width": lambda arch: arch.input_channel}
+    meter = Meter(total_steps=99, every=2, verbose=False)
+    meter.describe = lambda arch: {name: of(arch) for name, of in sizes.items()}
+    meter._print = lambda epoch, values: shown.append(values)
+    batch = next(iter(make_dataloader(cfg := tiny_config(coco_root, tmp_path), build_dataset(cfg))))
+    wide = replace(TINY, input_channel=16, img_size=192)
+    for archs in ([TINY, wide], [TINY, TINY], [wide, wide], [wide, wide]):
+        step = Step(0, [batch], archs, [], None, {"heatmap/0": torch.tensor(1.0)})
+        meter.update(step, 0.1)
+    assert [values["arch/resolution"] for values in shown] == [96, 192]
+    assert [values["arch/width"] for values in shown] == [10, 16]
 
 
 def test_a_bound_beyond_all_gradients_changes_nothing(coco_root, tmp_path):
