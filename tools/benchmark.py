@@ -187,6 +187,7 @@ def random_batch(cfg: CfgNode, size: int, people: int = 4) -> Batch:
         mirrored=torch.zeros(size, dtype=torch.bool),
         masks=[torch.ones(size, s, s, dtype=torch.bool) for s in cfg.DATASET.OUTPUT_SIZE],
         image_ids=torch.arange(size),
+        largest_sigma=float(cfg.DATASET.SIGMA),
     )
 
 

@@ -38,8 +38,7 @@ class Input(NamedTuple):
 
 def normalize(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last in memory."""
-    mean = torch.tensor(MEAN, device=images.device)
-    std = torch.tensor(STD, device=images.device)
+    mean, std = (torch.tensor(x).to(images.device, non_blocking=True) for x in (MEAN, STD))
     return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 

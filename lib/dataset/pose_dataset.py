@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,24 +39,22 @@ class Batch(NamedTuple):
     mirrored: Tensor  # (B,) bool
     masks: list[Tensor]  # S of (B, h, w) bool
     image_ids: Tensor  # (B,) int64
+    largest_sigma: float  # none of `sigmas` is above it
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        moved = [
-            [mask.to(device, non_blocking=True) for mask in field]
-            if isinstance(field, list)
-            else field.to(device, non_blocking=True)
-            for field in self
-        ]
-        return Batch(*moved)
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Called by the loader when PIN_MEMORY is set."""
-        pinned = [
-            [mask.pin_memory() for mask in field] if isinstance(field, list) else field.pin_memory()
-            for field in self
-        ]
-        return Batch(*pinned)
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch, its tensors changed."""
+        *tensors, masks, image_ids, largest_sigma = self
+        return Batch(
+            *map(change, tensors), list(map(change, masks)), change(image_ids), largest_sigma
+        )
 
 
 MIN_SIGMA = 0.5  # map pixels, of a scale-aware Gaussian: a box may have no extent
@@ -205,4 +203,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
             for masks in zip(*(sample.masks for sample in samples), strict=True)
         ],
         image_ids=torch.tensor([sample.image_id for sample in samples]),
+        largest_sigma=float(sigmas.max(initial=0)),
     )

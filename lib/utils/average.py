@@ -28,12 +28,11 @@ class WeightAverage:
         """Call after each step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        latest = unwrap(model).state_dict()
-        for name, mean in self.network.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(latest[name], 1 - decay)
-            else:
-                mean.copy_(latest[name])
+        means, latest = self.network.state_dict(), unwrap(model).state_dict()
+        real = [name for name, mean in means.items() if mean.is_floating_point()]
+        torch._foreach_lerp_([means[n] for n in real], [latest[n] for n in real], 1 - decay)
+        for name in means.keys() - set(real):
+            means[name].copy_(latest[name])
 
     def restart(self, model: nn.Module, updates: int = 0) -> None:
         """Let the average be `model`, as after so many updates."""

@@ -94,7 +94,7 @@ def share(batch: Batch, process: Process) -> Batch:
     """This process's part of the pictures."""
     n = len(batch.images) // process.world_size
     part = slice(process.rank * n, (process.rank + 1) * n)
-    return Batch(*([mask[part] for mask in f] if isinstance(f, list) else f[part] for f in batch))
+    return batch.each(lambda tensor: tensor[part])
 
 
 def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:

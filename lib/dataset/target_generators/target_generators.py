@@ -1,5 +1,7 @@
 """Heatmaps and tag addresses from joints, for a whole batch in one operation.
 
+All shapes follow from those given, so nothing is read from the device.
+
 Joints are (B, P, K, 3): x, y in pixels of the map they are stamped on, and visibility (0: not
 labelled). The codec says where in or on its pixel a joint's Gaussian stands; its tag is read at the
 pixel that its coordinates are truncated to.
@@ -40,34 +42,39 @@ def heatmap_targets(
     sigmas: Tensor,
     size: int | tuple[int, int],
     codec: Codec = REFERENCE,
+    largest_sigma: float | None = None,
 ) -> Tensor:
     """Gaussians of the visible joints, the largest value of all people: (B, K, H, W).
 
-    size: (H, W), or one number for both. sigmas: (B, P), map pixels. A Gaussian ends 3 sigma + 1
-    pixels from the pixel that the joint is on.
+    size: (H, W), or one number for both. sigmas: (B, P), map pixels, none above `largest_sigma`; a
+    caller who knows it spares a read from the device. A Gaussian ends 3 sigma + 1 pixels from the
+    pixel that the joint is on.
     """
-    batch, _, num_joints, _ = joints.shape
+    batch, people, num_joints, _ = joints.shape
     height, width = (size, size) if isinstance(size, int) else size
-    xy, visible = _pixels(joints, height, width)
-    image, person, joint = visible.nonzero(as_tuple=True)  # (N,) each: the joints to stamp
     heatmaps = sigmas.new_zeros(batch, num_joints, height, width)
-    if len(image) == 0:
+    if people == 0:
         return heatmaps
-    sigma = sigmas[image, person][:, None]  # (N, 1)
-    radius = int(3 * sigmas.max() + 1)
+    if largest_sigma is None:
+        largest_sigma = float(sigmas.max())
+    radius = int(3 * largest_sigma + 1)
     offset = torch.arange(-radius, radius + 1, device=joints.device)  # (D,)
-    pixel = xy[image, person, joint]  # (N, 2)
-    center = codec.centers(joints[image, person, joint, :2]) - pixel  # (N, 2), from the pixel
-    away = (offset - center[:, :, None]).to(sigma.dtype)  # (N, 2, D)
-    profile = torch.exp(-away.square() / (2 * sigma[:, None].square()))
-    profile = profile * (offset.abs() <= 3 * sigma + 1)[:, None]
-    patch = profile[:, 1, :, None] * profile[:, 0, None, :]  # (N, D, D)
-    at = pixel[:, :, None] + offset  # (N, 2, D)
-    x, y = at[:, 0, None, :], at[:, 1, :, None]  # (N, 1, D), (N, D, 1)
-    inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height))  # (N, D, D)
-    first = ((image * num_joints + joint) * height * width)[:, None, None]
-    address = (first + y * width + x)[inside]
-    heatmaps.view(-1).scatter_reduce_(0, address, patch[inside], reduce="amax")
+    pixel, visible = _pixels(joints, height, width)  # (B, P, K, 2), (B, P, K)
+    center = codec.centers(joints[..., :2]) - pixel  # from the pixel
+    away = (offset - center[..., None]).to(sigmas.dtype)  # (B, P, K, 2, D)
+    sigma = sigmas[..., None, None, None]
+    profile = torch.exp(-away.square() / (2 * sigma.square()))
+    profile = profile * (offset.abs() <= 3 * sigma + 1)
+    patch = profile[..., 1, :, None] * profile[..., 0, None, :]  # (B, P, K, D, D)
+    x, y = (pixel[..., None] + offset).unbind(dim=3)  # (B, P, K, D) each
+    x, y = x[..., None, :], y[..., :, None]
+    inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height)) & visible[..., None, None]
+    image = torch.arange(batch, device=joints.device)[:, None, None]
+    joint = torch.arange(num_joints, device=joints.device)
+    first = ((image * num_joints + joint) * height * width)[..., None, None]  # (B, 1, K, 1, 1)
+    address = torch.where(inside, first + y * width + x, 0)  # what is outside adds 0 to pixel 0
+    patch = torch.where(inside, patch, 0)
+    heatmaps.view(-1).scatter_reduce_(0, address.flatten(), patch.flatten(), reduce="amax")
     return heatmaps
 
 
@@ -93,18 +100,20 @@ def make_targets(
     crop_size: int,
     tag_per_joint: bool = True,
     codec: Codec = REFERENCE,
+    largest_sigma: float | None = None,
 ) -> Targets:
     """Targets of every output stage from joints (B, P, K, 3) in pixels of the crop.
 
     masks: one (B, H, W) per stage; their sizes are the map sizes. sigmas: (B, P), map pixels;
-    below 0, map size / 64.
+    below 0, map size / 64. largest_sigma: none of them is above it.
     """
     targets = Targets([], [], [])
     for mask in masks:
         size = mask.shape[-1]
         on_map = map_joints(joints, mirrored, size / crop_size, codec)
         sigma = torch.where(sigmas < 0, size / 64, sigmas)
-        targets.heatmaps.append(heatmap_targets(on_map, sigma, size, codec))
+        largest = None if largest_sigma is None else max(largest_sigma, size / 64)
+        targets.heatmaps.append(heatmap_targets(on_map, sigma, size, codec, largest))
         targets.masks.append(mask.to(joints.dtype))
         targets.nodes.append(joint_nodes(on_map, size, tag_per_joint))
     return targets
@@ -149,8 +158,9 @@ class JointsGenerator:
 def _pixels(joints: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """(..., 3) -> (..., 2) whole coordinates, (...) whether a labelled joint lies on the map."""
     xy = joints[..., :2].trunc().long()
-    limits = torch.tensor([width, height], device=xy.device)
-    return xy, (joints[..., 2] > 0) & ((xy >= 0) & (xy < limits)).all(dim=-1)
+    x, y = xy.unbind(dim=-1)
+    on_map = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return xy, (joints[..., 2] > 0) & on_map
 
 
 def _one_sample(joints: np.ndarray, num_joints: int) -> Tensor:

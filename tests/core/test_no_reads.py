@@ -1,0 +1,96 @@
+"""A training step asks the device for nothing, so a GPU never waits for Python.
+
+Fake tensors have shapes and no values: whoever wants a value of one, or a shape that depends on
+values, gets an error.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+import dist_train
+from lib.core.loss import MultiLossFactory
+from lib.core.trainer import Precision, accumulate, update_weights
+from lib.dataset.pose_dataset import Batch
+from lib.dataset.target_generators import heatmap_targets
+from lib.models.arch import uniform_arch
+from lib.utils.optim import get_optimizer
+from tests.helpers import TINY, network, tiny_config
+
+CPU = torch.device("cpu")
+SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
+SUPERNET = [
+    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
+    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
+    *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
+]
+
+
+def fake_batch(size: int, maps: list[int]) -> Batch:
+    return Batch(
+        images=torch.zeros(2, size, size, 3, dtype=torch.uint8),
+        joints=torch.zeros(2, 3, 17, 3),
+        sigmas=torch.zeros(2, 3),
+        mirrored=torch.zeros(2, dtype=torch.bool),
+        masks=[torch.zeros(2, side, side, dtype=torch.bool) for side in maps],
+        image_ids=torch.zeros(2, dtype=torch.int64),
+        largest_sigma=2.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "opts"),
+    [
+        (TINY, []),
+        (TINY, ["TRAIN.OPTIMIZER", "sgd", "DATASET.SIGMA", "-1", "MODEL.CODEC", "unbiased"]),
+        (TINY, ["MODEL.TAG_PER_JOINT", "False", "LOSS.AE_LOSS_TYPE", "max"]),
+        (SMALL, SUPERNET),
+    ],
+    ids=["adam", "sgd, unbiased", "one tag map, hinge", "sandwich"],
+)
+@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
+def test_a_step_reads_nothing_from_the_device(coco_root, tmp_path, arch, opts, clip_norm):
+    cfg = tiny_config(coco_root, tmp_path, *opts)
+    precision, criterion = Precision(CPU), MultiLossFactory.from_config(cfg)
+    with FakeTensorMode():
+        model = network(cfg, arch).train()
+        optimizer = get_optimizer(cfg, model)
+        plan = dist_train.supernet_plan(cfg, model)
+        archs, imitate = (plan.archs(0), plan.imitate) if plan else ([None], None)
+        batches = [fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE)] * 2
+        accumulate(cfg, model, criterion, precision, batches, archs, imitate)
+        update_weights(model, optimizer, precision, clip_norm)
+
+
+def test_the_check_sees_a_read_and_a_shape_that_follows_from_values():
+    with FakeTensorMode():
+        joints, sigmas = torch.zeros(1, 2, 17, 3), torch.zeros(1, 2)
+        with pytest.raises(DataDependentOutputException):
+            heatmap_targets(joints, sigmas, 64)
+        with pytest.raises(DynamicOutputShapeException):
+            joints.nonzero()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_on_a_gpu_never_waits_for_it(coco_root, tmp_path):
+    cfg = tiny_config(
+        coco_root, tmp_path, "FP16.ENABLED", "True", "FP16.DYNAMIC_LOSS_SCALE", "True"
+    )
+    device = torch.device("cuda")
+    precision, criterion = Precision(device, True, dynamic=True), MultiLossFactory.from_config(cfg)
+    model = network(cfg).to(device).train()
+    optimizer = get_optimizer(cfg, model)
+    batch = fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE).pin_memory()
+    for mode in ("default", "error"):  # the first step allocates
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            accumulate(cfg, model, criterion, precision, [batch], [None])
+            update_weights(model, optimizer, precision)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
