@@ -21,6 +21,7 @@ from lib.utils.dist import ALONE, Process
 from tests.helpers import TINY
 
 CPU = torch.device("cpu")
+FILES = ("checkpoint.pth.tar", "final_state0.pth.tar")  # of a finished run
 
 
 def train(cfg: CfgNode, out: Path, process: Process = ALONE, arch: ArchSpec = TINY) -> int | None:
@@ -84,3 +85,9 @@ def assert_equal_files(one: Path, other: Path, leave_out: tuple[str, ...] = ()) 
             continue
         same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
         assert same, name
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Of two output folders."""
+    for name in FILES:
+        assert_equal_files(one / name, other / name)

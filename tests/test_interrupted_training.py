@@ -1,16 +1,10 @@
-"""A training that is killed, stopped or damaged ends in the weights of one that was not."""
+"""A training that is killed or stopped ends in the weights of one that was not."""
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +14,9 @@ from lib.dataset.pose_dataset import PoseDataset
 from lib.models.arch import uniform_arch
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.cli import STOPPED
-from lib.utils.dist import Process, start_process
-from tests.conftest import FORK
-from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
-from tests.runs import assert_equal_files, at_step, killed, signal_me, train
+from lib.utils.dist import Process
+from tests.helpers import TINY, tiny_config
+from tests.runs import assert_same_end, at_step, killed, signal_me, train
 
 SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
 SUPERNET = [
@@ -32,7 +25,6 @@ SUPERNET = [
     *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
 ]
 STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2", "TRAIN.SAVE_STEPS", "2"]
-FILES = ("checkpoint.pth.tar", "final_state0.pth.tar")
 
 
 @pytest.fixture
@@ -43,11 +35,6 @@ def config(coco_root, tmp_path):
         return tiny_config(coco_root, tmp_path, *STEPS, *opts)
 
     return make
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    for name in FILES:
-        assert_equal_files(one / name, other / name)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +57,6 @@ def test_a_run_killed_at_any_step_ends_the_same(config, tmp_path, arch, opts, ki
         assert not (tmp_path / "part/final_state0.pth.tar").exists()
     torch.manual_seed(99)  # the state of the last process is another one
     train(cfg, tmp_path / "part", arch=arch)
-    assert_same_end(tmp_path / "whole", tmp_path / "part")
-
-
-def test_a_run_killed_at_a_random_step_ends_the_same(config, tmp_path):
-    cfg = config()
-    train(cfg, tmp_path / "whole")
-    step = random.randint(1, 12)
-    killed(step, lambda: train(cfg, tmp_path / "part"))
-    train(cfg, tmp_path / "part")
     assert_same_end(tmp_path / "whole", tmp_path / "part")
 
 
@@ -160,17 +138,6 @@ def test_a_step_draws_from_no_global_generator(config, tmp_path):
     assert states() == before
 
 
-def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(config, tmp_path):
-    cfg = config()
-    train(cfg, tmp_path / "whole")
-    killed(9, lambda: train(cfg, tmp_path / "part"))
-    newest = tmp_path / "part/checkpoint.pth.tar"
-    newest.write_bytes(newest.read_bytes()[:3000])
-    train(cfg, tmp_path / "part")
-    assert newest.with_name("checkpoint.pth.tar.damaged").exists()
-    assert_same_end(tmp_path / "whole", tmp_path / "part")
-
-
 def test_a_run_killed_before_its_last_file_writes_it(config, tmp_path):
     cfg = config("TRAIN.EMA", "0.9")
     train(cfg, tmp_path / "whole")
@@ -192,106 +159,3 @@ def test_between_epochs_the_steps_may_change(config, tmp_path):
     train(larger, tmp_path / "run")
     saved = load_checkpoint(tmp_path / "run/checkpoint.pth.tar")
     assert saved["scheduler"]["last_epoch"] == 9  # the schedule counts in the new steps
-
-
-def test_a_loader_process_that_dies_is_one_line(config, tmp_path, monkeypatch):
-    item = PoseDataset.__getitem__
-
-    def die(self: PoseDataset, key: tuple[int, int]):
-        if key[0] == 1:
-            signal_me(signal.SIGKILL)()
-        return item(self, key)
-
-    monkeypatch.setattr(PoseDataset, "__getitem__", die)
-    with pytest.raises(ValueError, match=r"epoch 1, step 7: DataLoader worker \(pid.*WORKERS is 1"):
-        train(config("WORKERS", "1"), tmp_path / "run")
-    assert load_checkpoint(tmp_path / "run/checkpoint.pth.tar")["epoch"] == 1
-
-
-def test_a_process_that_hangs_ends_the_other(config, tmp_path):
-    """Within DIST_TIMEOUT; without it this test would take half an hour."""
-    cfg = config("DIST_TIMEOUT", "3")
-
-    def one(rank: int) -> None:
-        place = f"file://{tmp_path}/meet"
-        process = start_process(cfg, Namespace(gpu=None, world_size=2, rank=rank, dist_url=place))
-        with at_step(2, signal_me(signal.SIGSTOP) if rank else lambda: None):
-            train(cfg, tmp_path / "run", process)
-
-    ranks = [FORK.Process(target=one, args=(rank,)) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
-    ranks[0].join(timeout=120)
-    ended = ranks[0].exitcode
-    for rank in ranks:
-        rank.kill()
-        rank.join()
-    assert ended not in (None, 0)
-
-
-# --- as users start it ------------------------------------------------------------------
-
-
-@pytest.fixture
-def script(coco_root, tmp_path) -> list[str]:
-    """Arguments of dist_train.py."""
-    TINY.to_json(tmp_path / "tiny.json")
-    files = ["--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "tiny.json")]
-    return [*files, *tiny_opts(coco_root, tmp_path), *STEPS]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(script, tmp_path):
-    """The whole process group is told, loader processes too, as by Ctrl-C or a job's end."""
-    args = [*script, "TRAIN.END_EPOCH", "500", "WORKERS", "1"]
-    run = subprocess.Popen(
-        [sys.executable, "dist_train.py", *args],
-        **{"cwd": ROOT, "env": environment(), "start_new_session": True, "text": True},
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-    )
-    while run.poll() is None and not list(tmp_path.rglob("checkpoint.pth.tar")):
-        time.sleep(0.05)
-    if run.poll() is None:
-        os.killpg(run.pid, signal.SIGTERM)
-    out, err = run.communicate(timeout=120)
-    assert (run.returncode, err) == (75, "")
-    assert "the same command goes on from it" in out
-
-
-DYING = """
-import os, signal
-import dist_train
-from lib.core.meter import Meter
-from lib.utils import cli
-
-update = Meter.update
-
-
-def dying(self, *args):
-    update(self, *args)
-    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    if self.step == 3 and self.process.rank == 1 and first:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-Meter.update = dying
-cli.run(dist_train.main)
-"""
-
-
-@pytest.mark.slow
-def test_torchrun_restarts_a_job_that_lost_a_process(script, config, tmp_path, together):
-    (tmp_path / "dying.py").write_text(DYING)
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(tmp_path / "dying.py"), *script],
-        **{"env": environment(), "capture_output": True, "text": True, "check": False},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "after epoch 0 and 2 steps" in done.stdout
-    together(lambda process: train(config(), tmp_path / "whole", process), 2)
-    [folder] = {path.parent for path in (tmp_path / "output").rglob("final_state0.pth.tar")}
-    assert_same_end(tmp_path / "whole", folder)

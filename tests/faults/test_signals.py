@@ -1,0 +1,109 @@
+"""Asked to stop by signals, at the wrong moments and more than once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+import dist_train
+from lib.core import predictions
+from lib.utils.cli import STOPPED
+from tests.faults.jobs import Job, assert_same_jobs, draws, end, wait_until
+from tests.runs import signal_me
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+def signals_in(module: object, name: str, *numbers: int) -> Callable[[], None]:
+    """A change to this process: as soon as it calls that function, it gets these signals."""
+
+    def change() -> None:
+        function = getattr(module, name)
+
+        def signalled(*args, **kwargs):
+            for number in numbers:
+                signal_me(number)()
+            return function(*args, **kwargs)
+
+        setattr(module, name, signalled)
+
+    return change
+
+
+def assert_goes_on(part: Job, whole: Job) -> None:
+    assert part.run() == 0, part.last_words()
+    assert_same_jobs(whole, part)
+
+
+@pytest.mark.parametrize("where", ["start_model", "build_dataset", "resume_if_wanted"])
+@pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, -TERM)])
+def test_a_run_that_starts_ends_at_once(job, tmp_path, where, number, code):
+    """Nothing is lost by it."""
+    part = job(tmp_path)
+    assert part.run("TRAIN.END_EPOCH", "1") == 0
+    before, said = part.checkpoint.read_bytes(), part.said.stat().st_size
+    assert part.run(first=signals_in(dist_train, where, number)) == code
+    assert part.checkpoint.read_bytes() == before
+    assert "Traceback" not in part.said.read_text()[said:]
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_a_signal_during_an_evaluation_waits_for_the_next_step(job, whole, tmp_path, number):
+    part = job(tmp_path)
+    assert part.run(first=signals_in(predictions, "each_outcome", number)) == STOPPED
+    assert part.steps() == 7
+    assert_goes_on(part, whole.job)
+
+
+def test_a_second_ctrl_c_during_an_evaluation_does_not_wait(job, whole, tmp_path):
+    part = job(tmp_path)
+    assert part.run("WORKERS", "1", first=signals_in(predictions, "each_outcome", INT, INT)) == 130
+    assert part.said.read_text().splitlines()[-1] == "interrupted"
+    assert part.steps() == 6
+    assert_goes_on(part, whole.job)
+
+
+def test_a_signal_while_a_checkpoint_is_written_lets_it_be_written(job, whole, tmp_path):
+    part = job(tmp_path)
+    assert part.run(first=signals_in(os, "fsync", TERM, TERM, TERM)) == STOPPED
+    assert part.steps() == 3
+    assert_goes_on(part, whole.job)
+
+
+@pytest.mark.slow
+def test_a_storm_of_sigterms_is_one_request(job, whole, tmp_path):
+    """To everybody, from any moment on, until the last process has gone."""
+    rng, codes = draws(), []
+    for number in range(5):
+        part = job(tmp_path / str(number))
+        process = part.start("WORKERS", "1")
+        try:
+            process.join(timeout=rng.uniform(0.05, whole.seconds))
+            while process.is_alive():
+                os.killpg(process.pid, TERM)
+                time.sleep(0.01)
+        finally:
+            end([process])
+        codes.append(process.exitcode)
+        assert_goes_on(part, whole.job)
+    print(f"exit codes: {codes}")
+    assert set(codes) <= {0, STOPPED, -TERM}  # before the first step, and after the last
+
+
+def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(job, tmp_path):
+    """The whole process group is told, loader processes too, as by Ctrl-C or a job's end."""
+    part = job(tmp_path)
+    process = part.start("TRAIN.END_EPOCH", "500", "WORKERS", "1")
+    try:
+        wait_until(part.checkpoint.exists)
+        os.killpg(process.pid, TERM)
+        process.join(timeout=60)
+    finally:
+        end([process])
+    assert process.exitcode == STOPPED, part.last_words()
+    assert "the same command goes on from it" in part.last_words()
+    assert "Traceback" not in part.said.read_text()
