@@ -190,12 +190,13 @@ def train(
                 logger.info("stopped after step %d; the same command goes on from it", meter.step)
                 return cli.STOPPED
             state.epoch, state.step = epoch + 1, 0
-            found = predict_if_due(cfg, state, data, process)
-            if process.is_main:
-                if found is not None:
-                    keep_best(cfg, state, data, found, output_dir, board, meter.step)
-                save_if_due(cfg, state, output_dir)
-            barrier(process)
+            with meter.paused():
+                found = predict_if_due(cfg, state, data, process)
+                if process.is_main:
+                    if found is not None:
+                        keep_best(cfg, state, data, found, output_dir, board, meter.step)
+                    save_if_due(cfg, state, output_dir)
+                barrier(process)
     if process.is_main:
         save_weights(output_dir / FINAL, state.shown)
         logger.info("trained: %s", output_dir / FINAL)

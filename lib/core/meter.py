@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -94,6 +95,13 @@ class Meter:
             if item is None:
                 return
             yield item
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is not training: the speed does not count it."""
+        begun = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - begun
 
     def update(self, step: Step, lr: float) -> None:
         """Count one step; every now and then, print it."""

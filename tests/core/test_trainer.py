@@ -285,6 +285,21 @@ def test_the_curve_of_the_norm_is_the_mean_of_what_a_scaler_let_pass(coco_root, 
     assert values["loss"] == values["heatmap/0"] == 3
 
 
+def test_an_evaluation_does_not_slow_the_curve_of_the_speed(coco_root, tmp_path, monkeypatch):
+    """Six pictures take two seconds of twelve."""
+    now, shown = [0.0], []
+    monkeypatch.setattr("lib.core.meter.time.perf_counter", lambda: now[0])
+    meter = Meter(total_steps=99, every=1, verbose=False)
+    meter._print = lambda epoch, values: shown.append(values)
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "6")
+    batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
+    with meter.paused():
+        now[0] += 10
+    now[0] += 2
+    meter.update(Step(0, [batch], [None], [], None, {"heatmap/0": torch.tensor(1.0)}), 0.1)
+    assert [values["images/s"] for values in shown] == [3]
+
+
 def test_the_figures_of_sub_networks_are_means_over_the_steps_of_the_losses(coco_root, tmp_path):
     shown = []
     sizes = {"resolution": lambda arch: arch.img_size, "width": lambda arch: arch.input_channel}
