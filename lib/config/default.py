@@ -50,7 +50,9 @@ _C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, supernets a
 _C.MODEL.FUSION_HEAD = True  # False: the deconv head without its raw half (paper, ablation)
 _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from the 7x7 filters
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
-_C.MODEL.EXTRA = CN(new_allowed=True)  # what one model needs; the only open node
+# What one model needs; the only open node. The three below are LitePose's; those of HigherHRNet and
+# EfficientHRNet have no defaults (lib/models/hrnet_extra.py; experiments/*/higher_hrnet/*.yaml).
+_C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
 _C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
 _C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
@@ -85,6 +87,8 @@ _C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coc
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
+_C.DATASET.CACHE = ""  # a folder of training pictures decoded and shrunk by tools/cache_pictures.py, for
+# small inputs; "": none
 _C.DATASET.UNREADABLE = "raise"  # in training: "raise" stops, "skip" names the picture, goes on;
 # an evaluation always names it and goes on
 _C.DATASET.MAX_IMAGES = 0  # use only the first N pictures; 0: all

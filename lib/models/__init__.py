@@ -5,12 +5,19 @@ from __future__ import annotations
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.models import pose_mobilenet, pose_supermobilenet
+from lib.models import (
+    pose_efficient_hrnet,
+    pose_higher_hrnet,
+    pose_mobilenet,
+    pose_supermobilenet,
+)
 from lib.models.arch import ArchSpec
 
 MODELS = {  # each `get_pose_net(cfg, arch)` is a door: it reads cfg, the classes behind it never do
     "pose_mobilenet": pose_mobilenet.get_pose_net,
     "pose_supermobilenet": pose_supermobilenet.get_pose_net,
+    "pose_higher_hrnet": pose_higher_hrnet.get_pose_net,
+    "pose_efficient_hrnet": pose_efficient_hrnet.get_pose_net,
 }
 
 
