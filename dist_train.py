@@ -214,10 +214,11 @@ def start_state(
 ) -> TrainingState:
     """A run of `steps` an epoch that has not begun."""
     optimizer = get_optimizer(cfg, model, process.world_size)
+    arch = unwrap(model).arch  # None: MODEL.EXTRA describes the network
     own = cfg.TRAIN
     return TrainingState(
         *(model, optimizer, get_scheduler(cfg, optimizer, steps), precision.scaler),
-        arch=unwrap(model).arch.to_dict(),
+        arch=arch.to_dict() if arch else None,
         config=cfg.dump(),
         epoch=own.BEGIN_EPOCH,
         layout=Layout(pictures, process.world_size, own.IMAGES_PER_GPU, own.ACCUMULATE),
