@@ -191,9 +191,10 @@ class Meter:
         # A bar on the terminal and a line in the log; without a terminal the line is all there is.
         logger.log(
             logging.DEBUG if not self.bar.disable else logging.INFO,
-            "epoch %d, step %d/%d: loss %.3g, lr %.2g, %.1f images/s, data wait %.0f %%, "
-            "%.1f minutes to go",
-            *(epoch, self.step, self.total_steps, values["loss"], values["lr"]),
+            "epoch %d, step %d/%d: loss %.3g, gradient norm %.2g, lr %.2g, %.1f images/s, "
+            "data wait %.0f %%, %.1f minutes to go",
+            *(epoch, self.step, self.total_steps, values["loss"]),
+            *(values.get("gradient norm", math.nan), values["lr"]),
             *(values["images/s"], 100 * values["data wait"], minutes),
         )
 
