@@ -87,7 +87,9 @@ _C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coc
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
-_C.DATASET.CACHE = ""  # a folder of training pictures decoded and shrunk by tools/cache_pictures.py, for
+_C.DATASET.CACHE = (
+    ""  # a folder of training pictures decoded and shrunk by tools/cache_pictures.py, for
+)
 # small inputs; "": none
 _C.DATASET.UNREADABLE = "raise"  # in training: "raise" stops, "skip" names the picture, goes on;
 # an evaluation always names it and goes on

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
+from lib.dataset.cache import PictureCache, cache_path
 from lib.dataset.codec import codec_of
 from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
@@ -122,6 +123,7 @@ def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
         skip_unreadable=data.UNREADABLE == "skip",
         seed=cfg.SEED,
         codec=codec_of(cfg),
+        cache=PictureCache.open(cache_path(cfg)) if data.CACHE else None,
     )
 
 
@@ -138,7 +140,7 @@ def make_dataloader(
         collate_fn=collate,
         pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # whose numbers nobody uses; the global ones stay as they are
     )
 
@@ -180,7 +182,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
     """Workers share the machine with the training process, but not what it is told.
 
     A signal to the whole process group, as Ctrl-C and torchrun's end, is the training process's

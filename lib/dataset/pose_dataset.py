@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lib.dataset.cache import PictureCache
 from lib.dataset.codec import REFERENCE, Codec
 from lib.dataset.keypoints import KeypointSpec
 from lib.dataset.reader import Picture, PictureFiles, ReadError, ignore_mask
@@ -98,6 +99,7 @@ class PoseDataset(Dataset):
         skip_unreadable: bool = False,
         seed: int = 0,
         codec: Codec = REFERENCE,
+        cache: PictureCache | None = None,
     ) -> None:
         self.spec = spec.with_center() if with_center else spec
         self.with_center = with_center
@@ -110,6 +112,7 @@ class PoseDataset(Dataset):
         self.skip_unreadable = skip_unreadable
         self.seed = seed
         self.codec = codec
+        self.cache = cache
         self.dropped_people = sum(
             len(before.joints) - len(after.joints)
             for before, after in zip(pictures, self.pictures, strict=True)
@@ -131,12 +134,12 @@ class PoseDataset(Dataset):
         return self.sample(picture, image, self.affine.draw(rng, picture.width, picture.height))
 
     def sample(self, picture: Picture, image: np.ndarray, affine: Affine) -> Sample:
-        """`picture` as `affine` shows it."""
+        """`picture` as `affine` shows it; `image`: the whole of it, perhaps shrunk."""
         people = add_center(picture.joints) if self.with_center else picture.joints
         joints = affine.move(people, self.crop_size)
         mask = ignore_mask(picture)
         return Sample(
-            image=np.ascontiguousarray(affine.warp(image, self.crop_size)),
+            image=affine.warp(image, self.crop_size, (picture.width, picture.height)),
             joints=joints[:, self.spec.flip_index] if affine.mirrored else joints,
             sigmas=self.sigma.of(picture.boxes).astype(np.float32),
             mirrored=affine.mirrored,
@@ -149,22 +152,14 @@ class PoseDataset(Dataset):
         for step in range(len(self)):
             picture = self.pictures[(index + step) % len(self)]
             try:
-                return picture, self._image(picture)
+                if self.cache is not None:
+                    return picture, self.cache.read(picture)
+                return picture, self.files.read_checked(picture)
             except ReadError as error:
                 if not self.skip_unreadable:
                     raise
                 logger.warning("%s; the next picture takes its place", error)
         raise ReadError(f"none of the {len(self)} pictures in {self.files.path} can be read")
-
-    def _image(self, picture: Picture) -> np.ndarray:
-        image = self.files.read(picture)
-        height, width = image.shape[:2]
-        if (width, height) != (picture.width, picture.height):  # joints would miss their people
-            raise ReadError(
-                f"image {picture.id}: {self.files.where(picture)} is {width} x {height}, "
-                f"annotated as {picture.width} x {picture.height}"
-            )
-        return image
 
 
 def add_center(joints: np.ndarray) -> np.ndarray:

@@ -81,6 +81,17 @@ class PictureFiles:
             raise ReadError(f"image {picture.id}: cannot read {self.where(picture)}")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
+    def read_checked(self, picture: Picture) -> np.ndarray:
+        """The same; ReadError, too, when it is not as large as annotated: joints would be off."""
+        image = self.read(picture)
+        height, width = image.shape[:2]
+        if (width, height) != (picture.width, picture.height):
+            raise ReadError(
+                f"image {picture.id}: {self.where(picture)} is {width} x {height}, "
+                f"annotated as {picture.width} x {picture.height}"
+            )
+        return image
+
     def _bytes(self, picture: Picture) -> bytes | None:
         try:
             if self.path.suffix != ".zip":

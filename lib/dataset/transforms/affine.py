@@ -26,11 +26,21 @@ class Affine:
         linear = size / self.side * np.array([[c, s], [-s, c]])
         return np.column_stack([linear, size / 2 - linear @ np.array(self.center)])
 
-    def warp(self, picture: np.ndarray, size: int) -> np.ndarray:
-        """(H, W, ...) -> (size, size, ...); black where the crop leaves the picture."""
+    def warp(
+        self, picture: np.ndarray, size: int, full: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """(H, W, ...) -> (size, size, ...); black where the crop leaves the picture.
+
+        full: width and height of the picture of which `picture` is a shrunk copy.
+        """
         matrix = of_pixels(self.matrix(size), self.pixel_center)
+        if full is not None and full != picture.shape[1::-1]:
+            ratio = np.array(full) / picture.shape[1::-1]  # pixel i covers ratio * [i, i + 1)
+            matrix = np.column_stack(
+                [matrix[:, :2] * ratio, matrix[:, 2] + matrix[:, :2] @ ((ratio - 1) / 2)]
+            )
         crop = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
-        return crop[:, ::-1] if self.mirrored else crop
+        return cv2.flip(crop, 1) if self.mirrored else crop
 
     def move(self, joints: np.ndarray, size: int) -> np.ndarray:
         """(..., 3) x, y, visibility: pixels of the picture -> places in the crop.

@@ -1,0 +1,122 @@
+"""Pictures decoded and shrunk once, for trainings on small inputs.
+
+A cache is a folder (DATASET.CACHE) that `python -m tools.cache_pictures` fills; its split has
+
+    <split>_<side>.pixels   uint8 RGB, row by row, one picture after the other
+    <split>_<side>.json     {"pictures": [[id, width, height, offset in bytes], ...]}
+
+where the side of SCALE_TYPE is at most `cache_side`, so that the smallest crop still has a pixel
+for each of the input's. Smaller pictures stay as they are. A cache is read by all processes of a
+machine through one memory map.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from yacs.config import CfgNode
+
+from lib.dataset.reader import Picture, ReadError
+
+Place = tuple[int, int, int]  # width, height, offset in bytes
+
+
+class PictureCache:
+    """The pictures of one split, `read(picture)` gives (h, w, 3) uint8 RGB, read only."""
+
+    def __init__(self, path: Path, places: dict[int, Place]) -> None:
+        self.path = path
+        self.places = places
+        self._pixels: np.memmap | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> PictureCache:
+        """The cache whose pixels are at `path`; ValueError when it is not there or damaged."""
+        index = path.with_suffix(".json")
+        try:
+            rows = json.loads(index.read_text())["pictures"]
+            places = {id_: (width, height, offset) for id_, width, height, offset in rows}
+            size = path.stat().st_size
+        except OSError:
+            raise ValueError(
+                f"DATASET.CACHE: there is no {path}; python -m tools.cache_pictures makes it"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"DATASET.CACHE: {index} is no index of a cache") from None
+        if size != sum(3 * width * height for width, height, _ in places.values()):
+            raise ValueError(f"DATASET.CACHE: {path} has another size than {index.name} says")
+        return cls(path, places)
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """ReadError when the picture is not in the cache."""
+        if picture.id not in self.places:
+            raise ReadError(f"image {picture.id}: {picture.file_name} is not in {self.path}")
+        if self._pixels is None:  # mapped in the process that reads
+            self._pixels = np.memmap(self.path, np.uint8, mode="r")
+        width, height, offset = self.places[picture.id]
+        pixels = self._pixels[offset : offset + 3 * width * height]
+        return np.asarray(pixels).reshape(height, width, 3)
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "places": self.places, "_pixels": None}
+
+
+def cache_path(cfg: CfgNode) -> Path:
+    """Where the pixels of the training split are cached."""
+    data = cfg.DATASET
+    return Path(data.CACHE) / f"{data.TRAIN}_{data.SCALE_TYPE}{cache_side(cfg)}.pixels"
+
+
+def cache_side(cfg: CfgNode) -> int:
+    """The largest short (SCALE_TYPE long: long) side of a cached picture, in pixels."""
+    return math.ceil(cfg.DATASET.INPUT_SIZE / cfg.DATASET.MIN_SCALE)
+
+
+def shrunk_size(width: int, height: int, side: int, scale_type: str) -> tuple[int, int]:
+    """Width and height once the short (long) side is no longer than `side`."""
+    longest = min(width, height) if scale_type == "short" else max(width, height)
+    ratio = min(1.0, side / longest)
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) -> (h, w, 3), each pixel the mean of those that it covers; size: (w, h)."""
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def write_cache(
+    path: Path, pictures: Sequence[Picture], images: Iterable[np.ndarray | None], cfg: CfgNode
+) -> None:
+    """Shrunk `images` of the `pictures`, in their order, at `path`; None: left out.
+
+    The index is written last, so a cache without one is not whole. ValueError when the disk has no
+    room for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side, scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
+    sizes = [shrunk_size(p.width, p.height, side, scale_type) for p in pictures]
+    need, free = sum(3 * w * h for w, h in sizes), shutil.disk_usage(path.parent).free
+    if need > free:
+        raise ValueError(
+            f"DATASET.CACHE: {path} needs {need / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free"
+        )
+    index = path.with_suffix(".json")
+    index.unlink(missing_ok=True)
+    rows, offset = [], 0
+    with path.open("wb") as file:
+        for picture, size, image in zip(pictures, sizes, images, strict=True):
+            if image is None:
+                continue
+            file.write(image.tobytes())
+            rows.append([picture.id, *size, offset])
+            offset += image.nbytes
+    part = index.with_name(index.name + ".part")
+    part.write_text(json.dumps({"pictures": rows}))
+    os.replace(part, index)

@@ -1,0 +1,161 @@
+"""A training on cached pictures sees what it would see of the files, but smoother."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.dataset.build import build_dataset
+from lib.dataset.cache import cache_path, shrink, shrunk_size
+from lib.dataset.transforms import AffineRange
+from tests.helpers import YAMLS, tiny_config, tiny_opts
+from tools import cache_pictures
+
+SMALL = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
+
+
+@pytest.fixture
+def fill(coco_root, tmp_path):
+    """Runs the tool on the drawn pictures; the config of a training on its cache."""
+
+    def run(*opts: str, root=coco_root):
+        own = [*tiny_opts(root, tmp_path), *SMALL, "DATASET.CACHE", str(tmp_path / "cache"), *opts]
+        code = cache_pictures.main(["--cfg", str(YAMLS["coco"]), *own])
+        return code, tiny_config(root, tmp_path, *SMALL, *own[-2 - len(opts) :])
+
+    return run
+
+
+def test_the_side_leaves_a_pixel_for_each_of_the_input():
+    assert shrunk_size(640, 480, 342, "short") == (456, 342)
+    assert shrunk_size(480, 640, 342, "long") == (256, 342)
+    assert shrunk_size(300, 200, 342, "short") == (300, 200)
+    assert shrunk_size(5000, 2, 1, "short") == (2500, 1)
+
+
+@pytest.mark.parametrize("codec_center", [0.0, 0.5])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, mirrored, codec_center):
+    """Also where width and height shrink by different ratios, as rounding makes them."""
+    rng = np.random.default_rng(seed)
+    drawn = AffineRange(flip=float(mirrored), pixel_center=codec_center).draw(rng, 200, 160)
+    x, y = rng.uniform(70, 130), rng.uniform(60, 100)
+    rows, columns = np.mgrid[:160, :200]
+    picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
+    crops = [
+        drawn.warp(shrink(picture, size), 128, (200, 160))
+        for size in ((200, 160), (101, 80), (100, 79), (67, 53))
+    ]
+    rows, columns = np.mgrid[:128, :128]
+    centers = [
+        np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum() for crop in crops
+    ]
+    joint = drawn.move(np.array([x, y, 2.0]), 128)[:2] - codec_center
+    if not ((joint > 30) & (joint < 98)).all():
+        return  # the spot is cut off by the border of the crop
+    for center in centers:
+        np.testing.assert_allclose(center, joint, atol=0.06)
+
+
+def test_a_cached_sample_has_the_same_joints_and_masks_and_nearly_the_same_picture(fill):
+    code, cfg = fill()
+    plain = cfg.clone()
+    plain.defrost()
+    plain.DATASET.CACHE = ""
+    cached, read = build_dataset(cfg), build_dataset(plain)
+    assert code == 0
+    for index in range(len(read)):
+        ours, theirs = cached[1, index], read[1, index]
+        np.testing.assert_array_equal(ours.joints, theirs.joints)
+        for a, b in zip(ours.masks, theirs.masks, strict=True):
+            np.testing.assert_array_equal(a, b)
+        blurred = (cv2.blur(sample.image, (5, 5)).astype(float) for sample in (ours, theirs))
+        assert np.abs(next(blurred) - next(blurred)).mean() < 3
+
+
+def test_pictures_no_larger_than_the_side_are_the_files(fill, coco_root):
+    _, cfg = fill("DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]")
+    data = build_dataset(cfg)
+    for picture in data.pictures:
+        np.testing.assert_array_equal(data.cache.read(picture), data.files.read(picture))
+
+
+def test_a_second_run_leaves_a_whole_cache_as_it_is(fill, capsys):
+    _, cfg = fill()
+    before = cache_path(cfg).stat()
+    assert fill()[0] == 0
+    assert cache_path(cfg).stat().st_mtime_ns == before.st_mtime_ns
+    assert "is there" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_begins_again(fill):
+    _, cfg = fill()
+    path = cache_path(cfg)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    path.with_suffix(".json").unlink()
+    fill()
+    assert path.read_bytes() == whole
+
+
+def test_a_loader_process_gets_the_map_and_not_the_pixels(fill):
+    _, cfg = fill()
+    cache = build_dataset(cfg).cache
+    assert len(pickle.dumps(cache)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"there is no .*pixels; python -m tools\.cache_pictures"),
+        (lambda path: path.with_suffix(".json").unlink(), "there is no"),
+        (lambda path: path.write_bytes(b"short"), "has another size"),
+        (lambda path: path.with_suffix(".json").write_text("{}"), "is no index of a cache"),
+        (lambda path: path.with_suffix(".json").write_text("nonsense"), "is no index"),
+    ],
+)
+def test_a_damaged_cache_is_one_line(fill, damage, message):
+    _, cfg = fill()
+    damage(cache_path(cfg))
+    with pytest.raises(ValueError, match=message):
+        build_dataset(cfg)
+
+
+def test_a_cache_of_another_size_is_another_cache(fill, coco_root, tmp_path):
+    fill()
+    other = tiny_config(coco_root, tmp_path, "DATASET.CACHE", str(tmp_path / "cache"))
+    other = other.clone()
+    other.defrost()
+    other.DATASET.MIN_SCALE = 0.5
+    with pytest.raises(ValueError, match="short128"):
+        build_dataset(other)
+
+
+def test_an_unreadable_picture_is_named_or_left_out(fill, coco_root, tmp_path, capsys):
+    root = shutil.copytree(coco_root, tmp_path / "broken")
+    (root / "images/train2017/000000000003.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="image 3: cannot read"):
+        fill(root=root)
+    code, cfg = fill("DATASET.UNREADABLE", "skip", root=root)
+    data = build_dataset(cfg)
+    assert code == 1
+    assert data[0, 2].image_id == data.pictures[3].id
+    assert "000000000003.jpg is not in" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_before_anything_is_written(fill, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ValueError, match=r"needs 0\.0 GB, there are 0\.0 GB free"):
+        fill()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_without_the_key_the_tool_says_what_it_needs(coco_root, tmp_path, capsys):
+    args = ["--cfg", str(YAMLS["coco"]), *tiny_opts(coco_root, tmp_path)]
+    with pytest.raises(ValueError, match=r"DATASET\.CACHE names no folder"):
+        cache_pictures.main(args)
