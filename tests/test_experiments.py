@@ -1,0 +1,77 @@
+"""Every file below experiments/ trains and is evaluated, and the ablations cost what is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import dist_train
+from lib.config import load_config
+from lib.models import build_model
+from lib.models.arch import ArchSpec
+from lib.utils.complexity import count_macs
+from tests.helpers import ROOT, tiny_opts
+from tests.runs import train
+
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+ABLATION = ROOT / "experiments/crowd_pose/ablation"
+HALF = ROOT / "mobile_configs/prune-S.json"  # "0.5 LitePose"
+SMALL = {  # one step on four pictures, and as many to evaluate
+    "DATASET.INPUT_SIZE": 64,
+    "DATASET.MAX_IMAGES": 4,
+    "DATASET.MAX_NUM_PEOPLE": 3,  # random weights see many more
+    "SUPERNET.RESOLUTIONS": [64],
+    "TEST.IMAGES_PER_GPU": 4,
+    "TRAIN.VALIDATE_EVERY": 1,
+}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_experiment_trains_and_is_evaluated(path, request, tmp_path, monkeypatch, caplog):
+    """All that `dist_train.py` does but write the weights, of which W48 has 64 million."""
+    monkeypatch.setattr(dist_train, "save_training", lambda *args: None)
+    monkeypatch.setattr(dist_train, "save_weights", lambda *args: None)
+    data = request.getfixturevalue("crowd_pose_root" if "crowd_pose" in str(path) else "coco_root")
+    small = [str(part) for pair in SMALL.items() for part in pair]
+    cfg = load_config(path, [*tiny_opts(data, tmp_path), *small])
+    caplog.set_level("INFO")
+    assert train(cfg, tmp_path / "out", arch=None) is None
+    assert "4 pictures, 1 steps an epoch" in caplog.text
+    assert "evaluation after step 1" in caplog.text
+    [results] = (tmp_path / "out/results").iterdir()
+    assert results.name.startswith("keypoints_")
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 9])
+def test_the_kernels_of_the_ablation_are_the_only_difference(kernel):
+    whole = ArchSpec.from_json(HALF)
+    stages = tuple(
+        replace(stage, blocks=tuple((expansion, kernel) for expansion, _ in stage.blocks))
+        for stage in whole.stages
+    )
+    assert ArchSpec.from_json(ABLATION / f"kernel_{kernel}.json") == replace(whole, stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "arch", "said"),
+    [
+        ("scratch", ABLATION / "kernel_3.json", 3.77),
+        ("scratch", ABLATION / "kernel_5.json", 4.14),
+        ("scratch", HALF, 4.69),
+        ("no_fusion", HALF, 4.06),
+    ],
+)
+def test_an_ablation_costs_what_the_paper_says(experiment: str, arch: Path, said: float):
+    spec = ArchSpec.from_json(arch)
+    cfg = load_config(ABLATION / f"{experiment}.yaml", img_size=spec.img_size)
+    with torch.device("meta"):
+        macs = count_macs(build_model(cfg, spec), spec.img_size)
+    assert macs["paper"] / 1e9 == pytest.approx(said, abs=0.02)
+
+
+def test_only_the_head_differs_without_fusion():
+    with_it = load_config(ABLATION / "scratch.yaml", ["MODEL.FUSION_HEAD", "False"])
+    assert load_config(ABLATION / "no_fusion.yaml").dump() == with_it.dump()
