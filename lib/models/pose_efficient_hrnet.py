@@ -95,8 +95,8 @@ class MBConv(nn.Module):
         return x + out if self.residual else out
 
 
-def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3; the bias in front of BatchNorm is the published checkpoints'."""
+def transition(in_channels: int, out_channels: int) -> nn.Sequential:
+    """3x3 into a branch; its bias in front of BatchNorm is the published checkpoints'."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),
@@ -124,17 +124,17 @@ class EfficientHRNet(HigherHead):
         self.features, taps = make_features(width, depth)
         self.tapped = [index for index, _ in taps]
         widths = [channels for _, channels in taps]
-        self.trans1_branch1 = conv_bn_relu(widths[0], second[0])
-        self.trans1_branch2 = conv_bn_relu(widths[1], second[1])
+        self.trans1_branch1 = transition(widths[0], second[0])
+        self.trans1_branch2 = transition(widths[1], second[1])
         self.stage2 = make_stage(stages[0], outputs=2)
-        self.trans2_branch1 = conv_bn_relu(second[0], third[0])
-        self.trans2_branch2 = conv_bn_relu(second[1], third[1])
-        self.trans2_branch3 = conv_bn_relu(widths[2], third[2])
+        self.trans2_branch1 = transition(second[0], third[0])
+        self.trans2_branch2 = transition(second[1], third[1])
+        self.trans2_branch3 = transition(widths[2], third[2])
         self.stage3 = make_stage(stages[1], outputs=3)
-        self.trans3_branch1 = conv_bn_relu(third[0], fourth[0])
-        self.trans3_branch2 = conv_bn_relu(third[1], fourth[1])
-        self.trans3_branch3 = conv_bn_relu(third[2], fourth[2])
-        self.trans3_branch4 = conv_bn_relu(widths[3], fourth[3])
+        self.trans3_branch1 = transition(third[0], fourth[0])
+        self.trans3_branch2 = transition(third[1], fourth[1])
+        self.trans3_branch3 = transition(third[2], fourth[2])
+        self.trans3_branch4 = transition(widths[3], fourth[3])
         self.stage4 = make_stage(stages[2], outputs=1)
         init_higher(self)
 
@@ -165,8 +165,10 @@ class EfficientHRNet(HigherHead):
 
 
 def make_features(width: float, depth: float) -> tuple[nn.Sequential, list[tuple[int, int]]]:
-    """EfficientNet-B0, `width` times as wide and `depth` times as deep, and what is tapped of it:
-    (index, channels) of the last block at each size."""
+    """EfficientNet-B0, `width` times as wide and `depth` times as deep, and where it is tapped.
+
+    A tap is the index of the last block at 1/4, 1/8, 1/16 and 1/32 of the input, and its channels.
+    """
     channels = make_divisible(STEM_WIDTH * width)
     features, taps = [conv_bn_swish(3, channels, 3, 2)], []
     for i, group in enumerate(GROUPS):

@@ -152,6 +152,12 @@ def test_a_network_of_three_outputs_has_two_deconvs():
     assert shapes == [(2, 6, 8, 8), (2, 3, 16, 16), (2, 3, 32, 32)]
 
 
+def test_keys_of_published_files_that_say_nothing_new_are_accepted():
+    keys = ["MODEL.EXTRA.PRETRAINED_LAYERS", "['*']", "MODEL.EXTRA.FINAL_CONV_KERNEL", "1"]
+    with torch.device("meta"):
+        assert isinstance(build("coco", "w32", *keys), HigherHRNet)
+
+
 @pytest.mark.parametrize("name", ["w16", "H-4"])
 @pytest.mark.parametrize(
     ("key", "value", "told"),
