@@ -120,6 +120,10 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     model = model.to(process.device, memory_format=memory)
     if cfg.MODEL.SYNC_BN and process.world_size > 1:
         model = synchronize_norms(model)
+    if cfg.MODEL.COMPILE:
+        if isinstance(model, SuperLitePose):
+            raise ValueError("MODEL.COMPILE is for one network; a supernet changes at every step")
+        model = torch.compile(model)
     return wrap(model, process)
 
 
@@ -189,13 +193,18 @@ def train(
                 barrier(process)  # the first process has saved
                 logger.info("stopped after step %d; the same command goes on from it", meter.step)
                 return cli.STOPPED
-            state.epoch, state.step = epoch + 1, 0
             with meter.paused():
-                found = predict_if_due(cfg, state, data, process)
+                found = None
+                if data is not None and is_due(cfg, epoch + 1, cfg.TRAIN.VALIDATE_EVERY):
+                    if process.is_main:  # an evaluation may be longer than a job's last minutes
+                        save_training(state, output_dir / CHECKPOINT, cfg.TRAIN.KEEP)
+                    found = predict_all(cfg, state, data, process)
+                state.epoch, state.step = epoch + 1, 0
                 if process.is_main:
                     if found is not None:
                         keep_best(cfg, state, data, found, output_dir, board, meter.step)
-                    save_if_due(cfg, state, output_dir)
+                    if is_due(cfg, state.epoch, cfg.TRAIN.SAVE_EVERY):
+                        save_training(state, output_dir / CHECKPOINT, cfg.TRAIN.KEEP)
                 barrier(process)
     if process.is_main:
         save_weights(output_dir / FINAL, state.shown)
@@ -323,13 +332,15 @@ def newest_for_all(path: Path, process: Process) -> Path:
     return Path(answer["path"])
 
 
-def predict_if_due(
-    cfg: CfgNode, state: TrainingState, data: EvaluationSet | None, process: Process
-) -> list[Prediction] | None:
-    """Predictions on `data` where this epoch is evaluated, by all processes; the first has them."""
-    is_last = state.epoch == cfg.TRAIN.END_EPOCH
-    if data is None or not (is_last or state.epoch % cfg.TRAIN.VALIDATE_EVERY == 0):
-        return None
+def is_due(cfg: CfgNode, epochs: int, every: int) -> bool:
+    """Whether something that is done every so many epochs, and after the last, is now."""
+    return epochs == cfg.TRAIN.END_EPOCH or epochs % every == 0
+
+
+def predict_all(
+    cfg: CfgNode, state: TrainingState, data: EvaluationSet, process: Process
+) -> list[Prediction]:
+    """Predictions on `data` by all processes; the first has them."""
     share_buffers(state.shown, process)
     predictions, problems = predict_set(cfg, state.shown, data, process)
     for problem in problems:
@@ -354,12 +365,6 @@ def keep_best(
     if ap >= state.best_ap:
         state.best_ap = ap
         save_weights(output_dir / "model_best.pth.tar", state.shown)
-
-
-def save_if_due(cfg: CfgNode, state: TrainingState, output_dir: Path) -> None:
-    """The checkpoint of this epoch, every TRAIN.SAVE_EVERY epochs and after the last."""
-    if state.epoch == cfg.TRAIN.END_EPOCH or state.epoch % cfg.TRAIN.SAVE_EVERY == 0:
-        save_training(state, output_dir / CHECKPOINT, cfg.TRAIN.KEEP)
 
 
 if __name__ == "__main__":

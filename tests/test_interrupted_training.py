@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import signal
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+import dist_train
+from lib.core.meter import Meter
 from lib.dataset.pose_dataset import PoseDataset
-from lib.models.arch import uniform_arch
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.cli import STOPPED
 from lib.utils.dist import Process
 from tests.helpers import TINY, tiny_config
-from tests.runs import assert_same_end, at_step, killed, signal_me, train
+from tests.runs import (
+    SMALL,
+    SUPERNET,
+    assert_equal_files,
+    assert_same_end,
+    at_step,
+    dies,
+    killed,
+    signal_me,
+    train,
+)
 
-SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
-SUPERNET = [
-    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
-    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
-    *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
-]
 STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2", "TRAIN.SAVE_STEPS", "2"]
 
 
@@ -108,6 +115,37 @@ def test_two_processes_stop_after_the_same_step_and_go_on(config, tmp_path, toge
     assert_same_end(tmp_path / "whole", tmp_path / "part")
 
 
+def test_a_run_killed_in_an_evaluation_does_that_again(config, tmp_path, monkeypatch):
+    """And no step, though no checkpoint but that of an epoch's end was asked for."""
+    cfg = config("TRAIN.SAVE_STEPS", "0", "TRAIN.VALIDATE_EVERY", "1", "TRAIN.EMA", "0.9")
+    train(cfg, tmp_path / "whole")
+
+    def until_then() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist_train, "predict_set", lambda *_: signal_me(signal.SIGKILL)())
+            train(cfg, tmp_path / "part")
+
+    dies(until_then)
+    saved = load_checkpoint(tmp_path / "part/checkpoint.pth.tar")
+    assert (saved["epoch"], saved["step"]) == (0, 6)
+    steps = []
+    monkeypatch.setattr(Meter, "update", record(steps, Meter.update))
+    train(cfg, tmp_path / "part")
+    assert steps == [*range(7, 13)]
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+    assert_equal_files(*(tmp_path / run / "model_best.pth.tar" for run in ("whole", "part")))
+
+
+def record(steps: list[int], update: Callable) -> Callable:
+    """Meter.update, the number of each step kept."""
+
+    def updated(self: Meter, *args) -> None:
+        update(self, *args)
+        steps.append(self.step)
+
+    return updated
+
+
 def test_what_was_learned_from_is_not_read_again(config, tmp_path, monkeypatch):
     cfg = config("TRAIN.SAVE_STEPS", "0", "TRAIN.END_EPOCH", "1")
     with at_step(4, signal_me(signal.SIGTERM)):
@@ -159,3 +197,28 @@ def test_between_epochs_the_steps_may_change(config, tmp_path):
     train(larger, tmp_path / "run")
     saved = load_checkpoint(tmp_path / "run/checkpoint.pth.tar")
     assert saved["scheduler"]["last_epoch"] == 9  # the schedule counts in the new steps
+
+
+def test_a_compiled_network_is_saved_and_resumed_as_any_other(config, tmp_path, monkeypatch):
+    """Without code generation, which takes minutes; its rounding would be another one."""
+    once = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", once)
+    cfg = config("MODEL.COMPILE", "True", "TRAIN.EMA", "0.9", "TRAIN.VALIDATE_EVERY", "1")
+    train(cfg, tmp_path / "whole")
+    with at_step(4, signal_me(signal.SIGTERM)):
+        assert train(cfg, tmp_path / "part") == STOPPED
+    train(cfg, tmp_path / "part")
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+    train(config("TRAIN.EMA", "0.9"), tmp_path / "plain")
+    compiled, plain = (
+        load_checkpoint(tmp_path / run / "checkpoint.pth.tar")["state_dict"]
+        for run in ("whole", "plain")
+    )
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_a_supernet_is_not_compiled(config, tmp_path):
+    with pytest.raises(ValueError, match=r"MODEL\.COMPILE is for one network"):
+        train(config(*SUPERNET, "MODEL.COMPILE", "True"), tmp_path / "run", arch=SMALL)

@@ -52,6 +52,10 @@ _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from t
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
 # What one model needs; the only open node. The three below are LitePose's; those of HigherHRNet and
 # EfficientHRNet have no defaults (lib/models/hrnet_extra.py; experiments/*/higher_hrnet/*.yaml).
+_C.MODEL.COMPILE = (
+    False  # torch.compile in training: fused layers after minutes of waiting; not for
+)
+# supernets, whose shapes change at every step
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
 _C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own

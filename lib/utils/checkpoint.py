@@ -163,9 +163,11 @@ def fit_weights(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, or the model itself."""
-    inner = getattr(model, "module", None)
-    return inner if isinstance(inner, nn.Module) else model
+    """The network inside DistributedDataParallel and torch.compile, or the model itself."""
+    for wrapping in ("module", "_orig_mod"):
+        inner = getattr(model, wrapping, None)
+        model = inner if isinstance(inner, nn.Module) else model
+    return model
 
 
 def _save(path: Path, state: Mapping[str, Any], keep: int = 1) -> None:

@@ -20,8 +20,7 @@ from lib.dataset.build import build_dataset, build_evaluation_set, make_dataload
 from lib.utils.run_card import read_starts
 from lib.utils.scalars import read_scalars
 from tests.helpers import TINY, tiny_config
-from tests.runs import at_step, killed, train
-from tests.test_interrupted_training import SMALL, SUPERNET
+from tests.runs import SMALL, SUPERNET, at_step, killed, train
 
 SHOW_ALL = [
     *("DEBUG.DEBUG", "True", "DEBUG.SAVE_BATCH_IMAGES_GT", "True"),

@@ -19,17 +19,11 @@ from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, accumulate, update_weights
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import heatmap_targets
-from lib.models.arch import uniform_arch
 from lib.utils.optim import get_optimizer
 from tests.helpers import TINY, network, tiny_config
+from tests.runs import SMALL, SUPERNET
 
 CPU = torch.device("cpu")
-SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
-SUPERNET = [
-    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
-    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
-    *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
-]
 
 
 def fake_batch(size: int, maps: list[int]) -> Batch:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from lib.config import load_config
 from lib.dataset.codec import CODECS
-from tests.helpers import TINY, YAMLS, tiny_opts
-from tools import benchmark
+from tests.helpers import TINY, YAMLS, tiny_config, tiny_opts
+from tools import benchmark, benchmark_train
 from tools.codec_ceiling import ceiling
+
+SPACE = [
+    *("SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64]"),
+    *("SUPERNET.EXPANSIONS", "[2]", "SUPERNET.KERNELS", "[3]"),
+]
 
 
 def test_decode_times_both_decoders_on_every_scene(capsys):
@@ -30,6 +36,49 @@ def test_decode_prints_a_table_and_the_growth(capsys):
     out = capsys.readouterr().out
     assert "| 32x48 | 2 |" in out
     assert "ms a person" in out
+
+
+@pytest.mark.parametrize("name", ["pose_mobilenet", "pose_supermobilenet"])
+def test_train_times_three_kinds_of_the_same_step(coco_root, tmp_path, capsys, name):
+    TINY.to_json(tmp_path / "tiny.json")
+    opts = [*tiny_opts(coco_root, tmp_path), "MODEL.NAME", name, *SPACE]
+    args = ["--json", "--superconfig", str(tmp_path / "tiny.json"), "--batch", "2", "--steps", "2"]
+    benchmark.main(["train", *args, *opts])
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["ms_a_picture"]) == ["plain", "plain network", "ours"]
+    assert all(bound > 0 for bound in report["bounds_ms_a_picture"].values())
+    assert report["ms_a_picture"]["plain"] == pytest.approx(
+        report["speed_up"]["plain"] * report["ms_a_picture"]["ours"]
+    )
+
+
+def test_both_kinds_of_step_learn_the_same(coco_root, tmp_path):
+    """So the benchmark compares two ways to the same weights."""
+    opts = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
+    cfg = tiny_config(coco_root, tmp_path, *opts)
+    samples = benchmark_train.random_samples(cfg, 3)
+    torch.manual_seed(0)
+    losses = {}
+    for kind in (benchmark_train.plain_step, benchmark_train.our_step):
+        step = kind(cfg, TINY, samples, torch.device("cpu"))
+        losses[kind.__name__] = [step(i) for i in range(3)]
+    torch.testing.assert_close(*losses.values(), rtol=1e-4, atol=1e-6)
+
+
+def test_memory_is_told_a_picture(coco_root, tmp_path, capsys):
+    TINY.to_json(tmp_path / "tiny.json")
+    args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "6"]
+    benchmark.main(["memory", *args, *tiny_opts(coco_root, tmp_path)])
+    assert "MB between step 5 and step 6" in capsys.readouterr().out
+
+
+def test_loader_makes_the_same_samples_three_ways(coco_root, tmp_path, capsys):
+    opts = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]", "--samples", "6"]
+    benchmark.main(["loader", "--json", *opts[-2:], *tiny_opts(coco_root, tmp_path), *opts[:-2]])
+    out = capsys.readouterr().out
+    report = json.loads(out[out.index("{") :])
+    size = report["kilobytes_a_sample"]
+    assert size["ours"] == size["ours, cached"] < size["plain"] / 5
 
 
 @pytest.mark.parametrize("oracle", [True, False])
