@@ -3,7 +3,7 @@
 Three kinds of the same step (normalization, targets, forward, losses, backward, update), one after
 the other at each turn, so that all meet the same machine:
 
-- plain: contiguous float32, Adam as it comes, targets made per sample in NumPy (tools/plain_targets);
+- plain: contiguous float32, Adam as it comes, targets per sample in NumPy (plain_targets.py);
 - plain network: the same with our targets, for a training whose loader processes make them aside;
 - ours: as the config says (channels last, fused Adam, half precision with FP16.ENABLED True,
   compiled with MODEL.COMPILE True), targets made for the whole batch on its device.

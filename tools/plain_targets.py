@@ -55,7 +55,7 @@ def on_map(joints: np.ndarray, ratio: float, mirrored: bool) -> np.ndarray:
 
 
 def heatmaps(joints: np.ndarray, sigmas: np.ndarray, size: int) -> np.ndarray:
-    """Gaussians of the visible joints (P, K, 3), the largest value of all people: (K, size, size)."""
+    """Gaussians of the visible joints (P, K, 3), the largest of all people: (K, size, size)."""
     maps = np.zeros((joints.shape[1], size, size), np.float32)
     for person, sigma in zip(joints, sigmas, strict=True):
         sigma = sigma if sigma > 0 else size / 64

@@ -49,13 +49,11 @@ _C.MODEL.CODEC = "reference"  # joints <-> heatmaps: "reference" (published weig
 _C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, supernets and CPUs included
 _C.MODEL.FUSION_HEAD = True  # False: the deconv head without its raw half (paper, ablation)
 _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from the 7x7 filters
+_C.MODEL.COMPILE = False  # torch.compile in training: minutes of waiting, then fused layers; not
+# for supernets, whose shapes change at every step
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
 # What one model needs; the only open node. The three below are LitePose's; those of HigherHRNet and
 # EfficientHRNet have no defaults (lib/models/hrnet_extra.py; experiments/*/higher_hrnet/*.yaml).
-_C.MODEL.COMPILE = (
-    False  # torch.compile in training: fused layers after minutes of waiting; not for
-)
-# supernets, whose shapes change at every step
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
 _C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
