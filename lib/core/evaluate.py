@@ -23,6 +23,7 @@ from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
+from lib.dataset.reader import read_json
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
@@ -119,9 +120,7 @@ def score_rows(
         return OrderedDict.fromkeys(names, 0.0)
     prepare = _crowd_pose_evaluation if spec.name == "crowd_pose" else _coco_evaluation
     with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print as they go
-        evaluation = prepare(spec, annotations, rows)
-        if image_ids is not None:
-            evaluation.params.imgIds = sorted(image_ids)
+        evaluation = prepare(spec, annotations, rows, image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -163,16 +162,30 @@ def contact_sheet(
     return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))
 
 
-def _coco_evaluation(spec: KeypointSpec, annotations: Path, rows: list) -> COCOeval:
+def _coco_evaluation(
+    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
+) -> COCOeval:
     truth = COCO(str(annotations))
     evaluation = COCOeval(truth, truth.loadRes(rows), "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+    if image_ids is not None:
+        evaluation.params.imgIds = sorted(image_ids)
     return evaluation
 
 
-def _crowd_pose_evaluation(spec: KeypointSpec, annotations: Path, rows: list) -> COCOeval:
-    """The official tool is on no package index; this one gives its figures (see README)."""
-    truth = faster_coco_eval.COCO(str(annotations))
+def _crowd_pose_evaluation(
+    spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
+) -> COCOeval:
+    """The official tool is on no package index; this one gives its figures (see README).
+
+    Its figures by crowding are of all pictures it knows, so it knows only those of `image_ids`.
+    """
+    tree = read_json(annotations)
+    if image_ids is not None:
+        known = set(image_ids)
+        tree["images"] = [entry for entry in tree["images"] if entry["id"] in known]
+        tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] in known]
+    truth = faster_coco_eval.COCO(tree)
     return faster_coco_eval.COCOeval_faster(
         truth,
         truth.loadRes(rows),

@@ -179,10 +179,15 @@ def test_what_the_server_would_refuse_is_not_written(data, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_only_the_pictures_looked_at_are_judged(coco_root, tmp_path):
-    data = build_evaluation_set(tiny_config(coco_root, tmp_path, "DATASET.MAX_IMAGES", "2"))
+@pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
+def test_only_the_pictures_looked_at_are_judged(data_set, request, tmp_path):
+    root = request.getfixturevalue(f"{data_set}_root")
+    cfg = tiny_config(root, tmp_path, "DATASET.MAX_IMAGES", "2", data_set=data_set)
+    data = build_evaluation_set(cfg)
     assert len(data.pictures) == 2
-    assert evaluate_predictions(data, perfect(data), tmp_path)["AR"] == pytest.approx(1)
+    table = evaluate_predictions(data, perfect(data), tmp_path)
+    assert table["AR"] == pytest.approx(1)
+    assert all(value == pytest.approx(1) for value in table.values() if value != -1)
 
 
 class OneDot(nn.Module):
