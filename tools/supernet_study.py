@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path("experiments/synthetic")
+from lib.utils import cli
+from tools.study import FOLDER, NETWORK, Runs, shown
+
 WIDTHS = ("wide", "middle", "narrow")
 SAMPLING = ("uniform", "sandwich")
-AP = re.compile(r"^\| \w+ \| (\d\.\d+) \|", re.MULTILINE)
 CUT = re.compile(r"^\| \w+ \| (\S+) \| (\d\.\d+) \| (\d\.\d+) \|", re.MULTILINE)
 
 
@@ -42,67 +40,46 @@ def parse_args() -> argparse.Namespace:
 
 
 class Study:
-    """The runs of one seed; each leaves its figures in a JSON file."""
+    """The runs of one seed."""
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         self.epochs = args.epochs
         self.out = args.out / f"seed{seed}"
-        self.settings = ["DATASET.ROOT", str(args.data), "SEED", str(seed), "VERBOSE", "False"]
-        threads = {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
-        self.environment = os.environ | threads
+        self.runs = Runs(args.data, seed, threads=args.threads)
 
     def supernet(self, sampling: str) -> Path:
         """The checkpoint of a trained supernet."""
         out = self.out / sampling
         keys = ["SUPERNET.SAMPLING", sampling, "TRAIN.END_EPOCH", str(self.epochs)]
-        self.run(out, "dist_train", "supernet", "wide", *keys)
+        self.runs.run(out, "dist_train", "supernet", arch_of("wide"), *keys)
         return out / "coco_kpt/pose_supermobilenet/supernet/checkpoint.pth.tar"
 
     def cut(self, sampling: str, width: str, supernet: Path) -> dict[str, float]:
         """AP of one cut: uncalibrated, calibrated, fine-tuned with a tenth of the steps."""
         out = self.out / sampling
-        printed = self.run(
-            out, "weight_transfer", "supernet", width, "TEST.MODEL_FILE", str(supernet)
-        )
+        keys = ["TEST.MODEL_FILE", str(supernet)]
+        printed = self.runs.run(out, "weight_transfer", "supernet", arch_of(width), *keys)
         difference, before, after = map(float, CUT.search(printed).groups())
         weights = supernet.parent / f"{width}.pth.tar"
         short = ["TRAIN.END_EPOCH", "1", "DATASET.MAX_IMAGES", str(400 * self.epochs)]
-        short += ["TRAIN.LR", "1e-3"]
-        tuned = self.plain(out / f"tuned_{width}", width, *short, "MODEL.PRETRAINED", str(weights))
+        short += ["TRAIN.LR", "1e-3", "MODEL.PRETRAINED", str(weights)]
+        tuned = self.runs.train_and_score(out / f"tuned_{width}", arch_of(width), short)
         return {"difference": difference, "before": before, "after": after, "tuned": tuned}
 
-    def alone(self, width: str) -> float:
+    def alone(self, width: str, *flags: str, name: str = "alone") -> float:
         """AP of the same architecture trained from scratch with the supernet's steps."""
-        return self.plain(self.out / f"alone_{width}", width, "TRAIN.END_EPOCH", str(self.epochs))
+        training = [*flags, "TRAIN.END_EPOCH", str(self.epochs)]
+        return self.runs.train_and_score(self.out / f"{name}_{width}", arch_of(width), training)
 
     def taught(self, width: str, teacher: str) -> float:
         """AP of `width` trained like `alone`, distilled from the network of width `teacher`."""
-        network = self.out / f"alone_{teacher}/coco_kpt/pose_mobilenet/quickstart"
-        keys = ["--teacher", str(network / "checkpoint.pth.tar")]
-        keys += ["TRAIN.END_EPOCH", str(self.epochs)]
-        return self.plain(self.out / f"taught_{width}", width, *keys)
+        network = self.out / f"alone_{teacher}/coco_kpt/pose_mobilenet/{NETWORK}"
+        weights = network / "checkpoint.pth.tar"
+        return self.alone(width, "--teacher", str(weights), name="taught")
 
-    def plain(self, out: Path, width: str, *keys: str) -> float:
-        self.run(out, "dist_train", "quickstart", width, *keys)
-        return float(AP.search(self.run(out, "valid", "quickstart", width)).group(1))
 
-    def run(self, out: Path, script: str, yaml: str, width: str, *keys: str) -> str:
-        """What the script prints; an earlier run of the same name is taken as it is."""
-        record = out / f"{script}_{yaml}_{width}.txt"
-        if record.exists():
-            return record.read_text()
-        out.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, f"{script}.py", "--cfg", str(FOLDER / f"{yaml}.yaml")]
-        command += ["--superconfig", str(FOLDER / f"{width}.json"), *self.settings]
-        command += ["OUTPUT_DIR", str(out), "LOG_DIR", str(out / "log"), *keys]
-        print(" ".join(command[1:]), file=sys.stderr, flush=True)
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ValueError(f"{script} ended with {done.returncode}: {done.stderr[-300:]}")
-        record.write_text(done.stdout)
-        return done.stdout
+def arch_of(width: str) -> Path:
+    return FOLDER / f"{width}.json"
 
 
 def main() -> None:
@@ -125,8 +102,8 @@ def main() -> None:
     )
     print(table(rows))
     print(f"\n| {WIDTHS[-1]} | AP |\n|---|---|")
-    print(f"| alone | {shown(taught, 'alone')} |")
-    print(f"| alone, {WIDTHS[0]} as its teacher | {shown(taught, 'taught')} |")
+    print(f"| alone | {shown([run['alone'] for run in taught])} |")
+    print(f"| alone, {WIDTHS[0]} as its teacher | {shown([run['taught'] for run in taught])} |")
 
 
 def table(rows: dict[tuple[str, str], Sequence[dict[str, float]]]) -> str:
@@ -141,17 +118,11 @@ def table(rows: dict[tuple[str, str], Sequence[dict[str, float]]]) -> str:
             f"{statistics.mean(run[name] / run['alone'] for run in runs):.0%}"
             for name in ("after", "tuned")
         ]
-        cells = [shown(runs, name) for name in ("before", "after", "tuned", "alone")]
+        names = ("before", "after", "tuned", "alone")
+        cells = [shown([run[name] for run in runs]) for name in names]
         lines.append(f"| {sampling} | {width} | {' | '.join([*cells, *ratios])} |")
     return "\n".join(lines)
 
 
-def shown(runs: Sequence[dict[str, float]], name: str) -> str:
-    """The mean over the seeds, and in brackets the largest less the smallest."""
-    values = [run[name] for run in runs]
-    spread = f" ({max(values) - min(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
-
-
 if __name__ == "__main__":
-    main()
+    cli.run(main)
