@@ -26,7 +26,7 @@ from yacs.config import CfgNode
 from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.board import Board
-from lib.core.distill import Distillation, Imitation, freeze_teacher, teacher_arch
+from lib.core.distill import Distillation, Imitation, freeze_teacher, read_teacher
 from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.loss import MultiLossFactory
 from lib.core.meter import Meter
@@ -132,10 +132,10 @@ def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> 
     criterion = MultiLossFactory.from_config(cfg)
     if teacher is None:
         return criterion
-    arch = teacher_arch(teacher)
-    network = freeze_teacher(build_model(cfg, arch), teacher, device)
-    logger.info("teacher %s at %d px", teacher, arch.img_size)
-    return Distillation(criterion, network, arch.img_size)
+    known = read_teacher(cfg, teacher)
+    network = freeze_teacher(build_model(known.cfg, known.arch), teacher, device)
+    logger.info("teacher %s at %d px", teacher, known.img_size)
+    return Distillation(criterion, network, known.img_size)
 
 
 def train(

@@ -98,7 +98,7 @@ def main() -> int:
     )
     predictions, problems = predict_set(cfg, model, data, process, unfinished)
     report = Report(
-        *(name_of(cfg, args), str(weights or ""), sha256),
+        *(name_of(args), str(weights or ""), sha256),
         *(data.split, len(data.pictures), problems, OrderedDict()),
     )
     code = agree(process, lambda: tell(args, data, predictions, report, output_dir))
@@ -109,9 +109,9 @@ def main() -> int:
     return code
 
 
-def name_of(cfg: CfgNode, args: Namespace) -> str:
-    """What the table calls the network."""
-    name = Path(args.superconfig).stem if args.superconfig else cfg.MODEL.NAME
+def name_of(args: Namespace) -> str:
+    """What the table calls the network: after the file that describes it."""
+    name = Path(args.superconfig or args.cfg).stem
     if args.oracle:
         return "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
     return name

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,17 @@ def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_pat
         assert_one_line(done, "MODEL.CODEC unbiased, not reference", str(path))
     else:
         assert done.code == 0, done
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({}, "w16"),
+        ({"superconfig": "mobile_configs/search-XS.json"}, "search-XS"),
+        ({"oracle": "tags"}, "w16, ideal tags"),
+        ({"oracle": "both"}, "oracle"),
+    ],
+)
+def test_a_network_is_called_after_the_file_that_describes_it(flags, name):
+    given = {"cfg": "experiments/crowd_pose/higher_hrnet/w16.yaml", "superconfig": None}
+    assert valid.name_of(Namespace(**{**given, "oracle": None, **flags})) == name

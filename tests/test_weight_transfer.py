@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from arch_manager import ArchManager
-from lib.core.distill import teacher_arch
+from lib.core.distill import read_teacher
 from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
 from lib.utils.checkpoint import load_checkpoint, load_weights, save_weights
-from tests.helpers import ROOT, YAMLS, fill, tiny_opts
+from tests.helpers import ROOT, YAMLS, fill, tiny_config, tiny_opts
 
 LARGEST = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
 SPACE = ArchManager(LARGEST, (64, 128), (1.0, 0.5), (2,), (3,))
@@ -97,7 +97,7 @@ def test_a_cut_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_path, super
         keys = ["MODEL.PRETRAINED", cut, "MODEL.PRETRAINED_PARTS", parts]
         done = call("dist_train", *plain, *keys, "OUTPUT_DIR", str(tmp_path / parts))
         assert done.code == 0, done.err
-    assert teacher_arch(cut) == SPACE.fixed_sample(128, 0.5)
+    assert read_teacher(tiny_config(coco_root, tmp_path), cut).arch == SPACE.fixed_sample(128, 0.5)
 
 
 def test_without_pictures_a_cut_is_saved_and_said_to_be_uncalibrated(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from lib.core.inference import resize_maps
 from lib.core.loss import heatmap_loss
@@ -14,14 +16,42 @@ from lib.models.arch import ArchSpec
 from lib.utils.checkpoint import load_checkpoint, load_weights
 
 
-def teacher_arch(path: str | Path) -> ArchSpec:
-    """The architecture that the checkpoint at `path` says it is of."""
-    arch = load_checkpoint(path).get("arch")
-    if not arch:
+class Teacher(NamedTuple):
+    """What a checkpoint says of its network."""
+
+    cfg: CfgNode
+    arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes it
+    img_size: int
+
+
+def read_teacher(cfg: CfgNode, path: str | Path) -> Teacher:
+    """The network in the checkpoint at `path`, for a student of `cfg`.
+
+    Its settings are those saved with it; where only an architecture is, the student's.
+    """
+    saved = load_checkpoint(path)
+    arch = ArchSpec.from_dict(saved["arch"]) if saved.get("arch") else None
+    own = with_network_of(cfg, saved["config"]) if "config" in saved else cfg
+    if arch is None and own is cfg:
         raise ValueError(
             f"--teacher {path} does not say its architecture; a checkpoint.pth.tar does"
         )
-    return ArchSpec.from_dict(arch)
+    for node, key in (("MODEL", "NUM_JOINTS"), ("MODEL", "CODEC"), ("LOSS", "NUM_STAGES")):
+        if own[node][key] != cfg[node][key]:
+            raise ValueError(
+                f"--teacher {path} has {node}.{key} {own[node][key]}, the student {cfg[node][key]}"
+            )
+    return Teacher(own, arch, arch.img_size if arch else own.DATASET.INPUT_SIZE)
+
+
+def with_network_of(cfg: CfgNode, text: str) -> CfgNode:
+    """`cfg` with the network and the input size of the saved settings `text`."""
+    saved, own = CfgNode.load_cfg(text), cfg.clone()
+    own.defrost()
+    for node in ("MODEL", "LOSS"):
+        own[node] = CfgNode({**cfg[node], **saved[node]})  # keys younger than the file stay
+    own.DATASET.INPUT_SIZE = saved.DATASET.INPUT_SIZE
+    return own
 
 
 def freeze_teacher(model: nn.Module, path: str | Path, device: torch.device) -> nn.Module:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib.core.distill import Distillation, freeze_teacher, teacher_arch
+from lib.config import load_config
+from lib.core.distill import Distillation, freeze_teacher, read_teacher
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, View, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
@@ -13,7 +14,7 @@ from lib.models import build_model
 from lib.models.arch import uniform_arch
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from lib.utils.optim import get_optimizer
-from tests.helpers import TINY, fill, tiny_config
+from tests.helpers import ROOT, TINY, fill, tiny_config
 
 LARGER = uniform_arch(96, 8, (8, 16, 16, 24), (16, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
 
@@ -49,14 +50,56 @@ def gradient(cfg, criterion, batch) -> tuple[dict, dict]:
     return terms, {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_a_checkpoint_says_the_architecture_of_the_teacher(teacher, tmp_path):
-    assert teacher_arch(tmp_path / "teacher.pth.tar") == LARGER
+def test_a_checkpoint_says_the_architecture_of_the_teacher(cfg, teacher, tmp_path):
+    known = read_teacher(cfg, tmp_path / "teacher.pth.tar")
+    assert (known.arch, known.img_size) == (LARGER, 96)
 
 
 def test_weights_that_do_not_say_their_architecture_are_no_teacher(cfg, tmp_path):
     save_weights(tmp_path / "w.pth.tar", build_model(cfg, TINY))
     with pytest.raises(ValueError, match=r"--teacher .*w\.pth\.tar does not say its architecture"):
-        teacher_arch(tmp_path / "w.pth.tar")
+        read_teacher(cfg, tmp_path / "w.pth.tar")
+
+
+@pytest.mark.parametrize("yaml", ["higher_hrnet/w16.yaml", "efficient_hrnet/H-4.yaml"])
+def test_a_network_without_an_architecture_file_teaches_from_its_settings(
+    yaml, coco_root, crowd_pose_root, tmp_path
+):
+    """Of either kind of network to the other."""
+    path = tmp_path / "checkpoint.pth.tar"
+    student = tiny_config(crowd_pose_root, tmp_path, data_set="crowd_pose")
+    other = load_config(ROOT / "experiments/crowd_pose" / yaml, ["DATASET.INPUT_SIZE", "96"])
+    model = build_model(other)
+    save_checkpoint(path, state_dict=model.state_dict(), arch=None, config=other.dump())
+    known = read_teacher(student, path)
+    assert (known.arch, known.img_size) == (None, 96)
+    taught = freeze_teacher(build_model(known.cfg), path, torch.device("cpu"))
+    image = torch.zeros(1, 3, 64, 64)
+    for shown, expected in zip(taught(image), model.eval()(image), strict=True):
+        assert torch.equal(shown, expected)
+    small = build_model(student, TINY).state_dict()
+    save_checkpoint(path, state_dict=small, arch=TINY.to_dict(), config=student.dump())
+    known = read_teacher(other, path)
+    freeze_teacher(build_model(known.cfg, known.arch), path, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"has MODEL\.NUM_JOINTS 14, the student 17"):
+        read_teacher(tiny_config(coco_root, tmp_path), path)
+
+
+def test_settings_from_before_a_key_existed_still_teach(cfg, tmp_path):
+    path = tmp_path / "checkpoint.pth.tar"
+    state = build_model(cfg, TINY).state_dict()
+    config = cfg.dump().replace("FUSION_HEAD: true", "").replace("CODEC: reference", "")
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=config)
+    assert build_model(read_teacher(cfg, path).cfg, TINY)
+
+
+def test_a_teacher_of_another_codec_is_refused(cfg, coco_root, tmp_path):
+    path = tmp_path / "checkpoint.pth.tar"
+    state = build_model(cfg, TINY).state_dict()
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
+    student = tiny_config(coco_root, tmp_path, "MODEL.CODEC", "unbiased")
+    with pytest.raises(ValueError, match=r"has MODEL\.CODEC reference, the student unbiased"):
+        read_teacher(student, path)
 
 
 def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, batch):
