@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lib.models.layers.depthwise import DepthwiseConv2d
+
 FIRST_PREDICTION = 1  # deconv level 0 (1/8 of the input) predicts nothing
 
 # kernel -> (padding, output_padding) of a transposed convolution that doubles a map exactly
@@ -37,7 +39,7 @@ class SepConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, 5, padding=2, groups=in_channels, bias=False),
+            DepthwiseConv2d(in_channels, 5),
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),

@@ -12,21 +12,24 @@ from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
 from lib.models.head import BackboneMaps, FusionHead, init_weights
+from lib.models.layers.depthwise import DepthwiseConv2d
 
 STEM_WIDTH = 32
 STAGES = 2  # outputs, at 1/4 and 1/2 of the input
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, depthwise: bool = False
 ) -> list[nn.Module]:
-    """A convolution without bias that keeps the size (up to its stride), and its BatchNorm."""
-    return [
-        nn.Conv2d(
-            *(in_channels, out_channels, kernel, stride, kernel // 2), groups=groups, bias=False
-        ),
-        nn.BatchNorm2d(out_channels),
-    ]
+    """A convolution without bias that keeps the size (up to its stride), and its BatchNorm.
+
+    depthwise: every channel by its own filter; then in_channels is out_channels.
+    """
+    if depthwise:
+        conv = DepthwiseConv2d(out_channels, kernel, stride)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(out_channels)]
 
 
 def conv_bn_relu6(*args: int, **kwargs: int) -> nn.Sequential:
@@ -42,7 +45,7 @@ class InvertedBottleneck(nn.Module):
         super().__init__()
         hidden = make_divisible(round(in_channels * expansion))
         self.inv = conv_bn_relu6(in_channels, hidden, 1)
-        self.depth_conv = conv_bn_relu6(hidden, hidden, kernel, stride, groups=hidden)
+        self.depth_conv = conv_bn_relu6(hidden, hidden, kernel, stride, depthwise=True)
         self.point_conv = nn.Sequential(*conv_bn(hidden, out_channels, 1))
         self.residual = stride == 1 and in_channels == out_channels
 
@@ -55,7 +58,7 @@ def make_stem(out_channels: int) -> nn.Sequential:
     """(B, 3, H, W) -> (B, out_channels, H/2, W/2), without activation at its end."""
     return nn.Sequential(
         conv_bn_relu6(3, STEM_WIDTH, 3, stride=2),
-        conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, groups=STEM_WIDTH),
+        conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, depthwise=True),
         *conv_bn(STEM_WIDTH, out_channels, 1),
     )
 

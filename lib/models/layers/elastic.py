@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.models.layers.depthwise import DepthwiseConv2d, depthwise_conv
+
 KERNEL_MAPS = {5: "Linear5x5", 3: "Linear3x3"}  # kernel size -> the published name of its map
 
 
@@ -25,11 +27,10 @@ def deconv(layer: nn.ConvTranspose2d, x: Tensor, width: int) -> Tensor:
     return F.conv_transpose2d(x, weight, None, layer.stride, layer.padding, layer.output_padding)
 
 
-def depthwise(layer: nn.Conv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def depthwise(layer: DepthwiseConv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Each channel by its own filter; `weight` (C or more, 1, k, k) stands in for the layer's."""
     weight = layer.weight if weight is None else weight
-    channels, padding = x.shape[1], weight.shape[-1] // 2
-    return F.conv2d(x, weight[:channels], None, layer.stride, padding, groups=channels)
+    return depthwise_conv(x, weight[: x.shape[1]], layer.stride[0], layer.training)
 
 
 def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
