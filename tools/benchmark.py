@@ -3,13 +3,15 @@
     python -m tools.benchmark train --superconfig mobile_configs/search-XS.json --batch 8
     python -m tools.benchmark memory --superconfig mobile_configs/search-XS.json --steps 500
     python -m tools.benchmark loader DATASET.ROOT data/coco
+    python -m tools.benchmark depthwise --superconfig mobile_configs/search-XS.json
     python -m tools.benchmark latency --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --out latency.json --check mobile_configs/search-XS.json
     python -m tools.benchmark decode --people 2 20 --sizes 448x640
     python -m tools.benchmark valid --oracle DATASET.ROOT data/synthetic
 
 `train`: a training step beside the plain way to write it, and its bounds. `memory`: what it needs,
-and whether that grows. `loader`: what one core feeds a training with.
+and whether that grows. `loader`: what one core feeds a training with. `depthwise`: the layers that
+training waits for.
 
 `latency`: the forward pass, batch 1, of every piece that a network of the supernet's search space
 (SUPERNET.*) can have: the table that `python -m tools.search --max-ms` adds up. `--check` compares
@@ -36,7 +38,13 @@ from lib.models.arch import ArchSpec
 from lib.models.pieces import build_piece, pieces_from_config, space_pieces
 from lib.models.pose_mobilenet import LitePose, network_of
 from lib.utils import cli
-from tools import benchmark_decode, benchmark_loader, benchmark_train, benchmark_valid
+from tools import (
+    benchmark_decode,
+    benchmark_depthwise,
+    benchmark_loader,
+    benchmark_train,
+    benchmark_valid,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,6 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ("train", benchmark_train, benchmark_train.run),
         ("memory", benchmark_train, benchmark_train.run_memory),
         ("loader", benchmark_loader, benchmark_loader.run),
+        ("depthwise", benchmark_depthwise, benchmark_depthwise.run),
         ("decode", benchmark_decode, benchmark_decode.run),
         ("valid", benchmark_valid, benchmark_valid.run),
     ):

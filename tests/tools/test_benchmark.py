@@ -65,6 +65,20 @@ def test_both_kinds_of_step_learn_the_same(coco_root, tmp_path):
     torch.testing.assert_close(*losses.values(), rtol=1e-4, atol=1e-6)
 
 
+def test_depthwise_counts_every_layer(tmp_path, capsys):
+    """TINY: four blocks and the stem of kernel 3, and four layers of kernel 5 in the head."""
+    TINY.to_json(tmp_path / "tiny.json")
+    args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--rounds", "1"]
+    benchmark.main(["depthwise", "--json", *args])
+    report = json.loads(capsys.readouterr().out)
+    layers = [(row["kernel"], row["layers"]) for row in report["layers"]]
+    assert sum(count for kernel, count in layers if kernel == 3) == 5
+    assert sum(count for kernel, count in layers if kernel == 5) == 4
+    assert all(ms > 0 for ms in report["network_ms"].values())
+    benchmark.main(["depthwise", *args])
+    assert "| all |" in capsys.readouterr().out
+
+
 def test_memory_is_told_a_picture(coco_root, tmp_path, capsys):
     TINY.to_json(tmp_path / "tiny.json")
     args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "6"]

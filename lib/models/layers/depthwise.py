@@ -62,14 +62,23 @@ class _InPieces(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad[:2]
-        padding = weight.shape[-1] // 2
         return (
-            conv2d_input(*(x.shape, weight, gradient, ctx.stride, padding), groups=len(weight))
-            if of_x
-            else None,
+            input_gradient(x.shape, weight, gradient, ctx.stride) if of_x else None,
             weight_gradient(x, gradient, weight.shape[-1], ctx.stride) if of_weight else None,
             None,
         )
+
+
+def input_gradient(shape: torch.Size, weight: Tensor, gradient: Tensor, stride: int) -> Tensor:
+    """gradient (B, C, H / stride, W / stride) -> (B, C, H, W), the `shape` of the input.
+
+    With stride 1 it is a convolution with the filters turned around, as fast as the forward pass.
+    """
+    kernel, channels = weight.shape[-1], len(weight)
+    if stride > 1:
+        return conv2d_input(shape, weight, gradient, stride, kernel // 2, groups=channels)
+    padding = kernel - 1 - kernel // 2
+    return F.conv2d(gradient, weight.flip(2, 3), padding=padding, groups=channels)
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int = 1) -> Tensor:
