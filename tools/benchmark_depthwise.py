@@ -1,9 +1,9 @@
 """The depthwise convolutions of a network in training: `python -m tools.benchmark depthwise`.
 
 For each shape of the network: the forward pass and the gradients of input and weights by PyTorch
-and, on a CPU, by lib/models/layers/depthwise.py, beside the floor: the time to copy as many bytes as
-the input and the output's gradient have, which every one of them reads or writes. Float32, channels
-last; a network's times count each layer.
+and, on a CPU, by lib/models/layers/depthwise.py, beside the floor: the time to move as many bytes
+as the input and the output have, which each of them must. Float32, channels last; a network's times
+count each layer.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ def measure(shape: Shape, batch: int, rounds: int, device: torch.device) -> dict
     weight = torch.rand(channels, 1, kernel, kernel, device=device)
     settings = {"stride": stride, "padding": kernel // 2, "groups": channels}
     gradient = torch.ones_like(F.conv2d(x, weight, **settings))
-    bytes_read = torch.empty(x.numel() + gradient.numel(), device=device)
+    source, target = torch.rand(2, (x.numel() + gradient.numel()) // 2, device=device)
     calls = {
         "forward": lambda: F.conv2d(x, weight, **settings),
         "input": lambda: conv2d_input(x.shape, weight, gradient, **settings),
         "input, ours": lambda: input_gradient(x.shape, weight, gradient, stride),
         "weights": lambda: conv2d_weight(x, weight.shape, gradient, **settings),
         "weights, ours": lambda: weight_gradient(x, gradient, kernel, stride),
-        "floor": lambda: bytes_read.clone(),
+        "floor": lambda: target.copy_(source),
     }
     if device.type != "cpu" or kernel <= COLUMNS:
         calls |= {f"{name}, ours": calls[name] for name in ("input", "weights")}

@@ -36,7 +36,7 @@ def plain_sample(sample: Sample, max_people: int) -> PlainSample:
     """`sample` (of the reference codec) with targets of every stage."""
     crop = sample.image.shape[0]
     image = (sample.image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
-    plain = PlainSample(image.transpose(2, 0, 1), [], [], [])
+    plain = PlainSample(np.ascontiguousarray(image.transpose(2, 0, 1)), [], [], [])
     for mask in sample.masks:
         size = mask.shape[0]
         joints = on_map(sample.joints, size / crop, sample.mirrored)

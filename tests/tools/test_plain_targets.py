@@ -24,6 +24,7 @@ def test_one_sample_at_a_time_gives_the_same_batch(coco_root, tmp_path, sigma):
     view = make_view(cfg, collate(samples), 128)
     people = view.targets.nodes[0].shape[1]
     images, targets = plain_batch([plain_sample(sample, people) for sample in samples])
+    assert images.is_contiguous()  # as PyTorch has it, not channels last
     torch.testing.assert_close(images, view.images, atol=1e-6, rtol=0)
     for stage in range(2):
         torch.testing.assert_close(
