@@ -13,6 +13,11 @@ CUT := output/coco_kpt/pose_supermobilenet/supernet/middle.pth.tar
 
 .PHONY: quickstart test clean
 
+# glibc returns large buffers to the system after each step, to ask for them again in the next; kept,
+# training on a CPU is a quarter faster (docs/performance.md).
+quickstart: export MALLOC_MMAP_MAX_ := 0
+quickstart: export MALLOC_TRIM_THRESHOLD_ := 1000000000000
+
 quickstart: $(VENV)/ready
 	$(RUN) -m tools.make_synthetic --root data/synthetic --train 4000 --val 200 --people 1-3
 	$(RUN) dist_train.py $(SUPERNET) --superconfig experiments/synthetic/wide.json
