@@ -1,4 +1,4 @@
-"""Scatter plots, and curves of several runs in panels, drawn with OpenCV."""
+"""Scatter plots, families of points, and curves of several runs in panels; drawn with OpenCV."""
 
 from __future__ import annotations
 
@@ -36,24 +36,33 @@ class Axes:
         margins: tuple[int, int, int, int] = MARGINS,
         most: int = 7,
         logarithmic: bool = False,
+        logarithmic_x: bool = False,
     ) -> None:
         """About `most` ticks on each axis; logarithmic: y, if it is positive and differs much."""
         (width, height), (left, top, right, bottom) = size, margins
         self.canvas = np.full((height, width, 3), 255, np.uint8)
         self.box = (left, top, width - right, height - bottom)  # left, top, right, bottom
-        x, y = zip(*points, strict=True)
-        self.logarithmic = logarithmic and min(y) > 0 and max(y) > 10 * min(y)
-        y_ticks = _log_ticks if self.logarithmic else _ticks
-        self.ticks = [_ticks(min(x), max(x), most), y_ticks(min(y), max(y), most)]
+        self.logarithmic, self.ticks = [], []  # of x, of y
+        for values, wanted in zip(
+            zip(*points, strict=True), (logarithmic_x, logarithmic), strict=True
+        ):
+            low, high = min(values), max(values)
+            self.logarithmic.append(wanted and low > 0 and high > 10 * low)
+            ticks = _log_ticks if self.logarithmic[-1] else _ticks
+            self.ticks.append(ticks(low, high, most))
 
     def pixel(self, point: Point) -> tuple[int, int]:
         left, top, right, bottom = self.box
-        (x, y), (x_ticks, y_ticks) = point, self.ticks
-        if self.logarithmic:
-            y, y_ticks = np.log10(y), np.log10(y_ticks)
-        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        across, up = (self._share(axis, value) for axis, value in enumerate(point))
         return round(left + across * (right - left)), round(bottom - up * (bottom - top))
+
+    def _share(self, axis: int, value: float) -> float:
+        """Where between the first and the last tick, 0 to 1."""
+        ticks = self.ticks[axis]
+        low, high = ticks[0], ticks[-1]
+        if self.logarithmic[axis]:
+            value, low, high = np.log10((value, low, high))
+        return (value - low) / (high - low)
 
     def draw(self, title: str, labels: tuple[str, str] | None = None) -> None:
         left, top, right, bottom = self.box
@@ -116,6 +125,27 @@ def scatter(
         cv2.circle(axes.canvas, axes.pixel(point), 4, BLUE, -1, cv2.LINE_AA)
     cv2.circle(axes.canvas, axes.pixel(marked), 8, RED, 2, cv2.LINE_AA)
     return axes.canvas
+
+
+def families(
+    series: Mapping[str, Sequence[tuple[str, Point]]],
+    labels: tuple[str, str],
+    size: tuple[int, int] = (720, 440),
+) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: below a legend, named points, those of a family joined by a line.
+
+    The x axis is logarithmic where values differ much. At most as many families as COLORS.
+    """
+    axes = Axes([p for named in series.values() for _, p in named], size, logarithmic_x=True)
+    axes.draw("", labels)
+    for named, color in zip(series.values(), COLORS, strict=False):
+        _polyline(axes, sorted(point for _, point in named), color, 2)
+        for name, point in named:
+            x, y = axes.pixel(point)
+            cv2.circle(axes.canvas, (x, y), 4, color, -1, cv2.LINE_AA)
+            left = max(x - 18, axes.box[0] + 14)  # lines rise to the right
+            axes.text(name, (left, y - 8))
+    return np.concatenate([_legend(list(series), "", size[0]), axes.canvas])
 
 
 def curves(

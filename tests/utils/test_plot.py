@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib.utils.plot import COLORS, MEANS, PANEL, PANEL_MARGINS, Axes, curves
+from lib.utils.plot import COLORS, MEANS, PANEL, PANEL_MARGINS, Axes, curves, families
 
 SIZE = (300, 200)
 
@@ -79,3 +79,19 @@ def test_a_logarithm_is_only_taken_of_positive_values():
     positive = [(0, 1.0), (1, 30.0), (2, 1000.0)]
     linear = curves({"a": [positive]}, ["run"], "steps")
     assert not np.array_equal(curves({"a": [positive]}, ["run"], "steps", ["a"]), linear)
+
+
+def test_a_family_has_a_line_through_its_points_in_any_order():
+    small, large = ("S", (1.0, 40.0)), ("L", (200.0, 60.0))
+    labels = ("GMACs", "AP")
+    picture = families({"ours": [small, large], "theirs": [("W", (90.0, 50.0))]}, labels)
+    assert all(has(picture, color) for color in COLORS[:2])
+    again = families({"ours": [large, small], "theirs": [("W", (90.0, 50.0))]}, labels)
+    assert np.array_equal(picture, again)
+
+
+def test_equal_ratios_are_equally_far_across_a_logarithmic_x_axis():
+    axes = Axes([(0.001, 0), (100, 1)], SIZE, logarithmic_x=True)
+    places = [axes.pixel((value, 0.5))[0] for value in (0.01, 0.1, 1, 10)]
+    assert np.ptp(np.diff(places)) <= 1
+    assert np.diff(places).min() > 0

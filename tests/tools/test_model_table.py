@@ -1,0 +1,163 @@
+"""The paper's tables come out as the paper has them, and each figure is in every output."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from lib.utils import cli
+from tests.helpers import ROOT, Result
+from tools import model_table, paper_networks
+from tools.paper_networks import Cost
+from tools.paper_tables import PAIRS, TABLES
+
+ROWS = [row for rows in TABLES.values() for row in rows]
+MADE_UP = Cost(512, params=10**6, macs=2 * 10**9, paper_macs=3 * 10**9, activations=2**24)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """The tool in this process; all networks cost the same."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(model_table, "cost_of", lambda row: MADE_UP)
+
+    def run(*args: object) -> Result:
+        capsys.readouterr()
+        code = cli.code_of(lambda: model_table.main([str(arg) for arg in args]))
+        return Result(code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Each network takes 10 ms of its paper's GMACs here; twice as much where it is contiguous."""
+    times = {
+        name: {
+            way: row.said.gmacs * (20 if way == "contiguous" else 10) for way in model_table.WAYS
+        }
+        for name, row in paper_networks.timed().items()
+    }
+    monkeypatch.setattr(model_table, "measure", lambda rounds: times)
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    """A page with the marks, and words around them."""
+    lines = ["# Title"]
+    for name in ("costs", "latency"):
+        lines += [*model_table.marks(name), f"words after {name}"]
+    path = tmp_path / "page.md"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["EfficientHRNet-H-3", "Lightweight OpenPose", "LitePose-XS"])
+def test_the_page_of_the_project_has_what_a_network_costs(name, monkeypatch):
+    """That all cost what the paper says, tests of the networks state."""
+    monkeypatch.chdir(ROOT)
+    row = next(row for row in ROWS if row.name == name)
+    cells = model_table.cost_cells(row, paper_networks.cost_of(row))
+    assert f"| {' | '.join(cells)} |" in model_table.read_page(ROOT / "docs/results.md")
+
+
+def test_the_page_of_the_project_has_every_row():
+    lines = model_table.read_page(ROOT / "docs/results.md").splitlines()
+    assert [line.split(" | ")[0][2:] for line in lines if line.startswith("| ")][
+        : len(ROWS) + len(TABLES)
+    ] == [name for rows in TABLES.values() for name in ("network", *(row.name for row in rows))]
+
+
+def test_every_row_is_in_every_output(call, tmp_path):
+    flags = ("--csv", tmp_path / "a/t.csv", "--json", tmp_path / "b/t.json")
+    done = call("--no-latency", *flags, "--figures", tmp_path / "c")
+    assert (done.code, done.err) == (0, "")
+    lines = [line for line in done.out.splitlines() if line.startswith("|")]
+    assert len(lines) == len(ROWS) + 2 * len(TABLES)
+    rows = list(csv.DictReader((tmp_path / "a/t.csv").open()))
+    tree = json.loads((tmp_path / "b/t.json").read_text())
+    assert [row["network"] for row in rows] == [row.name for row in ROWS]
+    assert [row["macs"] for row in tree["rows"]] == [MADE_UP.macs] * len(ROWS)
+    assert tree["times_as_fast"] == []
+    assert not [key for key in rows[0] if key.endswith("last ms")]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["ap_macs.png"]
+
+
+def test_measured_figures_stand_beside_the_papers(call, tmp_path, measured, page):
+    flags = ("--json", tmp_path / "t.json", "--csv", tmp_path / "t.csv", "--doc", page)
+    done = call(*flags, "--figures", tmp_path)
+    assert done.code == 0
+    assert "| LitePose-S | 100 | 50 | 50 | 97 | 76 | 420 |" in done.out
+    assert "| LitePose-L | 274 | 137 | 137 | - | - | - |" in done.out
+    assert (
+        "| LitePose-S : EfficientHRNet-H-1 | 2.8 x | 2.8 x | 2.8 x | 2.9 x | 3.5 x | 2.9 x |"
+        in (done.out)
+    )
+    assert (
+        "| LitePose-XS : EfficientHRNet-H-3 | 3.6 x | 3.6 x | 3.6 x | 5.0 x | 4.9 x | 5.0 x |"
+        in (done.out)
+    )
+    tree = json.loads((tmp_path / "t.json").read_text())
+    assert [(pair["slow"], pair["fast"]) for pair in tree["times_as_fast"]] == list(PAIRS)
+    rows = {row["network"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
+    assert rows["LitePose-S"]["contiguous ms"] == "100.0"
+    assert rows["shrinking, step 1"]["contiguous ms"] == ""
+    for name in ("ap_macs", "ap_latency"):
+        assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
+    assert all(line in page.read_text() for line in done.out.splitlines())
+
+
+def test_only_its_parts_of_a_page_are_written(call, page, measured):
+    before = page.read_text()
+    assert call("--no-latency", "--doc", page).code == 0
+    computed = page.read_text()
+    first, last = model_table.marks("latency")
+    assert f"{first}\n{last}" in computed  # as it was
+    assert call("--doc", page).code == 0
+    whole = page.read_text()
+    assert call("--no-latency", "--doc", page).code == 0
+    assert page.read_text() == whole != computed != before
+    assert all(line in whole for line in before.splitlines())
+
+
+def test_one_round_measures_every_way(monkeypatch):
+    [small] = [row for name, row in paper_networks.timed().items() if name == "LitePose-XS"]
+    monkeypatch.setattr(paper_networks, "timed", lambda: {"XS": small})
+    times = paper_networks.measure(rounds=1)
+    assert list(times["XS"]) == list(model_table.WAYS)
+    assert all(value > 0 for value in times["XS"].values())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot read"),
+        ("no marks", "must have one line <!-- costs"),
+        ("\n".join(reversed(model_table.marks("costs"))), "must have one line <!-- costs"),
+        ("\n".join(model_table.marks("costs")), "must have one line <!-- latency"),
+    ],
+)
+def test_a_page_without_its_marks_is_one_line_before_any_work(
+    call, tmp_path, monkeypatch, text, told
+):
+    monkeypatch.setattr(model_table, "cost_of", None)
+    path = tmp_path / "page.md"
+    if text is not None:
+        path.write_text(text)
+    done = call("--doc", path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert told in done.err
+    assert str(path) in done.err
+
+
+def test_no_rounds_and_no_folder_are_one_line(call, tmp_path):
+    assert call("--rounds", 0) == Result(2, "", "error: --rounds is 0; at least 1\n")
+    (tmp_path / "file").write_text("")
+    done = call("--no-latency", "--csv", tmp_path / "file/t.csv")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "t.csv" in done.err
