@@ -1,0 +1,329 @@
+"""A network on its way to a device, and what the device makes of it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from lib.config import load_config
+from lib.core.device_graph import GRAPHS
+from lib.core.inference import predict
+from lib.core.inference import prepare as prepare_for_torch
+from lib.models import build_model
+from lib.models.subnet import extract_subnet
+from lib.utils import cli
+from lib.utils.checkpoint import load_weights, save_checkpoint, save_weights
+from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, network, tiny_config
+from tools import device_runner, export
+from tools.device_runner import assign, find_people
+from tools.export_check import compare_numbers
+
+RUNNER = ROOT / "tools/device_runner.py"
+NO_FLIP = ("TEST.FLIP_TEST", "False")
+
+
+def save_tiny(path: Path, data: Path, *opts: str) -> Path:
+    """A checkpoint as a training leaves it."""
+    cfg = tiny_config(data, path.parent, *opts)
+    model = network(cfg)
+    with torch.no_grad():
+        fill(model, 3)
+    state = {"state_dict": model.state_dict(), "arch": TINY.to_dict(), "config": cfg.dump()}
+    save_checkpoint(path, epoch=1, **state)
+    return path
+
+
+class Exported(NamedTuple):
+    """A folder that the tool has written, from a checkpoint."""
+
+    folder: Path
+    checkpoint: Path
+    code: int
+
+
+@pytest.fixture(scope="module")
+def checkpoint(coco_root, tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("run") / "checkpoint.pth.tar", coco_root)
+
+
+def run(checkpoint: Path, folder: Path, *flags: str) -> Exported:
+    code = export.main(["--model", str(checkpoint), "--out", str(folder), *flags])
+    return Exported(folder, checkpoint, code)
+
+
+@pytest.fixture(scope="module")
+def pixels(checkpoint, tmp_path_factory) -> Exported:
+    """Of inputs of any size."""
+    return run(checkpoint, tmp_path_factory.mktemp("pixels") / "new", "--graph", "pixels")
+
+
+@pytest.fixture(scope="module")
+def fixed(checkpoint, tmp_path_factory) -> Exported:
+    return run(checkpoint, tmp_path_factory.mktemp("fixed"), "--size", "128x64")
+
+
+def open_model(path: Path) -> tuple[onnxruntime.InferenceSession, dict]:
+    """On one core: threads that wait for one another are slower."""
+    return device_runner.open_model(path, threads=1)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+
+
+# --- what is written ----------------------------------------------------------------------
+
+
+def test_a_checkpoint_alone_becomes_a_model_in_floats_and_in_8_bits(checkpoint, tmp_path, capsys):
+    exported = run(checkpoint, tmp_path, "--int8", "3", "--evaluate")
+    assert exported.code == 0
+    out = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")]
+    assert rows == ["", "---", "PyTorch", "model.onnx", "model-int8.onnx"]
+    names = {"model.onnx", "model-int8.onnx", "model.pt2", "card.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert "BatchNormalization" not in kinds
+    quantized = onnx.load(tmp_path / "model-int8.onnx").graph
+    weights = {array.name: array.data_type for array in quantized.initializer}
+    assert onnx.TensorProto.INT8 in weights.values()
+    assert "QuantizeLinear" not in kinds
+    assert "QuantizeLinear" in [node.op_type for node in quantized.node]
+
+
+def test_the_card_says_what_a_device_must_know(pixels):
+    card = json.loads((pixels.folder / "card.json").read_text())
+    assert card["input"]["side"] == 64
+    assert card["input"]["size"] is None
+    assert len(card["joints"]) == len(card["flip_index"]) == 17
+    assert sorted(card["grouping"]["joint_order"]) == list(range(17))
+    assert card["grouping"]["detection_threshold"] == 0.1
+    origin = card["provenance"]
+    assert (origin["epoch"], origin["weights"]) == (1, str(pixels.checkpoint))
+    assert len(origin["sha256"]) == 64
+    assert origin["arch"] == TINY.to_dict()
+
+
+def test_the_network_alone_gives_its_maps(checkpoint, coco_root, tmp_path, capsys):
+    folder = run(checkpoint, tmp_path, "--graph", "network", "--size", "64x128").folder
+    assert "| PyTorch |" not in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    coarse, fine = session.run(None, {"pictures": noise(1, 128, 64, 3)})
+    assert (coarse.shape, fine.shape) == ((1, 34, 32, 16), (1, 17, 64, 32))
+    with pytest.raises(ValueError, match="gives maps, no candidates"):
+        open_model(folder / "model.onnx")
+
+
+def test_a_cut_of_a_supernet_can_be_exported(coco_root, tmp_path):
+    """Its settings are the supernet's."""
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.NAME", "pose_supermobilenet")
+    supernet = network(cfg)
+    with torch.no_grad():
+        fill(supernet, 1)
+    cut = extract_subnet(supernet, TINY)
+    origin = {"supernet": "super.pth.tar", "config": cfg.dump()}
+    path = tmp_path / "tiny.pth.tar"
+    save_checkpoint(path, state_dict=cut.state_dict(), arch=TINY.to_dict(), provenance=origin)
+    args = export.parse_args(["--model", str(path), "--out", str(tmp_path)])
+    own, model, provenance = export.read_model(args)
+    assert (own.MODEL.NAME, own.DATASET.INPUT_SIZE) == ("pose_mobilenet", TINY.img_size)
+    assert provenance["supernet"] == "super.pth.tar"
+    for name, tensor in cut.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_the_program_runs_in_pytorch_alone(fixed):
+    session, _ = open_model(fixed.folder / "model.onnx")
+    pictures = noise(1, 64, 128, 3)
+    outputs = torch.export.load(fixed.folder / "model.pt2").module()(torch.from_numpy(pictures))
+    values = session.run(["values"], {"pictures": pictures})[0]
+    np.testing.assert_allclose(outputs[1].detach().numpy(), values, rtol=1e-5)
+
+
+# --- people -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(96, 128, 3), (130, 70, 3), (64, 64, 3), (9, 17, 3), (1, 1, 3)])
+def test_the_device_finds_the_people_of_the_evaluation(pixels, coco_root, tmp_path, shape):
+    session, card = open_model(pixels.folder / "model.onnx")
+    cfg = tiny_config(coco_root, tmp_path, *NO_FLIP)
+    model = build_model(cfg, TINY)
+    load_weights(model, pixels.checkpoint)
+    picture = noise(*shape)
+    expected, scores = predict(cfg, model.eval(), picture)
+    people, own_scores = find_people(session, card, picture)
+    order = np.argsort(-np.array(scores), kind="stable")
+    np.testing.assert_allclose(own_scores, np.array(scores)[order], rtol=1e-4)
+    found = expected[order][..., 2] > 0
+    assert shape == (1, 1, 3) or len(people) > 3
+    np.testing.assert_array_equal(people[..., 2] > 0, found)
+    assert np.abs(people[found] - expected[order][found][:, :3]).max(initial=0) < 0.01
+
+
+def test_pictures_of_every_kind_are_taken(fixed):
+    model = open_model(fixed.folder / "model.onnx")
+    grey = noise(50, 90)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    rgba = np.concatenate([rgb, noise(50, 90, 1)], axis=2)
+    expected = find_people(*model, rgb)
+    for picture in (grey, grey[..., None], rgba):
+        for one, other in zip(find_people(*model, picture), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_large_picture_is_shrunk_into_a_fixed_size(fixed):
+    session, card = open_model(fixed.folder / "model.onnx")
+    people, _ = find_people(session, card, np.tile(noise(60, 80, 3), (100, 100, 1)))
+    found = people[people[..., 2] > 0]
+    assert len(found) > 10
+    middle, reach = np.array([4000, 3000]), np.array([64, 32]) * 6000 / 64
+    assert (np.abs(found[:, :2] - middle) <= reach).all()
+
+
+def test_where_nobody_is_there_are_no_people(fixed):
+    session, card = open_model(fixed.folder / "model.onnx")
+    card["grouping"]["detection_threshold"] = 1e9
+    people, scores = find_people(session, card, noise(40, 40, 3))
+    assert people.shape == (0, 17, 3)
+    assert scores.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
+    ids=["two channels", "floats", "empty"],
+)
+def test_what_is_no_picture_is_refused(fixed, picture):
+    with pytest.raises(ValueError, match=r"a picture is \(H, W, 3\) uint8, not"):
+        find_people(*open_model(fixed.folder / "model.onnx"), picture)
+
+
+def test_a_sliver_is_refused_where_inputs_may_have_any_size(pixels):
+    with pytest.raises(ValueError, match="1 x 600 pixels become an input of 64 x 38400"):
+        find_people(*open_model(pixels.folder / "model.onnx"), noise(600, 1, 3))
+
+
+# --- the runner alone ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["reference", "unbiased"])
+@pytest.mark.parametrize("kind", ["short", "long"])
+def test_inputs_are_those_of_the_evaluation(codec, kind):
+    opts = ["MODEL.CODEC", codec, "TEST.SCALE_TYPE", kind, "DATASET.INPUT_SIZE", "96"]
+    cfg = load_config(YAMLS["coco"], opts)
+    rules = {"size": None, "scale_type": kind, "side": 128, "multiple_of": 64}
+    card = {"input": rules, "pixel_center": 0.5 if codec == "unbiased" else 0.0}
+    for shape in [(30, 40, 3), (427, 640, 3), (640, 427, 3), (301, 299, 3), (1, 1, 3)]:
+        expected = prepare_for_torch(cfg, noise(*shape)).pictures[0].numpy()
+        found = device_runner.prepare(card, noise(*shape))[0][0]
+        assert found.shape == expected.shape
+        assert np.abs(found.astype(int) - expected).max() <= 1  # OpenCV rounds in its own way
+
+
+def test_assignments_cost_the_least():
+    """Any of equal cost; beyond that the very ones of scipy."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        rows, columns = rng.integers(0, 9, 2)
+        cost = rng.integers(0, 3, (rows, columns)) * 100 - rng.random((rows, 1))
+        column = assign(cost)
+        one, other = linear_sum_assignment(cost)
+        given = np.flatnonzero(column >= 0)
+        assert len(given) == min(rows, columns)
+        assert len(set(column[given])) == len(given)
+        assert cost[given, column[given]].sum() == pytest.approx(cost[one, other].sum())
+
+
+def test_the_runner_is_one_short_file_without_pytorch_or_ours():
+    source = RUNNER.read_text()
+    assert len(source.splitlines()) <= 150
+    tree = ast.parse(source)
+    names = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {
+        *("numpy", "onnxruntime"),
+        "PIL",  # below `if __name__ == "__main__"`
+    }
+
+
+# --- mistakes -----------------------------------------------------------------------------
+
+
+def assert_refused(capsys, *args: str, said: tuple[str, ...]) -> None:
+    assert cli.code_of(lambda: export.main([*args])) == cli.MISTAKE
+    [line] = capsys.readouterr().err.splitlines()
+    for words in said:
+        assert words in line
+
+
+def test_weights_that_cannot_be_read_are_named(capsys, tmp_path):
+    out = ("--out", str(tmp_path / "out"))
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("weights")
+    assert_refused(capsys, "--model", str(tmp_path / "no"), *out, said=("no checkpoint", "no"))
+    for name in ("empty", "text"):
+        path = str(tmp_path / name)
+        assert_refused(capsys, "--model", path, *out, said=(path,))
+    assert_refused(capsys, *out, said=("--model",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_bare_weights_need_their_settings(capsys, coco_root, tmp_path):
+    path = tmp_path / "model_best.pth.tar"
+    save_weights(path, network(tiny_config(coco_root, tmp_path)))
+    args = ("--model", str(path), "--out", str(tmp_path / "out"))
+    assert_refused(capsys, *args, said=(str(path), "--cfg", "--superconfig"))
+    OTHER.to_json(tmp_path / "other.json")
+    named = ("--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "other.json"))
+    assert_refused(capsys, *args, *named, said=("does not fit this model",))
+
+
+def test_a_supernet_is_to_be_cut_first(capsys, coco_root, tmp_path):
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.NAME", "pose_supermobilenet")
+    model = network(cfg)
+    path = tmp_path / "checkpoint.pth.tar"
+    save_checkpoint(path, state_dict=model.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
+    args = ("--model", str(path), "--out", str(tmp_path / "out"))
+    assert_refused(capsys, *args, said=(str(path), "supernet", "weight_transfer.py"))
+
+
+@pytest.mark.parametrize("size", ["100x64", "64", "0x64", "64x-64", "axb"])
+def test_a_size_is_of_multiples_of_64(capsys, checkpoint, tmp_path, size):
+    args = ("--model", str(checkpoint), "--out", str(tmp_path))
+    assert_refused(capsys, *args, f"--size={size}", said=(size, "multiples of 64"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(capsys, checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    args = ("--model", str(checkpoint), "--out", str(tmp_path / "file/out"))
+    assert_refused(capsys, *args, said=(str(tmp_path / "file/out"),))
+
+
+def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
+    assert export.pictures_at_hand(tiny_config(tmp_path / "gone", tmp_path)) is None
+    assert "compared on noise alone" in caplog.text
+    assert len(list(export.samples(None))) == 2
+    path = save_tiny(tmp_path / "checkpoint.pth.tar", tmp_path / "gone")
+    args = ("--model", str(path), "--out", str(tmp_path / "out"), "--int8", "3")
+    assert_refused(capsys, *args, said=("DATASET.ROOT",))
+
+
+def test_numbers_that_differ_are_not_passed(fixed, coco_root, tmp_path, capsys):
+    """A network of other weights is not the one in the file."""
+    cfg = tiny_config(coco_root, tmp_path, *NO_FLIP)
+    other = GRAPHS["candidates"](cfg, network(cfg, seed=4)).eval()
+    assert not compare_numbers(other, fixed.folder, [noise(1, 64, 128, 3)])
+
+
+def test_paths_of_the_machine_stay_behind(fixed):
+    assert str(ROOT).encode() not in (fixed.folder / "model.onnx").read_bytes()
