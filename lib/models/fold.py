@@ -17,7 +17,8 @@ def fold_norms(model: nn.Module) -> fx.GraphModule:
     In evaluation mode a BatchNorm multiplies each channel with one number and adds another; both
     go into weights and biases. The same function but for rounding; `model` stays as it is.
     """
-    traced = fx.symbolic_trace(copy.deepcopy(model).eval())
+    model = copy.deepcopy(model).eval()
+    traced = fx.GraphModule(model, Tracer().trace(model))
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None
@@ -31,6 +32,13 @@ def fold_norms(model: nn.Module) -> fx.GraphModule:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+class Tracer(fx.Tracer):
+    """Convolutions stay modules, our own kinds too."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
 
 
 def summands(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
