@@ -59,8 +59,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--graph",
         choices=list(GRAPHS),
-        default="candidates",
-        help="what comes out: of the strongest peaks, of all pixels too, or the network's maps",
+        default="pixels",
+        help="what comes out: peaks and all pixels, peaks alone, or the network's maps",
     )
     parser.add_argument("--size", metavar="WxH", help="of all inputs, as 512x448; else any")
     parser.add_argument("--flip", action="store_true", help="with the mirror image, twice the work")
