@@ -25,7 +25,17 @@ from lib.utils import cli
 from lib.utils.plot import families
 from lib.utils.run_card import hardware
 from lib.utils.vis import save_picture
-from tools.paper_networks import WAYS, Cost, Times, cost_of, default_device, measure, ratios, timed
+from tools.paper_networks import (
+    SLOW,
+    WAYS,
+    Cost,
+    Times,
+    cost_of,
+    default_device,
+    measure,
+    ratios,
+    timed,
+)
 from tools.paper_tables import DEVICES, TABLES, Row
 
 SHOWN = "channels last"  # in the figure; what MODEL.CHANNELS_LAST has by default
@@ -117,7 +127,8 @@ def latency_text(times: Times, rounds: int) -> str:
         for pair in ratios(times)
     ]
     return (
-        f"{told['machine']}; {told['date']}; medians of {rounds} turns, milliseconds:\n\n"
+        f"{told['machine']}; {told['date']}. Milliseconds, medians of {rounds} turns, of "
+        f"{', '.join(SLOW)} a quarter:\n\n"
         f"{markdown(('network', *WAYS, *papers), cells)}\n\n"
         f"Times as fast:\n\n{markdown(('', *WAYS, *papers), pairs)}"
     )

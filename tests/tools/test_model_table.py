@@ -124,12 +124,26 @@ def test_only_its_parts_of_a_page_are_written(call, page, measured):
     assert all(line in whole for line in before.splitlines())
 
 
-def test_one_round_measures_every_way(monkeypatch):
-    [small] = [row for name, row in paper_networks.timed().items() if name == "LitePose-XS"]
-    monkeypatch.setattr(paper_networks, "timed", lambda: {"XS": small})
-    times = paper_networks.measure(rounds=1)
-    assert list(times["XS"]) == list(model_table.WAYS)
-    assert all(value > 0 for value in times["XS"].values())
+def test_every_network_is_measured_in_every_way(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    small = next(row for row in ROWS if row.name == "LitePose-XS")
+    monkeypatch.setattr(paper_networks, "timed", lambda: {"slow": small, "quick": small})
+    monkeypatch.setattr(paper_networks, "SLOW", ("slow",))
+    turns = []
+
+    def median_times(calls, rounds):
+        turns.append(rounds)
+        return [call() or float(i) for i, call in enumerate(calls)]
+
+    monkeypatch.setattr(paper_networks, "median_times", median_times)
+    times = paper_networks.measure(rounds=20)
+    ways = {"contiguous": 0.0, "channels last": 1.0, "bf16": 2.0}
+    assert times == {"quick": ways, "slow": ways}
+    assert turns == [20, 5]
+
+
+def test_no_pair_has_a_network_of_few_turns():
+    assert not set(paper_networks.SLOW) & {name for pair in PAIRS for name in pair}
 
 
 @pytest.mark.parametrize(
