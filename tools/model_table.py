@@ -1,7 +1,7 @@
 """What the networks of the paper's tables cost here, beside the paper's figures.
 
     python -m tools.model_table --no-latency
-    python -m tools.model_table --csv table.csv --json table.json --figures docs
+    python -m tools.model_table --onnx --csv table.csv --json table.json --figures docs
     python -m tools.model_table --doc docs/results.md --figures docs  # what is in docs/results.md
 
 Parameters, multiply-adds (lib/utils/complexity.py) and activations (lib/utils/activations.py) are
@@ -27,7 +27,6 @@ from lib.utils.run_card import hardware
 from lib.utils.vis import save_picture
 from tools.paper_networks import (
     SLOW,
-    WAYS,
     Cost,
     Times,
     cost_of,
@@ -51,6 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--no-latency", action="store_true", help="only what is computed")
+    parser.add_argument("--onnx", action="store_true", help="time ONNX Runtime, too")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each network (default 20)")
     parser.add_argument("--csv", metavar="PATH", help="write a line for each row of the tables")
     parser.add_argument("--json", metavar="PATH", help="the same, with machine and date")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     make_folders(args.csv, args.json, args.figures and f"{args.figures}/ap_macs.png")
     page = read_page(args.doc) if args.doc else ""
     costs = {row: cost_of(row) for rows in TABLES.values() for row in rows}
-    times = {} if args.no_latency else measure(args.rounds)
+    times = {} if args.no_latency else measure(args.rounds, args.onnx)
     parts = {"costs": costs_text(costs)}
     if times:
         parts["latency"] = latency_text(times, args.rounds)
@@ -109,11 +109,11 @@ def cost_cells(row: Row, cost: Cost) -> list[str]:
 
 def latency_text(times: Times, rounds: int) -> str:
     """Milliseconds of each network, then the pairs; above them, what was done where and when."""
-    told = where_and_when()
+    told, ways = where_and_when(), ways_of(times)
     rows = sorted(timed().values(), key=lambda row: row.name)
     cells = [
         [
-            *(row.name, *(f"{times[row.name][way]:.0f}" for way in WAYS)),
+            *(row.name, *(f"{times[row.name][way]:.0f}" for way in ways)),
             *map(cell, row.said.milliseconds or (None,) * len(DEVICES)),
         ]
         for row in rows
@@ -129,9 +129,14 @@ def latency_text(times: Times, rounds: int) -> str:
     return (
         f"{told['machine']}; {told['date']}. Milliseconds, medians of {rounds} turns, of "
         f"{', '.join(SLOW)} a quarter:\n\n"
-        f"{markdown(('network', *WAYS, *papers), cells)}\n\n"
-        f"Times as fast:\n\n{markdown(('', *WAYS, *papers), pairs)}"
+        f"{markdown(('network', *ways, *papers), cells)}\n\n"
+        f"Times as fast:\n\n{markdown(('', *ways, *papers), pairs)}"
     )
+
+
+def ways_of(times: Times) -> list[str]:
+    """The columns of what was measured."""
+    return list(next(iter(times.values()), ()))
 
 
 def cell(value: float | None) -> str:
@@ -161,7 +166,7 @@ def records(costs: Mapping[Row, Cost], times: Times) -> list[dict[str, Any]]:
             record |= {f"paper {key}": value for key, value in said.items()}
             for device, value in zip(DEVICES, milliseconds, strict=True):
                 record[f"paper {device} ms"] = value
-            for way in WAYS if times else ():
+            for way in ways_of(times):
                 record[f"{way} ms"] = times.get(row.name, {}).get(way)
             found.append(record)
     return found

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from onnxruntime import InferenceSession, SessionOptions
 from torch import nn
 
 from lib.config import load_config
+from lib.core.device_graph import NetworkGraph
+from lib.core.export import make_program, write_onnx
 from lib.core.latency import median_times
 from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.models.fold import fold_norms
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.utils.activations import PeakActivations
 from lib.utils.complexity import count_macs, count_params
 from tools.paper_tables import DEVICES, OPENPOSE, PAIRS, TABLES, Row
 
 OPENPOSE_SIZE = 368
+TWO_OUTPUTS = "experiments/coco/mobilenet/mobile.yaml"  # as all networks of the tables have
 WAYS = {  # to run a network -> numbers, memory format
     "contiguous": (torch.float32, torch.contiguous_format),
     "channels last": (torch.float32, torch.channels_last),
     "bf16": (torch.bfloat16, torch.channels_last),
 }
+ONNX = "ONNX Runtime"  # and one more, on the CPU
 SLOW = ("HigherHRNet-W48",)  # as long as all the others together
 Times = dict[str, dict[str, float]]  # name of a network -> way -> milliseconds
 
@@ -67,15 +76,15 @@ def timed() -> dict[str, Row]:
     return {row.name: row for row in reversed(rows)}
 
 
-def measure(rounds: int) -> Times:
+def measure(rounds: int, onnx: bool) -> Times:
     """All networks in all ways, in turns; SLOW ones among themselves, in a quarter of the turns."""
     rows = timed()
     slow = {name: rows[name] for name in SLOW if name in rows}
     quick = {name: row for name, row in rows.items() if name not in slow}
-    return take_turns(quick, rounds) | take_turns(slow, -(-rounds // 4))
+    return take_turns(quick, rounds, onnx) | take_turns(slow, -(-rounds // 4), onnx)
 
 
-def take_turns(rows: Mapping[str, Row], rounds: int) -> Times:
+def take_turns(rows: Mapping[str, Row], rounds: int, onnx: bool) -> Times:
     device = default_device()
     times: dict[str, dict[str, float]] = {name: {} for name in rows}
     places, calls = [], []
@@ -84,6 +93,9 @@ def take_turns(rows: Mapping[str, Row], rounds: int) -> Times:
         for way, (dtype, memory) in WAYS.items():
             places.append((name, way))
             calls.append(forward(copy.deepcopy(model), size, device, dtype, memory))
+        if onnx:
+            places.append((name, ONNX))
+            calls.append(onnx_forward(model, size))
     for (name, way), milliseconds in zip(places, median_times(calls, rounds), strict=True):
         times[name][way] = milliseconds
     return times
@@ -109,12 +121,26 @@ def forward(
     return call
 
 
+def onnx_forward(model: nn.Module, size: int) -> Callable[[], list[np.ndarray]]:
+    """The same in ONNX Runtime: exported without BatchNorms, from a picture of 8 bits."""
+    cfg = load_config(TWO_OUTPUTS)
+    graph = NetworkGraph(cfg, fold_norms(model)).eval()
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_onnx(path, make_program(graph, (size, size)), graph.outputs)
+        session = InferenceSession(path, options, ["CPUExecutionProvider"])
+    picture = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).numpy()
+    return lambda: session.run(None, {"pictures": picture})
+
+
 def ratios(times: Times) -> list[dict[str, Any]]:
     """How many times as fast the second of each pair is, here and in the paper."""
     rows = timed()
     found = []
     for slow, fast in PAIRS if times else ():
-        here = {way: times[slow][way] / times[fast][way] for way in WAYS}
+        here = {way: times[slow][way] / times[fast][way] for way in times[fast]}
         said = zip(rows[slow].said.milliseconds, rows[fast].said.milliseconds, strict=True)
         paper = dict(zip(DEVICES, (one / other for one, other in said), strict=True))
         found.append({"slow": slow, "fast": fast, "here": here, "paper": paper})

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from lib.utils import cli
-from tests.helpers import ROOT, Result
+from tests.helpers import ROOT, Result, network, tiny_config
 from tools import model_table, paper_networks
 from tools.paper_networks import Cost
 from tools.paper_tables import PAIRS, TABLES
@@ -38,11 +38,11 @@ def measured(monkeypatch):
     """Each network takes 10 ms of its paper's GMACs here; twice as much where it is contiguous."""
     times = {
         name: {
-            way: row.said.gmacs * (20 if way == "contiguous" else 10) for way in model_table.WAYS
+            way: row.said.gmacs * (20 if way == "contiguous" else 10) for way in paper_networks.WAYS
         }
         for name, row in paper_networks.timed().items()
     }
-    monkeypatch.setattr(model_table, "measure", lambda rounds: times)
+    monkeypatch.setattr(model_table, "measure", lambda rounds, onnx: times)
 
 
 @pytest.fixture
@@ -129,17 +129,27 @@ def test_every_network_is_measured_in_every_way(monkeypatch):
     small = next(row for row in ROWS if row.name == "LitePose-XS")
     monkeypatch.setattr(paper_networks, "timed", lambda: {"slow": small, "quick": small})
     monkeypatch.setattr(paper_networks, "SLOW", ("slow",))
+    monkeypatch.setattr(paper_networks, "onnx_forward", lambda model, size: lambda: None)
     turns = []
 
     def median_times(calls, rounds):
         turns.append(rounds)
-        return [call() or float(i) for i, call in enumerate(calls)]
+        for call in calls:
+            call()
+        return [float(place) for place, _ in enumerate(calls)]
 
     monkeypatch.setattr(paper_networks, "median_times", median_times)
-    times = paper_networks.measure(rounds=20)
-    ways = {"contiguous": 0.0, "channels last": 1.0, "bf16": 2.0}
+    times = paper_networks.measure(rounds=20, onnx=True)
+    ways = {"contiguous": 0.0, "channels last": 1.0, "bf16": 2.0, "ONNX Runtime": 3.0}
     assert times == {"quick": ways, "slow": ways}
     assert turns == [20, 5]
+
+
+def test_a_network_runs_in_onnx_runtime(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    model = network(tiny_config(tmp_path, tmp_path), seed=1)
+    coarse, fine = paper_networks.onnx_forward(model, 64)()
+    assert (coarse.shape, fine.shape) == ((1, 34, 16, 16), (1, 17, 32, 32))
 
 
 def test_no_pair_has_a_network_of_few_turns():
