@@ -94,16 +94,19 @@ def run_memory(args: argparse.Namespace, device: torch.device) -> None:
     """`memory`: peaks of the process, or on a GPU of its tensors."""
     cfg, arch = settings(args)
     step = our_step(cfg, arch, random_samples(cfg, args.batch), device)
-    peaks = [peak_memory(device)]
-    for i in range(args.steps):
+    before = peak_memory(device)
+    peaks = {}
+    looks = {5, *(round(args.steps * quarter / 4) for quarter in (1, 2, 3, 4))}
+    for i in range(1, args.steps + 1):
         step(i)
-        if i in (4, args.steps - 1):
-            peaks.append(peak_memory(device))
-    before, early, late = peaks[0], peaks[1], peaks[-1]
+        if i in looks:
+            peaks[i] = peak_memory(device)
+    first, *later = peaks.items()
+    growth = ", ".join(f"{peak - first[1]:+.1f} MB by step {i}" for i, peak in later)
     print(
         f"{machine(device)}\n{args.superconfig or 'largest'}, batch {args.batch} at "
-        f"{cfg.DATASET.INPUT_SIZE} px: {(late - before) / args.batch:.1f} MB a picture beside "
-        f"{before:.0f} MB; {late - early:+.1f} MB between step 5 and step {args.steps}"
+        f"{cfg.DATASET.INPUT_SIZE} px: {(first[1] - before) / args.batch:.1f} MB a picture beside "
+        f"{before:.0f} MB, at step {first[0]}; {growth}"
     )
 
 

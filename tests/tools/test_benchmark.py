@@ -83,7 +83,9 @@ def test_memory_is_told_a_picture(coco_root, tmp_path, capsys):
     TINY.to_json(tmp_path / "tiny.json")
     args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "6"]
     benchmark.main(["memory", *args, *tiny_opts(coco_root, tmp_path)])
-    assert "MB between step 5 and step 6" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "MB a picture" in out
+    assert "MB by step 6" in out
 
 
 def test_loader_makes_the_same_samples_three_ways(coco_root, tmp_path, capsys):
