@@ -57,9 +57,17 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
     with a warning when it disagrees. An INPUT_SIZE in `opts` takes OUTPUT_SIZE along. Raises
     ValueError for whatever the user could have meant otherwise, naming the key.
     """
+    return _load(_read_yaml(Path(path)), str(path), opts, img_size)
+
+
+def read_config(text: str, source: str, opts: Sequence[str] = ()) -> CfgNode:
+    """The same from the yaml that a checkpoint carries; errors call it `source`."""
+    return _load(_parse_yaml(text, source), source, opts, None)
+
+
+def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int | None) -> CfgNode:
     cfg = _C.clone()
-    path = Path(path)
-    _merge(cfg, _read_yaml(path), str(path))
+    _merge(cfg, tree, source)
     if img_size is not None:
         _set_image_size(cfg, img_size)
     given = _pairs(opts)
@@ -170,17 +178,24 @@ def _map_sizes(cfg: CfgNode, size: int) -> list[int]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except OSError as error:
         raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not yaml: {error}") from None
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise ValueError(f"{path} is not yaml{line}: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", error)
+        raise ValueError(f"{source} is not yaml{line}: {problem}") from None
     if not isinstance(tree, dict):
-        raise ValueError(f"{path} holds no keys")
+        raise ValueError(f"{source} holds no keys")
     return tree
 
 

@@ -42,7 +42,7 @@ def ahead(items: Generator[Item], most: int = 2) -> Generator[Item]:
             else:
                 ready.put(End(None))
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=make, name="ahead", daemon=True)
     thread.start()
     try:
         while not isinstance(item := ready.get(), End):

@@ -120,7 +120,7 @@ def read_video(source: Source) -> Generator[Frame]:
     finally:
         capture.release()
     if number == 0:
-        raise ValueError(f"{source.name} gives no pictures; is it a video that can be read?")
+        raise ValueError(f"{source.name} gives no pictures that can be read")
     if promised and number < promised:
         logger.warning("%s ends after %d of %d frames", source.name, number, promised)
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from lib.config import load_config
+from lib.config import load_config, read_config
 from lib.config.default import _C
 from tests.helpers import ROOT, YAMLS
 
@@ -239,4 +239,17 @@ def test_a_yaml_that_is_none_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"mine\.yaml (is not yaml|holds no keys)") as caught:
         load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_config_that_a_checkpoint_carries_is_the_config():
+    cfg = load_config(COCO, ["TRAIN.LR", "0.5"], img_size=256)
+    assert read_config(cfg.dump(), "the checkpoint") == cfg
+    assert read_config(cfg.dump(), "the checkpoint", ["TRAIN.LR", "0.25"]).TRAIN.LR == 0.25
+
+
+@pytest.mark.parametrize("text", ["TRAIN: {LRS: 1}", "a: b: c", "just words"])
+def test_what_is_wrong_with_a_carried_config_names_its_file(text):
+    with pytest.raises(ValueError, match="^run/checkpoint") as caught:
+        read_config(text, "run/checkpoint")
     assert "\n" not in str(caught.value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from lib.dataset.keypoints import COCO
-from lib.utils.vis import draw_heatmaps, draw_people, tile
+from lib.utils.vis import draw_heatmaps, draw_named_people, draw_people, tile
 
 
 def test_drawing_people_leaves_the_picture_untouched():
@@ -44,3 +45,61 @@ def test_tiles_keep_every_picture():
     sheet = tile(pictures, columns=3)
     assert sheet.shape == (2 * 18, 3 * 16, 3)
     assert all((sheet == i).all(axis=2).sum() == (10 + i) * 12 for i in range(5))
+
+
+RED = (255, 35, 35)  # the color of the first person
+
+
+def somebody(x: float, y: float, size: float) -> np.ndarray:
+    """(17, 3): a person in a square whose upper left corner is (x, y)."""
+    joints = np.random.default_rng(0).uniform(0, size, (17, 2)) + (x, y)
+    return np.column_stack([joints, np.ones(17)])
+
+
+def drawn_named(image: np.ndarray, *people: np.ndarray, **more) -> np.ndarray:
+    count = len(people)
+    people = np.array(people).reshape(-1, 17, 3)
+    return draw_named_people(image, people, COCO, ["0.87"] * count, range(count), **more)
+
+
+def test_a_named_person_is_drawn_where_it_is_under_its_name():
+    image = np.zeros((240, 320, 3), np.uint8)
+    drawn = drawn_named(image, somebody(100, 100, 80))
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    assert not image.any()
+    assert rows.min() < 90
+    assert rows.max() < 190
+    assert columns.min() > 80
+    assert columns.max() < 200
+
+
+def test_the_foremost_person_covers_the_others():
+    image = np.zeros((240, 320, 3), np.uint8)
+    one, other = somebody(100, 100, 80), somebody(100, 100, 80)
+    limbs = (drawn_named(image, one) == RED).all(axis=2)
+    assert limbs.sum() > 100
+    assert (drawn_named(image, one, other)[limbs] == RED).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (20, 20)])
+def test_a_person_fits_into_a_picture_of_any_size(size):
+    image = np.zeros((*size, 3), np.uint8)
+    assert drawn_named(image, somebody(0, 0, 1), somebody(-50, 900, 30)).shape == image.shape
+
+
+def test_names_of_people_at_the_border_stay_in_the_picture():
+    image = np.zeros((240, 320, 3), np.uint8)
+
+    def tag(x: float, y: float) -> int:
+        """Red pixels on the longest red row, which is one of the name's."""
+        drawn = drawn_named(image, somebody(x, y, 30))
+        return int((drawn == RED).all(axis=2).sum(axis=1).max())
+
+    for x, y in ((-10, 100), (305, 100), (100, -10)):
+        assert tag(x, y) >= 0.9 * tag(100, 150)
+
+
+def test_a_person_without_joints_above_the_threshold_has_neither_limbs_nor_name():
+    image = np.zeros((60, 80, 3), np.uint8)
+    assert not drawn_named(image, somebody(10, 30, 20), threshold=1.0).any()
+    assert not drawn_named(image).any()

@@ -1,0 +1,504 @@
+"""People are drawn and listed in whatever comes in; whatever goes wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO as Annotations
+
+import tools.network
+from lib.config import load_config
+from lib.core.inference import predict
+from lib.dataset.keypoints import COCO
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.utils import cli
+from lib.utils.checkpoint import save_checkpoint, save_weights
+from lib.utils.media import VideoFile, find_sources, read_picture, read_video
+from lib.utils.vis import save_picture
+from tests.helpers import OTHER, TINY, YAMLS, Result, network, tiny_config
+from tools import demo, device_runner, export
+from tools.make_clip import walk
+from tools.network import Network, open_network
+
+GRAY = 100
+SIZE = 40  # pixels, of a person
+
+
+def scene(*places: tuple[int, int], size: tuple[int, int] = (160, 120)) -> np.ndarray:
+    """Gray, with a white point for each person."""
+    picture = np.full((*size[::-1], 3), GRAY, np.uint8)
+    for x, y in places:
+        picture[y - 2 : y + 3, x - 2 : x + 3] = 255
+    return picture
+
+
+def points_of(picture: np.ndarray) -> np.ndarray:
+    """(N, 2): the white points of a scene, from left to right."""
+    white = np.uint8(picture.min(axis=2) > 200)
+    _, _, _, centers = cv2.connectedComponentsWithStats(white)
+    return centers[1:][np.argsort(centers[1:, 0])]
+
+
+def find(picture: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Somebody around each point; the more to the right, the less sure."""
+    shape = np.random.default_rng(0).uniform(-0.5, 0.5, (17, 2)) * SIZE
+    points = points_of(picture)
+    people = np.zeros((len(points), 17, 4))
+    people[..., :2] = points[:, None] + shape
+    people[..., 2] = 0.9
+    return people, [0.9 - 0.1 * i for i in range(len(points))]
+
+
+SEES_POINTS = Network(COCO, lambda picture: picture, lambda given: given, find)
+
+
+@pytest.fixture
+def look(tmp_path, capsys, caplog):
+    """The demonstration with a network that sees white points; its output is in `out`."""
+
+    def run(*inputs: object, seen_by: Network = SEES_POINTS, **flags) -> Result:
+        capsys.readouterr()
+        caplog.clear()
+        sources = find_sources([str(given) for given in inputs])
+        code = cli.code_of(lambda: demo.watch(seen_by, sources, tmp_path / "out", **flags))
+        shown = capsys.readouterr()
+        return Result(code or 0, shown.out, "".join(caplog.messages) + shown.err)
+
+    return run
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Writes a video of such pictures."""
+
+    def make(pictures: list[np.ndarray], name: str = "clip") -> Path:
+        file = VideoFile(tmp_path / name, 10.0, pictures[0])
+        for i, picture in enumerate(pictures):
+            file.write(picture, i / 10)
+        file.close()
+        return file.path
+
+    return make
+
+
+def picture_file(path: Path, picture: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(path, picture)
+    return path
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    return [frame.image for frame in read_video(find_sources([str(path)])[0])]
+
+
+def rows_of(out: Path) -> list[dict]:
+    return json.loads((out / "results.json").read_text())
+
+
+def listed(out: Path) -> list[dict]:
+    return json.loads((out / "images.json").read_text())["images"]
+
+
+def is_one_line(text: str) -> bool:
+    return text.count("\n") == 1 and "Traceback" not in text
+
+
+# --- pictures ---------------------------------------------------------------------------
+
+
+def test_people_are_drawn_on_a_picture_and_listed(look, out, tmp_path):
+    given = picture_file(tmp_path / "in/a.png", scene((60, 70)))
+    assert look(given).code == 0
+    [row], [image] = rows_of(out), listed(out)
+    assert row["image_id"] == image["id"] == 1
+    assert row["score"] == 0.9
+    xy = np.array(row["keypoints"]).reshape(17, 3)
+    np.testing.assert_allclose(xy, find(scene((60, 70)))[0][0, :, :3], atol=1e-3)
+    assert image["file_name"] == str(given)
+    assert (image["width"], image["height"]) == (160, 120)
+    drawn = read_picture(out / image["drawn"])
+    changed = np.abs(drawn.astype(int) - scene((60, 70))).max(axis=2) > 40
+    x, y, _ = xy.round().astype(int).T
+    assert changed[y, x].all()
+    assert not changed[:, 110:].any()
+
+
+def test_what_was_found_loads_as_coco_results(look, out, tmp_path):
+    for i in range(3):
+        picture_file(tmp_path / f"in/{i}.png", scene(*[(30 + 50 * p, 60) for p in range(i)]))
+    assert "3 people in 3 pictures" in look(tmp_path / "in").out
+    results = Annotations(str(out / "images.json")).loadRes(str(out / "results.json"))
+    assert [len(results.getAnnIds(imgIds=i)) for i in (1, 2, 3)] == [0, 1, 2]
+
+
+def test_a_picture_without_people_comes_out_as_it_is(look, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene())
+    assert look(tmp_path / "in").code == 0
+    assert (read_picture(out / "a.png") == scene()).all()
+    assert rows_of(out) == []
+
+
+def test_whoever_is_less_sure_than_asked_for_is_left_out(look, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene((30, 60), (80, 60), (130, 60)))
+    look(tmp_path / "in", min_score=0.8)
+    assert [row["score"] for row in rows_of(out)] == [0.9, 0.8]
+
+
+def test_the_same_name_twice_gives_two_files(look, out, tmp_path):
+    for name in ("one/a.png", "other/a.png", "other/a.jpg", "other/a_2.png"):
+        picture_file(tmp_path / name, scene())
+    look(tmp_path / "one", tmp_path / "other")
+    names = [image["drawn"] for image in listed(out)]
+    assert names == ["a.png", "a_2.jpg", "a_3.png", "a_2_2.png"]
+    assert all((out / name).exists() for name in names)
+
+
+def test_the_second_run_replaces_the_first(look, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene((60, 60)))
+    assert look(tmp_path / "in").code == look(tmp_path / "in").code == 0
+    assert len(rows_of(out)) == len(listed(out)) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(look, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene())
+    (tmp_path / "in/b.png").write_bytes(b"no picture")
+    picture_file(tmp_path / "in/c.png", scene())
+    done = look(tmp_path / "in")
+    assert done.code == 1
+    assert "b.png is no picture that can be read" in done.err
+    assert [image["drawn"] for image in listed(out)] == ["a.png", "c.png"]
+
+
+def test_a_picture_alone_that_cannot_be_read_is_a_mistake(look, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    done = look(tmp_path / "b.png")
+    assert done.code == cli.MISTAKE
+    assert is_one_line(done.err)
+    assert "b.png" in done.err
+
+
+def test_pictures_are_never_written_over_themselves(look, out):
+    picture_file(out / "a.png", scene((60, 60)))
+    done = look(out)
+    assert done.code == cli.MISTAKE
+    assert "is the folder of" in done.err
+    assert (read_picture(out / "a.png") == scene((60, 60))).all()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(look, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene())
+    out.write_text("a file")
+    done = look(tmp_path / "in")
+    assert done.code == cli.MISTAKE
+    assert is_one_line(done.err)
+
+
+# --- videos -----------------------------------------------------------------------------
+
+
+def test_a_video_comes_out_with_as_many_frames_of_the_same_size(look, out, clip):
+    path = clip([scene((30 + i, 60)) for i in range(12)])
+    assert look(path).code == 0
+    frames = frames_of(out / "clip.mp4")
+    assert len(frames) == 12
+    assert frames[0].shape == (120, 160, 3)
+    assert [image["frame"] for image in listed(out)] == list(range(1, 13))
+    assert [row["image_id"] for row in rows_of(out)] == list(range(1, 13))
+    assert not any("track_id" in row for row in rows_of(out))
+
+
+def test_people_of_a_video_have_ids_and_colors_that_stay(look, out, clip):
+    ways = [((20 + 4 * i, 60), (140 - 4 * i, 60)) for i in range(31)]
+    look(clip([scene(*both) for both in ways]), track=True)
+    by_id = {own: [row for row in rows_of(out) if row["track_id"] == own] for own in (1, 2)}
+    assert sorted(map(len, by_id.values()))[1] == 31  # one is found where two meet
+    middle = [np.mean(by_id[own][-1]["keypoints"][::3]) for own in (1, 2)]
+    assert middle[0] > 100 > 60 > middle[1]
+
+
+def test_each_video_counts_its_people_from_one(look, out, clip):
+    one = clip([scene((60, 60))] * 3, "one")
+    other = clip([scene((60, 60)), scene((60, 60), (110, 60))], "other")
+    look(one, other, one, track=True)
+    assert [row["track_id"] for row in rows_of(out)] == [1, 1, 1, 1, 1, 2, 1, 1, 1]
+    assert [len(frames_of(out / f"{n}.mp4")) for n in ("one", "other", "one_2")] == [3, 2, 3]
+
+
+def test_pictures_and_videos_may_come_together(look, out, clip, tmp_path):
+    picture = picture_file(tmp_path / "in/a.png", scene((60, 60)))
+    look(picture, clip([scene((60, 60))] * 2), picture, track=True)
+    assert [row.get("track_id") for row in rows_of(out)] == [None, 1, 1, None]
+    assert [image["drawn"] for image in listed(out)] == ["a.png"] + ["clip.mp4"] * 2 + ["a_2.png"]
+
+
+def test_it_tells_how_fast_each_part_is(look, clip):
+    text = look(clip([scene()] * 3)).out
+    assert "| part | read | network | group | draw | write | all, overlapping |" in text
+    numbers = [float(word) for word in text.splitlines()[-1].split("|")[2:-1]]
+    assert len(numbers) == 6
+    assert min(numbers) > 0
+
+
+@pytest.mark.parametrize("step", ["prepare", "compute", "group"])
+def test_an_error_in_any_thread_ends_a_video_with_its_line_and_leaves_it_whole(
+    look, out, clip, step
+):
+    calls = []
+
+    def fail(given):
+        calls.append(given)
+        if len(calls) == 6:
+            raise RuntimeError("out of memory\nsomewhere deep")
+        return getattr(SEES_POINTS, step)(given)
+
+    done = look(clip([scene()] * 12), seen_by=SEES_POINTS._replace(**{step: fail}))
+    assert done.code == cli.MISTAKE
+    assert is_one_line(done.err)
+    assert "clip.mp4, frame 6: out of memory" in done.err
+    assert len(frames_of(out / "clip.mp4")) == len(listed(out)) == 5
+    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_error_with_one_picture_leaves_out_that_one(look, out, tmp_path):
+    def fail_once(given):
+        if len(points_of(given)) == 2:
+            raise RuntimeError("out of memory")
+        return given
+
+    for i in range(4):
+        picture_file(tmp_path / f"in/{i}.png", scene(*[(30 + 40 * p, 60) for p in range(i)]))
+    done = look(tmp_path / "in", seen_by=SEES_POINTS._replace(compute=fail_once))
+    assert done.code == 1
+    assert "2.png: out of memory" in done.err
+    assert [image["drawn"] for image in listed(out)] == ["0.png", "1.png", "3.png"]
+
+
+def test_ctrl_c_leaves_a_video_and_lists_that_are_whole(look, out, clip):
+    calls = []
+
+    def interrupt(given):
+        calls.append(given)
+        if len(calls) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return given
+
+    done = look(clip([scene((60, 60))] * 50), seen_by=SEES_POINTS._replace(compute=interrupt))
+    assert done.code == 130
+    assert "interrupted" in done.err
+    count = len(frames_of(out / "clip.mp4"))
+    assert 1 <= count < 50
+    assert count - len(listed(out)) in (0, 1)  # a frame is written, then listed, then its people
+    assert len(listed(out)) - len(rows_of(out)) in (0, 1)
+    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_video_that_cannot_be_read_is_named_among_others(look, out, clip, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    done = look(tmp_path / "bad.mp4", clip([scene()] * 2))
+    assert done.code == 1
+    assert "bad.mp4 gives no pictures" in done.err
+    assert len(frames_of(out / "clip.mp4")) == 2
+
+
+# --- networks ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint as a training leaves it, of a network that finds something everywhere."""
+    cfg = tiny_config(tmp_path, tmp_path, "TEST.DETECTION_THRESHOLD", "0.0")
+    path = tmp_path / "checkpoint.pth.tar"
+    model = network(cfg, seed=0)
+    save_checkpoint(path, state_dict=model.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
+    return path
+
+
+@pytest.fixture
+def call(tmp_path, capsys, monkeypatch):
+    """The tool as it is called, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> Result:
+        capsys.readouterr()
+        code = cli.code_of(lambda: demo.main([str(arg) for arg in args]))
+        return Result(code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def street(tmp_path) -> Path:
+    [(picture, _)] = walk(0, 3, (160, 120), 1)
+    return picture_file(tmp_path / "in/street.png", picture)
+
+
+def test_a_checkpoint_alone_is_enough(call, trained, street, tmp_path):
+    assert call("--model", trained, "--input", street, "--min-score", "0").code == 0
+    cfg = tiny_config(tmp_path, tmp_path, "TEST.DETECTION_THRESHOLD", "0.0")
+    people, scores = predict(cfg, network(cfg, seed=0).eval(), read_picture(street))
+    rows = rows_of(tmp_path / "output/demo")
+    assert len(rows) == len(people) > 0
+    best = int(np.argmax(scores))
+    np.testing.assert_allclose(
+        np.array(rows[0]["keypoints"]).reshape(17, 3), people[best, :, :3], atol=1e-3
+    )
+
+
+def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
+    flags = ["--model", trained, "--input", street, "--min-score", "0"]
+    call(*flags, "TEST.DETECTION_THRESHOLD", "1e9")
+    assert rows_of(tmp_path / "output/demo") == []
+
+
+def test_a_cut_alone_is_enough(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path)
+    supernet = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=64)
+    save_checkpoint(
+        tmp_path / "cut.pth.tar",
+        state_dict=network(cfg).state_dict(),
+        arch=TINY.to_dict(),
+        provenance={"supernet": "s.pth.tar", "config": supernet.dump()},
+    )
+    cut = open_network(tmp_path / "cut.pth.tar")
+    assert cut.prepare(scene()).base_size == (128, 64)
+    assert cut.group(cut.compute(cut.prepare(scene())))[0].shape[1] == 17
+
+
+def test_weights_alone_need_to_be_described(tmp_path):
+    path, json_path = tmp_path / "final.pth.tar", tmp_path / "tiny.json"
+    save_weights(path, network(tiny_config(tmp_path, tmp_path)))
+    TINY.to_json(json_path)
+    with pytest.raises(ValueError, match="weights alone; name what they are of: --cfg"):
+        open_network(path)
+    with pytest.raises(ValueError, match="weights alone"):
+        open_network(path, None, str(json_path))
+    assert open_network(path, str(YAMLS["coco"]), str(json_path)).spec is COCO
+
+
+@pytest.mark.parametrize(
+    ("cfg", "arch", "said"),
+    [
+        ("crowd_pose", TINY, "does not fit this model.*other --cfg, --superconfig or keys"),
+        ("coco", OTHER, "does not fit this model.*other --cfg, --superconfig or keys"),
+    ],
+)
+def test_weights_alone_that_are_described_wrongly_do_not_fit(tmp_path, cfg, arch, said):
+    save_weights(tmp_path / "final.pth.tar", network(tiny_config(tmp_path, tmp_path)))
+    arch.to_json(tmp_path / "arch.json")
+    with pytest.raises(ValueError, match=said):
+        open_network(tmp_path / "final.pth.tar", str(YAMLS[cfg]), str(tmp_path / "arch.json"))
+
+
+def test_a_checkpoint_is_not_taken_for_one_of_other_joints_or_widths(trained, tmp_path):
+    with pytest.raises(ValueError, match="finds the joints of coco, .* is of crowd_pose"):
+        open_network(trained, str(YAMLS["crowd_pose"]))
+    OTHER.to_json(tmp_path / "other.json")
+    with pytest.raises(ValueError, match=r"of another architecture than .*other\.json"):
+        open_network(trained, None, str(tmp_path / "other.json"))
+
+
+def test_a_checkpoint_of_another_codec_is_not_decoded(trained):
+    with pytest.raises(ValueError, match=r"trained with MODEL\.CODEC reference, not unbiased"):
+        open_network(trained, opts=["MODEL.CODEC", "unbiased"])
+
+
+def test_a_supernet_is_to_be_cut_first(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path, "MODEL.NAME", "pose_supermobilenet")
+    supernet = network(cfg)
+    assert isinstance(supernet, SuperLitePose)
+    path = tmp_path / "super.pth.tar"
+    save_checkpoint(path, state_dict=supernet.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
+    with pytest.raises(ValueError, match=r"is a supernet; cut .* with weight_transfer\.py"):
+        open_network(path)
+
+
+def test_people_of_maps_that_are_not_finite_are_told(look, trained, street, monkeypatch):
+    people = np.full((1, 17, 5), np.inf)
+    monkeypatch.setattr(tools.network, "find_people", lambda *_: (people, [1.0]))
+    done = look(street, seen_by=open_network(trained))
+    assert done.code == cli.MISTAKE
+    assert "street.png: the network's maps are not finite" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model", "none.pth.tar"], "there is no checkpoint none.pth.tar"),
+        (["--input", "nothing"], "there is no file or folder nothing"),
+        (["--track"], "--track is for videos"),
+        (["--cfg", "none.yaml"], "cannot read the config none.yaml"),
+        (["--superconfig", "none.json"], "cannot read the architecture none.json"),
+        (["TEST.FLIP_TESTS", "False"], "did you mean TEST.FLIP_TEST?"),
+        (["TEST.FLIP_TEST"], "has no value"),
+    ],
+)
+def test_a_mistake_is_one_line(call, trained, street, flags, said):
+    done = call("--input", street, "--model", trained, *flags)
+    assert done.code == cli.MISTAKE
+    assert said in done.err
+    assert is_one_line(done.err)
+
+
+def test_without_a_display_a_window_is_refused(call, trained, street, monkeypatch):
+    monkeypatch.setattr(demo.sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    done = call("--model", trained, "--input", street, "--show")
+    assert done.code == cli.MISTAKE
+    assert "no display" in done.err
+
+
+# --- exported networks ------------------------------------------------------------------
+
+
+def test_an_exported_network_is_run_as_on_a_device(call, trained, street, tmp_path):
+    folder = tmp_path / "exported"
+    assert export.main(["--model", str(trained), "--out", str(folder), "--size", "192x128"]) == 0
+    model = folder / "model.onnx"
+    assert call("--model", model, "--input", street, "--min-score", "0").code == 0
+    opened = device_runner.open_model(model, threads=1)
+    people, scores = device_runner.find_people(*opened, read_picture(street))
+    rows = rows_of(tmp_path / "output/demo")
+    assert len(rows) == len(people) > 0
+    for row, person, score in zip(rows, people, scores, strict=True):
+        assert row["score"] == pytest.approx(score, abs=1e-5)
+        np.testing.assert_allclose(row["keypoints"], person.flatten(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "said"),
+    [
+        (None, None, "there is no exported network"),
+        (b"", None, "cannot read the card beside"),
+        (b"", "not json", "the card beside .* is not of an exported network"),
+        (b"", '{"outputs": ["values"]}', "cannot be run"),
+        (b"hello", '{"outputs": ["values"]}', "cannot be run"),
+        (b"", '{"outputs": ["refined"]}', "gives maps, no candidates"),
+    ],
+)
+def test_an_exported_network_that_is_none_is_told(tmp_path, model, card, said):
+    path = tmp_path / "model.onnx"
+    if model is not None:
+        path.write_bytes(model)
+    if card is not None:
+        (tmp_path / "card.json").write_text(card)
+    with pytest.raises(ValueError, match=said) as caught:
+        open_network(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exported_network_takes_no_other_settings(tmp_path):
+    with pytest.raises(ValueError, match="was exported with its settings"):
+        open_network(tmp_path / "model.onnx", opts=["TEST.FLIP_TEST", "False"])
