@@ -68,7 +68,7 @@ def test_a_gaussian_of_fractional_sigma_peaks_on_its_joint():
 
 
 def test_a_batch_without_people_has_empty_targets():
-    for joints in (torch.zeros(2, 3, 14, 3), torch.zeros(2, 0, 14, 3)):
+    for joints in (torch.zeros(2, 3, 14, 3), torch.zeros(2, 0, 14, 3), torch.zeros(0, 1, 14, 3)):
         assert not heatmap_targets(joints, torch.zeros(joints.shape[:2]), 32).any()
         assert not joint_nodes(joints, 32).any()
 

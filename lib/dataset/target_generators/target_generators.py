@@ -50,10 +50,10 @@ def heatmap_targets(
     caller who knows it spares a read from the device. A Gaussian ends 3 sigma + 1 pixels from the
     pixel that the joint is on.
     """
-    batch, people, num_joints, _ = joints.shape
+    batch, _, num_joints, _ = joints.shape
     height, width = (size, size) if isinstance(size, int) else size
     heatmaps = sigmas.new_zeros(batch, num_joints, height, width)
-    if people == 0:
+    if not sigmas.numel():
         return heatmaps
     if largest_sigma is None:
         largest_sigma = float(sigmas.max())
