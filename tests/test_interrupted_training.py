@@ -200,23 +200,26 @@ def test_between_epochs_the_steps_may_change(config, tmp_path):
 
 
 def test_a_compiled_network_is_saved_and_resumed_as_any_other(config, tmp_path, monkeypatch):
-    """Without code generation, which takes minutes; its rounding would be another one."""
+    """Without code generation, which takes minutes. SGD leaves rounding small; Adam's first steps
+    are as long for a gradient of nothing but rounding as for any other.
+    """
     once = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", once)
-    cfg = config("MODEL.COMPILE", "True", "TRAIN.EMA", "0.9", "TRAIN.VALIDATE_EVERY", "1")
+    opts = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.EMA", "0.9", "TRAIN.VALIDATE_EVERY", "1"]
+    cfg = config(*opts, "MODEL.COMPILE", "True")
     train(cfg, tmp_path / "whole")
     with at_step(4, signal_me(signal.SIGTERM)):
         assert train(cfg, tmp_path / "part") == STOPPED
     train(cfg, tmp_path / "part")
     assert_same_end(tmp_path / "whole", tmp_path / "part")
-    train(config("TRAIN.EMA", "0.9"), tmp_path / "plain")
+    train(config(*opts), tmp_path / "plain")
     compiled, plain = (
         load_checkpoint(tmp_path / run / "checkpoint.pth.tar")["state_dict"]
         for run in ("whole", "plain")
     )
     assert compiled.keys() == plain.keys()
     for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(compiled[name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_a_supernet_is_not_compiled(config, tmp_path):
