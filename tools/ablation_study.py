@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("output/ablation"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arch", type=Path, default=FOLDER / "narrow.json", help="of any kernels")
-    parser.add_argument("--kernels", type=int, nargs="+", choices=(3, 5, 7, 9), default=[7, 5, 3])
+    parser.add_argument("--kernels", type=int, nargs="+", choices=(3, 5, 7, 9), default=[7, 3])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
     return parser.parse_intermixed_args(argv)
