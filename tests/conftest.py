@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,15 @@ def call(capsys, monkeypatch):
             cli.run(SCRIPTS[script].main)
         return Result(stopped.value.code or 0, *capsys.readouterr())
 
+    return run
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Handlers of a script write where its test looked; the next test looks elsewhere."""
     root, lib = logging.getLogger(), logging.getLogger("lib")
     before = root.handlers[:], root.level, lib.level
-    yield run
+    yield
     for handler in set(root.handlers) - set(before[0]):
         handler.close()
     root.handlers[:] = before[0]
