@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from yacs.config import CfgNode
 
 from lib.core.inference import Input, find_people, network_maps, prepare
-from lib.dataset.build import EvaluationSet, available_cores
+from lib.dataset.build import EvaluationSet, available_cores, start_worker
 from lib.dataset.reader import Picture, PictureFiles
 from lib.utils.transforms import get_multi_scale_size
 
@@ -197,8 +197,8 @@ def equal_inputs(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
     return list(groups.values())
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(number: int) -> None:
     """Workers share the machine with the process that computes, and no open archive with it."""
-    cv2.setNumThreads(0)
+    start_worker(number)
     inputs = get_worker_info().dataset
     inputs.files = copy.copy(inputs.files)

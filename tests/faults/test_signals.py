@@ -11,7 +11,7 @@ import pytest
 
 import dist_train
 from lib.core import predictions
-from lib.utils.cli import STOPPED
+from lib.utils.cli import MISTAKE, STOPPED
 from tests.faults.jobs import Job, assert_same_jobs, draws, end, wait_until
 from tests.runs import signal_me
 
@@ -76,7 +76,10 @@ def test_a_signal_while_a_checkpoint_is_written_lets_it_be_written(job, whole, t
 
 @pytest.mark.slow
 def test_a_storm_of_sigterms_is_one_request(job, whole, tmp_path):
-    """To everybody, from any moment on, until the last process has gone."""
+    """To everybody, from any moment on, until the last process has gone.
+
+    MISTAKE, in one line, where a loader process is told between its fork and its first line.
+    """
     rng, codes = draws(), []
     for number in range(5):
         part = job(tmp_path / str(number))
@@ -91,7 +94,7 @@ def test_a_storm_of_sigterms_is_one_request(job, whole, tmp_path):
         codes.append(process.exitcode)
         assert_goes_on(part, whole.job)
     print(f"exit codes: {codes}")
-    assert set(codes) <= {0, STOPPED, -TERM}  # before the first step, and after the last
+    assert set(codes) <= {0, STOPPED, MISTAKE, -TERM}  # before the first step, and after the last
 
 
 def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(job, tmp_path):
