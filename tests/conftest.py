@@ -84,6 +84,18 @@ def call(capsys, monkeypatch):
     return run
 
 
+@pytest.fixture
+def call_tool(capsys):
+    """What the user sees of a tool whose `main` takes its arguments."""
+
+    def run(main: Callable, *args: object) -> Result:
+        capsys.readouterr()
+        code = cli.code_of(lambda: main([str(arg) for arg in args]))
+        return Result(code or 0, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Handlers of a script write where its test looked; the next test looks elsewhere."""

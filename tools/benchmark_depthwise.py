@@ -28,6 +28,7 @@ from lib.models.layers.depthwise import (
     input_gradient,
     weight_gradient,
 )
+from lib.utils.complexity import watch_layers
 
 
 class Shape(NamedTuple):
@@ -67,20 +68,16 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     print(json.dumps(report, indent=2) if args.json else table(report))
 
 
-@torch.no_grad()
 def shapes_of(network: nn.Module, size: int) -> Counter[Shape]:
     """The depthwise layers of `network`, in the order they run, and how many of each."""
     shapes: Counter[Shape] = Counter()
 
-    def add(layer: DepthwiseConv2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        (kernel, _), (stride, _) = layer.kernel_size, layer.stride
-        shapes[Shape(*inputs[0].shape[1:3], kernel, stride)] += 1
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(layer, DepthwiseConv2d):
+            (kernel, _), (stride, _) = layer.kernel_size, layer.stride
+            shapes[Shape(*inputs[0].shape[1:3], kernel, stride)] += 1
 
-    layers = [module for module in network.modules() if isinstance(module, DepthwiseConv2d)]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
-    network.eval()(torch.zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
+    watch_layers(network, torch.zeros(1, 3, size, size), add)
     return shapes
 
 

@@ -39,7 +39,7 @@ from lib.core.trainer import Precision, View, accumulate, train_step, update_wei
 from lib.dataset.pose_dataset import Sample, collate
 from lib.models import build_model
 from lib.models.arch import ArchSpec
-from lib.utils.complexity import count_macs
+from lib.utils.complexity import count_macs, watch_layers
 from lib.utils.dist import ALONE
 from lib.utils.optim import get_optimizer
 from tools.plain_targets import plain_batch, plain_sample
@@ -223,20 +223,15 @@ def bounds_of(network: nn.Module, size: int, device: torch.device) -> dict[str, 
     }
 
 
-@torch.no_grad()
 def traffic(network: nn.Module, size: int) -> int:
     """Bytes that the layers of one forward pass read and write, weights aside."""
     total = 0
 
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += inputs[0].nbytes + output.nbytes
 
-    leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(add) for leaf in leaves]
-    network.eval()(torch.zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
+    watch_layers(network, torch.zeros(1, 3, size, size), add)
     return total
 
 

@@ -16,7 +16,6 @@ import argparse
 import json
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,6 @@ from lib.core.export import make_card, make_program, write_onnx, write_program
 from lib.core.quantize import quantize
 from lib.core.report import make_folders
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
-from lib.models.arch import ArchSpec
 from lib.models.fold import fold_norms
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, load_checkpoint
@@ -41,6 +39,7 @@ from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.device_runner import prepare
 from tools.export_check import compare_numbers, table_of_people
+from tools.network import settings_of
 from valid import load_model
 
 logger = logging.getLogger("lib.export")
@@ -125,13 +124,7 @@ def read_model(args: argparse.Namespace) -> tuple[CfgNode, nn.Module, dict[str, 
         raise ValueError("name the weights: --model, or TEST.MODEL_FILE")
     saved = load_checkpoint(path)
     origin = saved.get("provenance") or {}  # of a cut
-    arch = ArchSpec.from_dict(saved["arch"]) if saved.get("arch") else None
-    arch = ArchSpec.from_json(args.superconfig) if args.superconfig else arch
-    if "supernet" in origin:  # its settings are the supernet's
-        opts += ["MODEL.NAME", "pose_mobilenet"]
-    cfg = read_settings(args, saved, opts, arch)
-    if cfg.MODEL.NAME == "pose_supermobilenet":
-        raise ValueError(f"{path} is a supernet; cut a sub-network first, with weight_transfer.py")
+    cfg, arch = settings_of(Path(path), args.cfg, args.superconfig, opts)
     model = load_model(cfg, arch, Path(path), torch.device("cpu"))
     provenance = {
         "weights": str(path),
@@ -145,23 +138,6 @@ def read_model(args: argparse.Namespace) -> tuple[CfgNode, nn.Module, dict[str, 
         "versions": versions(),
     }
     return cfg, model, provenance
-
-
-def read_settings(
-    args: argparse.Namespace, saved: dict[str, Any], opts: list[str], arch: ArchSpec | None
-) -> CfgNode:
-    """--cfg, or what the weights say of the run that made them."""
-    img_size = arch.img_size if arch else None
-    if args.cfg:
-        return load_config(args.cfg, opts, img_size)
-    text = saved.get("config") or (saved.get("provenance") or {}).get("config")
-    if not text:
-        raise ValueError(f"{args.model} does not say its settings; name them: --cfg, --superconfig")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(text)
-        # A run may have trained its architecture at another size; a cut has that of its own.
-        return load_config(path, opts, None if saved.get("config") else img_size)
 
 
 def pictures_at_hand(cfg: CfgNode) -> EvaluationSet | None:

@@ -123,9 +123,13 @@ def settings_of(
         raise ValueError(
             f"{path} holds weights alone; name what they are of: --cfg and --superconfig"
         )
-    cfg = own = read_config(said, f"the config in {path}", opts) if isinstance(said, str) else None
+    img_size, cfg, own = arch.img_size if arch else None, None, None
+    if isinstance(said, str):
+        # A run may have trained its architecture at another size; a cut has that of its own.
+        own_size = img_size if origin else None
+        cfg = own = read_config(said, f"the config in {path}", opts, own_size)
     if cfg_path:
-        cfg = load_config(cfg_path, opts, img_size=arch.img_size if arch else None)
+        cfg = load_config(cfg_path, opts, img_size)
     if own and spec_of(own) != spec_of(cfg):
         raise ValueError(
             f"{path} finds the joints of {spec_of(own).name}, {cfg_path} is of {spec_of(cfg).name}"

@@ -60,9 +60,11 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
     return _load(_read_yaml(Path(path)), str(path), opts, img_size)
 
 
-def read_config(text: str, source: str, opts: Sequence[str] = ()) -> CfgNode:
+def read_config(
+    text: str, source: str, opts: Sequence[str] = (), img_size: int | None = None
+) -> CfgNode:
     """The same from the yaml that a checkpoint carries; errors call it `source`."""
-    return _load(_parse_yaml(text, source), source, opts, None)
+    return _load(_parse_yaml(text, source), source, opts, img_size)
 
 
 def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int | None) -> CfgNode:

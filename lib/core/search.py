@@ -191,7 +191,7 @@ class Search:
         def grow(rng: random.Random) -> Genes:
             genes = draw(rng)
             for i in rng.sample(range(len(genes)), len(genes)):
-                options = [*self._options(genes, i), genes]
+                options = self._options(genes, i)
                 excesses = [self._excess(self.space.decode(option)) for option in options]
                 within = [excess if excess <= 1 else -excess for excess in excesses]
                 genes = options[within.index(max(within))]

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,6 @@ def count_macs(model: nn.Module, size: int) -> dict[str, int]:
     return count_macs_of(model, picture)
 
 
-@torch.no_grad()
 def count_macs_of(model: nn.Module, x: Tensor) -> dict[str, int]:
     """The same of one forward pass of `x`; on the meta device it costs next to nothing."""
     total = {"true": 0, "paper": 0}
@@ -33,7 +34,16 @@ def count_macs_of(model: nn.Module, x: Tensor) -> dict[str, int]:
         total["true"] += true
         total["paper"] += paper
 
-    hooks = [m.register_forward_hook(add) for m in model.modules() if not list(m.children())]
+    watch_layers(model, x, add)
+    return total
+
+
+@torch.no_grad()
+def watch_layers(
+    model: nn.Module, x: Tensor, look: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+) -> None:
+    """Call `look` (layer, inputs, output) for each layer in one forward pass, in its order."""
+    hooks = [m.register_forward_hook(look) for m in model.modules() if not list(m.children())]
     training = model.training
     model.eval()
     try:
@@ -42,7 +52,6 @@ def count_macs_of(model: nn.Module, x: Tensor) -> dict[str, int]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return total
 
 
 def _macs(module: nn.Module, x: Tensor, output: Tensor) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -326,16 +327,10 @@ def trained(tmp_path):
 
 
 @pytest.fixture
-def call(tmp_path, capsys, monkeypatch):
+def call(tmp_path, call_tool, monkeypatch):
     """The tool as it is called, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> Result:
-        capsys.readouterr()
-        code = cli.code_of(lambda: demo.main([str(arg) for arg in args]))
-        return Result(code or 0, *capsys.readouterr())
-
-    return run
+    return partial(call_tool, demo.main)
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 
-from lib.utils import cli
 from tests.helpers import ROOT, Result, network, tiny_config
 from tools import model_table, paper_networks
 from tools.paper_networks import Cost
@@ -20,17 +20,11 @@ MADE_UP = Cost(512, params=10**6, macs=2 * 10**9, paper_macs=3 * 10**9, activati
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
+def call(call_tool, monkeypatch):
     """The tool in this process; all networks cost the same."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(model_table, "cost_of", lambda row: MADE_UP)
-
-    def run(*args: object) -> Result:
-        capsys.readouterr()
-        code = cli.code_of(lambda: model_table.main([str(arg) for arg in args]))
-        return Result(code or 0, *capsys.readouterr())
-
-    return run
+    return partial(call_tool, model_table.main)
 
 
 @pytest.fixture

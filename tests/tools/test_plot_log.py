@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from lib.utils import cli
 from lib.utils.plot import COLORS
-from tests.helpers import Result, tiny_config
+from tests.helpers import tiny_config
 from tests.runs import train
 from tools import plot_log
 
 
 @pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
+def call(call_tool, monkeypatch, tmp_path):
     """The tool in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> Result:
-        capsys.readouterr()
-        code = cli.code_of(lambda: plot_log.main([str(arg) for arg in args]))
-        return Result(code or 0, *capsys.readouterr())
-
-    return run
+    return partial(call_tool, plot_log.main)
 
 
 @pytest.fixture
