@@ -358,8 +358,9 @@ def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
 
 
 def test_a_cut_alone_is_enough(tmp_path):
+    """It looks at pictures at its own size; its settings are the supernet's, of 512 px."""
     cfg = tiny_config(tmp_path, tmp_path)
-    supernet = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=64)
+    supernet = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=512)
     save_checkpoint(
         tmp_path / "cut.pth.tar",
         state_dict=network(cfg).state_dict(),
