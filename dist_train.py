@@ -39,6 +39,7 @@ from lib.dataset.build import (
     build_evaluation_set,
     make_dataloader,
 )
+from lib.dataset.keypoints import keypoints_of
 from lib.models import build_model
 from lib.models.arch import ArchSpec, width_share
 from lib.models.layers.sync import synchronize_norms
@@ -47,7 +48,14 @@ from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.utils import cli
 from lib.utils.average import WeightAverage
-from lib.utils.checkpoint import kept, load_weights, newest_whole, save_weights, unwrap
+from lib.utils.checkpoint import (
+    check_joints,
+    kept,
+    load_weights,
+    newest_whole,
+    save_weights,
+    unwrap,
+)
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import (
     Process,
@@ -106,6 +114,8 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     """The network with its first weights, on its device, in its memory format."""
     model = build_model(cfg, arch)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
+        if cfg.MODEL.PRETRAINED_PARTS == "all":
+            check_joints(cfg.MODEL.PRETRAINED, keypoints_of(cfg, is_train=True))
         load_weights(model, cfg.MODEL.PRETRAINED, FRESH_PARTS[cfg.MODEL.PRETRAINED_PARTS])
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:

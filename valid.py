@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -41,10 +40,11 @@ from lib.core.predictions import demand_some, predict_set
 from lib.core.report import Report, make_folders, write_csv, write_json
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
+from lib.dataset.keypoints import keypoints_of
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_checkpoint, load_weights
+from lib.utils.checkpoint import check_joints, config_in, hash_of, load_weights
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_picture
@@ -155,7 +155,8 @@ def tell(
 def load_model(
     cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
 ) -> nn.Module:
-    """The trained network; ValueError when the file says that another codec trained it."""
+    """The trained network; ValueError when the file says other joints or another codec."""
+    check_joints(weights, keypoints_of(cfg, is_train=False))
     trained_with = codec_in(weights)
     if trained_with not in (None, cfg.MODEL.CODEC):
         raise ValueError(
@@ -171,11 +172,8 @@ def load_model(
 
 def codec_in(path: Path) -> str | None:
     """MODEL.CODEC of the run that wrote `path`; None where the file holds weights alone."""
-    saved = load_checkpoint(path)
-    config = saved.get("config") or saved.get("provenance", {}).get("config")
-    if not isinstance(config, str):
-        return None
-    return yaml.safe_load(config).get("MODEL", {}).get("CODEC", "reference")
+    config = config_in(path)
+    return config.get("MODEL", {}).get("CODEC", "reference") if config else None
 
 
 def find_weights(cfg: CfgNode, output_dir: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config, read_config
 from lib.core.inference import find_people, network_maps, prepare
-from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
+from lib.dataset.keypoints import KEYPOINTS, KeypointSpec, keypoints_of
 from lib.models.arch import ArchSpec
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.dist import choose_device
@@ -84,25 +84,36 @@ def open_exported(path: Path) -> Network:
         raise ValueError(f"there is no exported network {path}")
     try:
         session, card = device_runner.open_model(path)
-        names = tuple(card["joints"])
+        spec = spec_of_card(card, f"the card beside {path}")
     except OSError as error:
         raise ValueError(f"cannot read the card beside {path}: {error.strerror}") from None
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError):
         raise ValueError(f"the card beside {path} is not of an exported network") from None
     except ValueError:
         raise
     except Exception as error:  # onnxruntime's own have nothing else in common
         raise ValueError(f"{path} cannot be run: {str(error).splitlines()[0]}") from None
-    spec = next((spec for spec in KEYPOINTS.values() if spec.joints == names), None)
-    if spec is None:
-        raise ValueError(f"{path} finds joints that nobody knows how to draw: {', '.join(names)}")
     find = partial(device_runner.find_people, session, card)
     return Network(spec, lambda picture: picture, find, lambda found: found)
 
 
 def spec_of(cfg: CfgNode) -> KeypointSpec:
     """The joints that a network of `cfg` finds."""
-    return KEYPOINTS[cfg.DATASET.DATASET_TEST]
+    return keypoints_of(cfg, is_train=False)
+
+
+def spec_of_card(card: Mapping[str, Any], source: str) -> KeypointSpec:
+    """The joints that an exported network finds; `source` is where its card is."""
+    names = card["joints"]
+    for known in KEYPOINTS.values():
+        if list(known.joints) == names:
+            return known
+    pairs = [[names[a], names[b]] for a, b in enumerate(card["flip_index"]) if a < b]
+    said = {
+        **{"name": card["data_set"], "joints": names, "flips": pairs, "sigmas": card["sigmas"]},
+        "limbs": [[names[a], names[b]] for a, b in card["limbs"]],
+    }
+    return KeypointSpec.from_dict(said, source)
 
 
 def settings_of(
@@ -130,7 +141,7 @@ def settings_of(
         cfg = own = read_config(said, f"the config in {path}", opts, own_size)
     if cfg_path:
         cfg = load_config(cfg_path, opts, img_size)
-    if own and spec_of(own) != spec_of(cfg):
+    if own and spec_of(own).joints != spec_of(cfg).joints:
         raise ValueError(
             f"{path} finds the joints of {spec_of(own).name}, {cfg_path} is of {spec_of(cfg).name}"
         )

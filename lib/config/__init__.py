@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from lib.config.default import _C
-from lib.dataset.keypoints import KEYPOINTS
+from lib.config.files import parse_yaml, read_yaml
+from lib.config.joints import check_joints, embed_joints
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ CHOICES = {
     "TRAIN.OPTIMIZER": ("adam", "sgd"),
     "TRAIN.NON_FINITE": ("raise", "skip"),
     "TRAIN.LR_SCHEDULE": ("multistep", "cosine"),
-    "DATASET.DATASET": tuple(KEYPOINTS),
-    "DATASET.DATASET_TEST": tuple(KEYPOINTS),
 }
 AT_LEAST = {
     "TEST.IMAGES_PER_GPU": 1,
@@ -47,6 +45,7 @@ AT_LEAST = {
     "TRAIN.KEEP": 1,
     "TRAIN.SAVE_STEPS": 0,
 }
+OPEN = ("MODEL.EXTRA.", "DATASET.KEYPOINTS.")  # nodes that take keys without a default
 
 
 def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
@@ -57,14 +56,14 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
     with a warning when it disagrees. An INPUT_SIZE in `opts` takes OUTPUT_SIZE along. Raises
     ValueError for whatever the user could have meant otherwise, naming the key.
     """
-    return _load(_read_yaml(Path(path)), str(path), opts, img_size)
+    return _load(read_yaml(Path(path)), str(path), opts, img_size)
 
 
 def read_config(
     text: str, source: str, opts: Sequence[str] = (), img_size: int | None = None
 ) -> CfgNode:
     """The same from the yaml that a checkpoint carries; errors call it `source`."""
-    return _load(_parse_yaml(text, source), source, opts, img_size)
+    return _load(parse_yaml(text, source), source, opts, img_size)
 
 
 def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int | None) -> CfgNode:
@@ -81,6 +80,7 @@ def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int 
             "DATASET.INPUT_SIZE %d of the command line wins over the architecture's img_size %d",
             *(cfg.DATASET.INPUT_SIZE, img_size),
         )
+    embed_joints(cfg, {*given, *(name for name, _ in _leaves(tree))})
     check_config(cfg)
     cfg.freeze()
     return cfg
@@ -107,26 +107,9 @@ def check_config(cfg: CfgNode) -> None:
         raise ValueError(f"TRAIN.EMA is {cfg.TRAIN.EMA}; 0 <= decay < 1")
     if cfg.DIST_TIMEOUT <= 0:
         raise ValueError(f"DIST_TIMEOUT is {cfg.DIST_TIMEOUT}; it must be more than 0 seconds")
-    _check_joints(cfg)
+    check_joints(cfg)
     _check_sizes(cfg)
     _check_decoding(cfg.TEST)
-
-
-def _check_joints(cfg: CfgNode) -> None:
-    for key in ("DATASET", "DATASET_TEST"):
-        spec = KEYPOINTS[cfg.DATASET[key]]
-        expected = spec.num_joints + cfg.DATASET.WITH_CENTER
-        if cfg.DATASET.NUM_JOINTS != expected:
-            center = " plus the center" if cfg.DATASET.WITH_CENTER else ""
-            raise ValueError(
-                f"DATASET.NUM_JOINTS is {cfg.DATASET.NUM_JOINTS}, but "
-                f"DATASET.{key} {cfg.DATASET[key]!r} has {spec.num_joints} joints{center}"
-            )
-    if cfg.MODEL.NUM_JOINTS != cfg.DATASET.NUM_JOINTS:
-        raise ValueError(
-            f"MODEL.NUM_JOINTS is {cfg.MODEL.NUM_JOINTS}, "
-            f"DATASET.NUM_JOINTS is {cfg.DATASET.NUM_JOINTS}; they must be equal"
-        )
 
 
 def _check_sizes(cfg: CfgNode) -> None:
@@ -178,29 +161,6 @@ def _map_sizes(cfg: CfgNode, size: int) -> list[int]:
     return [size // 4 * 2**stage for stage in range(cfg.LOSS.NUM_STAGES)]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not yaml: {error}") from None
-    return _parse_yaml(text, str(path))
-
-
-def _parse_yaml(text: str, source: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", error)
-        raise ValueError(f"{source} is not yaml{line}: {problem}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{source} holds no keys")
-    return tree
-
-
 def _pairs(opts: Sequence[str]) -> dict[str, Any]:
     """["A.B", "1", ...] -> {"A.B": "1", ...}"""
     if len(opts) % 2:
@@ -212,7 +172,7 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
     """Put the leaves of `tree` into `cfg`; unknown keys and wrong types are errors."""
     known = sorted(name for name, _ in _leaves(cfg))
     for name, value in _leaves(tree):
-        if name not in known and not name.startswith("MODEL.EXTRA."):
+        if name not in known and not name.startswith(OPEN):
             raise ValueError(f"{source}: unknown key {name}{_nearest(name, known)}")
         *parents, leaf = name.split(".")
         node = cfg

@@ -52,7 +52,7 @@ _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from t
 _C.MODEL.COMPILE = False  # torch.compile in training: minutes of waiting, then fused layers; not
 # for supernets, whose shapes change at every step
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
-# What one model needs; the only open node. The three below are LitePose's; those of HigherHRNet and
+# What one model needs; an open node. The three below are LitePose's; those of HigherHRNet and
 # EfficientHRNet have no defaults (lib/models/hrnet_extra.py; experiments/*/higher_hrnet/*.yaml).
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
@@ -84,8 +84,11 @@ _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
 # ------------------------------------------------------------------------------ the data set
 _C.DATASET = CN()
 _C.DATASET.ROOT = "data/coco"
-_C.DATASET.DATASET = "coco_kpt"  # joints and layout in training: coco_kpt, crowd_pose_kpt
-_C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coco, crowd_pose
+_C.DATASET.DATASET = "coco_kpt"  # joints and layout in training: coco_kpt, crowd_pose_kpt, or a
+# file of joints, *.yaml (docs/custom_data.md)
+_C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coco, crowd_pose; where
+# DATASET is a file, that
+_C.DATASET.KEYPOINTS = CN(new_allowed=True)  # what such a file says; filled when it is read
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder

@@ -16,7 +16,7 @@ from lib.core.group import HeatmapParser
 from lib.core.inference import resize_maps, stage_maps
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.keypoints import keypoints_of
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec
@@ -38,7 +38,7 @@ class Board:
 
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
         self.cfg = cfg
-        self.spec = KEYPOINTS[cfg.DATASET.DATASET]
+        self.spec = keypoints_of(cfg, is_train=True)
         self.parser = HeatmapParser(cfg)
         self.writer = SummaryWriter(str(log_dir), purge_step=step + 1)
         self.log = output_dir / SCALARS

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib.dataset.keypoints import KeypointSpec
-from lib.dataset.reader import read_json
+from lib.dataset.own_annotations import BOX_AREA
+from lib.dataset.reader import read_annotations
 
 CLASSES = ("good", "jitter", "inversion", "swap", "missed", "person missed")
 GOOD, JITTER, INVERSION, SWAP, MISSED, PERSON_MISSED = range(len(CLASSES))
@@ -37,7 +38,6 @@ KS_GOOD, KS_NEAR = 0.85, 0.5
 MATCH_OKS = 0.1
 MAX_DETECTIONS = 20  # per picture, the best scored: the evaluators look at no others
 FALSE_SCORE = 0.2  # people below it are not counted as false: AP hardly feels them
-BOX_AREA = 0.53  # of a person without an area, as a part of the box (CrowdPose's rule)
 NOBODY = -1
 
 BODY_PARTS = {  # last word of a joint's name -> its row in the table; every other is of the head
@@ -168,7 +168,7 @@ def classify(xy: np.ndarray, person: np.ndarray, truth: Truth, sigmas: np.ndarra
 
 def read_truth(annotations: Path, spec: KeypointSpec) -> dict[int, Truth]:
     """Every picture of an annotation file -> its people, judged by the evaluators' rules."""
-    tree = read_json(annotations)
+    tree = read_annotations(annotations, spec)
     by_image: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in tree["images"]}
     for annotation in tree.get("annotations") or []:
         if "keypoints" in annotation:

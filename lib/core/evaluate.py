@@ -23,7 +23,7 @@ from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
-from lib.dataset.reader import read_json
+from lib.dataset.reader import category_of, read_annotations, read_json
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def evaluate_predictions(
     test-dev) gives an empty table.
     """
     path = result_path(data, out_dir)
-    rows = result_rows(data.spec, predictions)
+    rows = result_rows(data.spec, predictions, data.category_id)
     check_rows(data, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
@@ -76,12 +76,14 @@ def result_path(data: EvaluationSet, out_dir: Path) -> Path:
     return out_dir / "results" / f"keypoints_{data.split}_results.json"
 
 
-def result_rows(spec: KeypointSpec, predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
+def result_rows(
+    spec: KeypointSpec, predictions: Iterable[Prediction], category_id: int = 1
+) -> list[dict[str, Any]]:
     """One COCO result entry per person, by image and falling score; a center joint is left out."""
     rows = [
         {
             "image_id": prediction.image_id,
-            "category_id": 1,
+            "category_id": category_id,
             "keypoints": rounded(person[: spec.num_joints, :3]),
             "score": float(score),
         }
@@ -99,7 +101,8 @@ def check_rows(data: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> None:
         joints = row.get("keypoints", ())
         checks = {
             f"its image_id is none of {data.split}": row.get("image_id") in image_ids,
-            "its category_id is not 1": row.get("category_id") == 1,
+            f"its category_id is not {data.category_id}": row.get("category_id")
+            == data.category_id,
             f"it has {len(joints)} keypoint numbers, not {numbers}": len(joints) == numbers,
             "a keypoint number is not finite": np.isfinite(joints).all(),
             "its score is missing or not finite": np.isfinite(row.get("score", np.nan)),
@@ -165,8 +168,12 @@ def contact_sheet(
 def _coco_evaluation(
     spec: KeypointSpec, annotations: Path, rows: list, image_ids: Sequence[int] | None
 ) -> COCOeval:
-    truth = COCO(str(annotations))
-    evaluation = COCOeval(truth, truth.loadRes(rows), "keypoints")
+    truth = COCO()
+    truth.dataset = read_annotations(annotations, spec)
+    truth.createIndex()
+    category = {"category_id": category_of(annotations, spec)}
+    found = truth.loadRes([row | category for row in rows])
+    evaluation = COCOeval(truth, found, "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
     if image_ids is not None:
         evaluation.params.imgIds = sorted(image_ids)

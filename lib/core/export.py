@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from lib.core.group import GroupParams
 from lib.core.inference import MEAN, STD
 from lib.dataset.codec import codec_of
-from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.keypoints import keypoints_of
 from lib.utils.transforms import STRIDE
 
 
@@ -60,7 +60,7 @@ def make_card(
     cfg: CfgNode, graph: nn.Module, size: tuple[int, int] | None, provenance: dict[str, Any]
 ) -> dict[str, Any]:
     """What a device must know beside the graph, as plain values."""
-    spec = KEYPOINTS[cfg.DATASET.DATASET_TEST]
+    spec = keypoints_of(cfg, is_train=False)
     params = GroupParams.from_config(cfg)
     if params.num_joints > spec.num_joints:
         spec = spec.with_center()
@@ -76,9 +76,11 @@ def make_card(
             "std": STD,
         },
         "outputs": list(graph.outputs),
+        "data_set": spec.name,
         "joints": spec.joints,
         "flip_index": spec.flip_index,
         "limbs": spec.limb_index,
+        "sigmas": spec.sigmas,
         "codec": cfg.MODEL.CODEC,
         "pixel_center": codec_of(cfg).pixel_center,
         "flip_test": cfg.TEST.FLIP_TEST,  # in the graph

@@ -12,10 +12,8 @@ from yacs.config import CfgNode
 
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
 from lib.dataset.codec import Codec, codec_of
+from lib.dataset.keypoints import keypoints_of
 
-# The order in which joints found people or join them: face, shoulders, hips, then limbs
-# (COCO's indices; cut to K joints for CrowdPose, as the original does).
-VISITING_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 TIE = 1e-9  # far below what tells two joints apart; decides where costs are equal
 
 
@@ -39,12 +37,12 @@ class GroupParams:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> GroupParams:
         """The center joint, where it is not ignored, is visited first."""
-        center = cfg.DATASET.WITH_CENTER
-        body = cfg.DATASET.NUM_JOINTS - center
-        order = tuple(j for j in VISITING_ORDER if j < body)
         test = cfg.TEST
+        spec = keypoints_of(cfg, is_train=False)
+        if cfg.DATASET.WITH_CENTER and not test.IGNORE_CENTER:
+            spec = spec.with_center()
         return cls(
-            joint_order=(body, *order) if center and not test.IGNORE_CENTER else order,
+            joint_order=spec.order_index,
             max_people=cfg.DATASET.MAX_NUM_PEOPLE,
             detection_threshold=test.DETECTION_THRESHOLD,
             tag_threshold=test.TAG_THRESHOLD,

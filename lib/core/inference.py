@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 from lib.core.group import HeatmapParser
 from lib.dataset.codec import codec_of
-from lib.dataset.keypoints import KEYPOINTS
+from lib.dataset.keypoints import keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
 
@@ -44,7 +44,7 @@ def normalize(images: Tensor) -> Tensor:
 
 def flip_index(cfg: CfgNode) -> list[int]:
     """The mirror image of each of the network's joints."""
-    spec = KEYPOINTS[cfg.DATASET.DATASET_TEST]
+    spec = keypoints_of(cfg, is_train=False)
     return (spec.with_center() if cfg.DATASET.WITH_CENTER else spec).flip_index
 
 

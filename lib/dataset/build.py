@@ -14,9 +14,16 @@ from yacs.config import CfgNode
 
 from lib.dataset.cache import PictureCache, cache_path
 from lib.dataset.codec import codec_of
-from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
+from lib.dataset.keypoints import KeypointSpec, keypoints_of
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
-from lib.dataset.reader import Picture, PictureFiles, layout_of, read_pictures, select_pictures
+from lib.dataset.reader import (
+    Picture,
+    PictureFiles,
+    category_of,
+    layout_of,
+    read_pictures,
+    select_pictures,
+)
 from lib.dataset.transforms import AffineRange
 
 
@@ -78,9 +85,10 @@ def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, Evaluation
         )
     training = _pose_dataset(cfg, pictures[:-count])
     layout = layout_of(cfg, is_train=True)
+    spec = keypoints_of(cfg, is_train=False)
     held_out = EvaluationSet(
-        KEYPOINTS[cfg.DATASET.DATASET_TEST],
-        *(cfg.DATASET.TRAIN, layout.annotations, pictures[-count:], training.files),
+        *(spec, cfg.DATASET.TRAIN, layout.annotations, pictures[-count:], training.files),
+        category_of(layout.annotations, spec),
     )
     if not held_out.has_people:
         raise ValueError(f"nobody is labelled in the last {count} pictures of {layout.annotations}")
@@ -92,7 +100,7 @@ def annotated_pictures(cfg: CfgNode) -> list[Picture]:
     layout = layout_of(cfg, is_train=True)
     annotated = [
         picture
-        for picture in read_pictures(layout.annotations, KEYPOINTS[cfg.DATASET.DATASET])
+        for picture in read_pictures(layout.annotations, keypoints_of(cfg, is_train=True))
         if len(picture.joints) or picture.ignore
     ]
     pictures = select_pictures(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
@@ -104,7 +112,7 @@ def annotated_pictures(cfg: CfgNode) -> list[Picture]:
 def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
     data = cfg.DATASET
     return PoseDataset(
-        KEYPOINTS[data.DATASET],
+        keypoints_of(cfg, is_train=True),
         pictures,
         PictureFiles(layout_of(cfg, is_train=True).pictures),
         crop_size=data.INPUT_SIZE,
@@ -153,6 +161,7 @@ class EvaluationSet(NamedTuple):
     annotations: Path
     pictures: list[Picture]
     files: PictureFiles
+    category_id: int = 1  # of people, in annotations and results
 
     @property
     def has_people(self) -> bool:
@@ -163,16 +172,20 @@ class EvaluationSet(NamedTuple):
 def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
     """The test split of `cfg`, pictures without people included."""
     data = cfg.DATASET
-    spec = KEYPOINTS[data.DATASET_TEST]
+    spec = keypoints_of(cfg, is_train=False)
     layout = layout_of(cfg, is_train=False)
     pictures = select_pictures(
         read_pictures(layout.annotations, spec), data.MIN_LABELLED_JOINTS, data.MAX_IMAGES
     )
     if not pictures:
         raise ValueError(f"{layout.annotations} has no picture to evaluate on")
-    return EvaluationSet(
-        *(spec, data.TEST, layout.annotations, pictures, PictureFiles(layout.pictures))
+    found = EvaluationSet(
+        *(spec, data.TEST, layout.annotations, pictures, PictureFiles(layout.pictures)),
+        category_of(layout.annotations, spec),
     )
+    if spec.is_own and not found.has_people:
+        raise ValueError(f"nobody is labelled in {layout.annotations}")
+    return found
 
 
 def available_cores() -> int:

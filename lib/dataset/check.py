@@ -24,7 +24,8 @@ from lib.dataset.check_entries import (
     content_faults,
     sift,
 )
-from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
+from lib.dataset.keypoints import KeypointSpec, keypoints_of
+from lib.dataset.own_annotations import DERIVED
 from lib.dataset.reader import Picture, PictureFiles, ReadError, layout_of, read_json
 
 BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is not so
@@ -35,6 +36,7 @@ KINDS = {
     "keypoints of wrong length": BROKEN,
     "unreadable segmentation": BROKEN,
     "other joints": BROKEN,
+    "several categories": BROKEN,
     "missing picture": BROKEN,
     "unreadable picture": BROKEN,
     "other size": BROKEN,
@@ -99,7 +101,7 @@ def open_split(cfg: CfgNode, is_train: bool) -> Split:
     files = PictureFiles(layout.pictures)
     return Split(
         name=data.TRAIN if is_train else data.TEST,
-        spec=KEYPOINTS[data.DATASET if is_train else data.DATASET_TEST],
+        spec=keypoints_of(cfg, is_train),
         annotations=layout.annotations,
         tree=read_json(layout.annotations),
         files=files,
@@ -120,7 +122,8 @@ def check_split(
     """
     images, faults = check_images(split)
     annotations, more = check_annotations(split, images)
-    faults += more + check_categories(split) + check_pictures(split, images, decode, workers, tick)
+    faults += more + check_categories(split, annotations)
+    faults += check_pictures(split, images, decode, workers, tick)
     notes = note_crowded(split, images, annotations, max_people)
     return Report(summarize(split, annotations), notes, faults, images)
 
@@ -151,14 +154,18 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     """The annotations without unusable keys, and what is wrong with them."""
     annotations, seen = [], set()
     entries, faults = entries_of(split)
-    rules = ANNOTATION_RULES | ({"area": NUMBER} if split.spec.name == "coco" else {})
+    rules = ANNOTATION_RULES | ({} if split.spec.name == "crowd_pose" else {"area": NUMBER})
+    optional = DERIVED if split.spec.is_own else ()
     for index, entry in enumerate(entries):
-        annotation, wrong = sift(entry, rules)
+        annotation, wrong = sift(entry, rules, optional)
         image_id = annotation.get("image_id")
         image = images.get(image_id, {} if image_id is None else {"id": image_id})
         found = list(content_faults(annotation, image, split.spec))
         if wrong:
             found.append(("unusable entry", f"annotations[{index}] {wrong}"))
+        if "bbox" in optional and "bbox" not in annotation and not labelled_joints(annotation):
+            what = "lacks bbox, and no joint is labelled that would tell it"
+            found.append(("unusable entry", f"annotations[{index}] {what}"))
         if image_id is not None and image_id not in images:
             found.append(("annotation of no picture", "no image has this id"))
         if annotation.get("id") in seen:
@@ -187,9 +194,13 @@ def is_unannotated(split: Split) -> bool:
     return split.annotations.name.startswith("image_info") and "annotations" not in split.tree
 
 
-def check_categories(split: Split) -> list[Fault]:
-    """The file's joints must be the config's, name by name."""
-    if is_unannotated(split):
+def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
+    """The file's joints must be the config's, name by name; of an own data set, of one category."""
+    used = {one.get("category_id") for one in annotations if one.get("keypoints")} - {None}
+    if split.spec.is_own and len(used) > 1:
+        what = f"has keypoints of the categories {sorted(used)}; a network finds one"
+        return [Fault("several categories", str(split.annotations), what)]
+    if is_unannotated(split) or (split.spec.is_own and "categories" not in split.tree):
         return []
     categories = split.tree.get("categories")
     if not isinstance(categories, list):

@@ -6,7 +6,7 @@ The kinds are those of `lib.dataset.check`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from pycocotools import mask as rle_tools
@@ -46,11 +46,11 @@ ANNOTATION_RULES = {  # what the reader and the evaluators look at
 }
 
 
-def sift(entry: Any, rules: dict[str, Rule]) -> tuple[Entry, str]:
+def sift(entry: Any, rules: dict[str, Rule], optional: Collection[str] = ()) -> tuple[Entry, str]:
     """The entry without its unusable keys, and what is wrong with those ("": nothing)."""
     if not isinstance(entry, dict):
         return {}, f"is {repr(entry)[:40]}, no object with keys"
-    lacking = [key for key in rules if key not in entry]
+    lacking = [key for key in rules if key not in entry and key not in optional]
     wrong = [key for key in rules if key in entry and not rules[key].holds(entry[key])]
     reasons = [f"lacks {', '.join(lacking)}"] if lacking else []
     reasons += [f"{key} is {repr(entry[key])[:40]}, wanted {rules[key].wanted}" for key in wrong]

@@ -14,7 +14,8 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from yacs.config import CfgNode
 
-from lib.dataset.keypoints import KEYPOINTS, KeypointSpec
+from lib.dataset.keypoints import KeypointSpec, keypoints_of
+from lib.dataset.own_annotations import complete
 
 
 class Picture(NamedTuple):
@@ -41,10 +42,13 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, spec: KeypointSpec, root: Path, split: str, data_format: str) -> Layout:
-        """The layout of HigherHRNet: see README, "Data"."""
+        """HigherHRNet's layout (README, "Data"), or an own data set's (docs/custom_data.md)."""
         if spec.name == "crowd_pose":
             annotations = root / "json" / f"crowdpose_{split}.json"
             pictures = root / "images"
+        elif spec.is_own:
+            annotations = root / "annotations" / f"{split}.json"
+            pictures = root / "images" / split
         else:
             kind = "image_info" if "test" in split else "person_keypoints"
             annotations = root / "annotations" / f"{kind}_{split}.json"
@@ -116,7 +120,7 @@ class PictureFiles:
 def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
     """Where `cfg` keeps the training or the test split."""
     data = cfg.DATASET
-    spec = KEYPOINTS[data.DATASET if is_train else data.DATASET_TEST]
+    spec = keypoints_of(cfg, is_train)
     root = Path(cfg.DATA_DIR) / data.ROOT
     if not root.is_dir():
         raise ValueError(f"DATASET.ROOT {root} does not exist")
@@ -136,9 +140,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
+def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
+    """An annotation file; an own data set's is made whole."""
+    tree = read_json(path)
+    return complete(tree, spec, path) if spec.is_own else tree
+
+
+def category_of(path: Path, spec: KeypointSpec) -> int:
+    """The category id of people in an annotation file, and so in results on it."""
+    return read_annotations(path, spec)["categories"][0]["id"] if spec.is_own else 1
+
+
 def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
     """All pictures of an annotation file, in its order, those without people included."""
-    tree = read_json(path)
+    tree = read_annotations(path, spec)
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
         for annotation in tree.get("annotations") or []:

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.dataset.keypoints import KeypointSpec, keypoints_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state
+
+
+def config_in(path: str | Path) -> dict[str, Any]:
+    """The settings of the run that wrote `path`, as plain values; none where it says none."""
+    saved = load_checkpoint(path)
+    config = saved.get("config") or (saved.get("provenance") or {}).get("config")
+    return yaml.safe_load(config) if isinstance(config, str) else {}
+
+
+def check_joints(path: str | Path, spec: KeypointSpec) -> None:
+    """ValueError when `path` says that its network finds other joints than those of `spec`."""
+    config = config_in(path)
+    own = keypoints_of(CfgNode(config), is_train=False) if "DATASET" in config else spec
+    if own.joints != spec.joints:
+        raise ValueError(
+            f"{path} finds the {own.num_joints} joints of {own.name}, not the {spec.num_joints} of "
+            f"{spec.name}; it can start their training with MODEL.PRETRAINED_PARTS not_final"
+        )
 
 
 def check_sums(path: str | Path) -> None:

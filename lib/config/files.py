@@ -1,0 +1,33 @@
+"""YAML files as dicts, or one line on what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_yaml(path: Path, what: str = "config") -> dict[str, Any]:
+    """The keys of a file; `what` says in an error what it was to be."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not yaml: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The keys of `text`, which errors call `source`."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", error)
+        raise ValueError(f"{source} is not yaml{line}: {problem}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source} holds no keys")
+    return tree
