@@ -4,8 +4,9 @@
     python -m tools.benchmark memory --superconfig mobile_configs/search-XS.json --steps 500
     python -m tools.benchmark loader DATASET.ROOT data/coco
     python -m tools.benchmark depthwise --superconfig mobile_configs/search-XS.json
-    python -m tools.benchmark latency --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
+    python -m tools.benchmark pieces --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --out latency.json --check mobile_configs/search-XS.json
+    python -m tools.benchmark latency exported --threads 1 2
     python -m tools.benchmark decode --people 2 20 --sizes 448x640
     python -m tools.benchmark valid --oracle DATASET.ROOT data/synthetic
 
@@ -13,9 +14,9 @@
 and whether that grows. `loader`: what one core feeds a training with. `depthwise`: the layers that
 training waits for.
 
-`latency`: the forward pass, batch 1, of every piece that a network of the supernet's search space
+`pieces`: the forward pass, batch 1, of every piece that a network of the supernet's search space
 (SUPERNET.*) can have: the table that `python -m tools.search --max-ms` adds up. `--check` compares
-the sum with the whole network.
+the sum with the whole network. `latency`: all forms of what tools/export.py wrote.
 
 `decode`: maps to people, beside the readable specification. `valid`: an evaluation in parts.
 
@@ -41,6 +42,7 @@ from lib.utils import cli
 from tools import (
     benchmark_decode,
     benchmark_depthwise,
+    benchmark_latency,
     benchmark_loader,
     benchmark_train,
     benchmark_valid,
@@ -52,16 +54,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="what", required=True)
-    latency = kinds.add_parser("latency", help="a look-up table for the search")
-    latency.add_argument("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
-    latency.add_argument("--superconfig", help="the largest network; default: the paper's")
-    latency.add_argument("--out", required=True, type=Path, help="the table, JSON")
-    latency.add_argument("--rounds", type=int, default=15, help="over all pieces; medians count")
-    check = latency.add_argument("--check", action="append", default=[], metavar="JSON")
+    pieces = kinds.add_parser("pieces", help="a look-up table of latencies for the search")
+    pieces.add_argument("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
+    pieces.add_argument("--superconfig", help="the largest network; default: the paper's")
+    pieces.add_argument("--out", required=True, type=Path, help="the table, JSON")
+    pieces.add_argument("--rounds", type=int, default=15, help="over all pieces; medians count")
+    check = pieces.add_argument("--check", action="append", default=[], metavar="JSON")
     check.help = "an architecture to measure whole, too"
-    latency.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
-    latency.set_defaults(run=benchmark_latency)
+    pieces.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    pieces.set_defaults(run=benchmark_pieces)
     for name, module, run in (
+        ("latency", benchmark_latency, benchmark_latency.run),
         ("train", benchmark_train, benchmark_train.run),
         ("memory", benchmark_train, benchmark_train.run_memory),
         ("loader", benchmark_loader, benchmark_loader.run),
@@ -86,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.run(args, device)
 
 
-def benchmark_latency(args: argparse.Namespace, device: torch.device) -> None:
+def benchmark_pieces(args: argparse.Namespace, device: torch.device) -> None:
     cfg = load_config(args.cfg, args.opts)
     largest = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     checks = [ArchSpec.from_json(path) for path in args.check]

@@ -217,21 +217,22 @@ def bounds_of(network: nn.Module, size: int, device: torch.device) -> dict[str, 
     product = min(seconds(lambda: a @ a, device) for _ in range(5))
     copy = min(seconds(lambda: c.copy_(b), device) for _ in range(5))
     macs = PASSES * count_macs(network, size)["true"]
+    moved = PASSES * traffic(network, torch.zeros(1, 3, size, size))
     return {
         "arithmetic": 1000 * macs / len(a) ** 3 * product,
-        "memory": 1000 * PASSES * traffic(network, size) / (2 * b.nbytes) * copy,
+        "memory": 1000 * moved / (2 * b.nbytes) * copy,
     }
 
 
-def traffic(network: nn.Module, size: int) -> int:
-    """Bytes that the layers of one forward pass read and write, weights aside."""
+def traffic(network: nn.Module, images: Tensor) -> int:
+    """Bytes that the layers read and write for `images` (B, 3, H, W), weights aside."""
     total = 0
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += inputs[0].nbytes + output.nbytes
 
-    watch_layers(network, torch.zeros(1, 3, size, size), add)
+    watch_layers(network, images, add)
     return total
 
 

@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-gmacs", type=float, help="limit on multiply-adds of one picture, in 10^9")
     add("--rule", choices=["true", "paper"], default="true", help="how they are counted")
     add("--max-ms", type=float, help="limit on latency; needs --latency-table")
-    add("--latency-table", type=Path, help="from: python -m tools.benchmark latency")
+    add("--latency-table", type=Path, help="from: python -m tools.benchmark pieces")
     add("--generations", type=int, default=10)
     add("--population", type=int, default=20, help="candidates of each generation")
     add("--parents", type=int, default=5)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_limits(args: argparse.Namespace) -> dict[str, float]:
     """{"gmacs": ..., "ms": ...}, those that were given."""
     if args.max_ms is not None and not args.latency_table:
-        raise ValueError("--max-ms needs --latency-table (python -m tools.benchmark latency)")
+        raise ValueError("--max-ms needs --latency-table (python -m tools.benchmark pieces)")
     given = {"gmacs": args.max_gmacs, "ms": args.max_ms}
     limits = {name: limit for name, limit in given.items() if limit is not None}
     if not limits:

@@ -24,12 +24,15 @@ from lib.utils.transforms import STRIDE
 def make_program(graph: nn.Module, size: tuple[int, int] | None) -> ExportedProgram:
     """`graph` as torch.export has it, for one picture of `size` (width, height).
 
-    None: of any size whose sides are multiples of 64.
+    None: for any number of pictures of any one size whose sides are multiples of 64.
     """
-    width, height = size or (2 * STRIDE, 3 * STRIDE)
-    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    sides = {1: STRIDE * Dim("rows", min=1, max=512), 2: STRIDE * Dim("columns", min=1, max=512)}
-    return torch.export.export(graph, (example,), dynamic_shapes=None if size else (sides,))
+    if size:
+        example, free = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8), None
+    else:  # an example whose numbers all differ, and none is 1: that would be a constant
+        example = torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3, dtype=torch.uint8)
+        rows, columns = (STRIDE * Dim(name, min=1, max=512) for name in ("rows", "columns"))
+        free = ({0: Dim("batch", min=1, max=1024), 1: rows, 2: columns},)
+    return torch.export.export(graph, (example,), dynamic_shapes=free)
 
 
 def write_program(path: Path, program: ExportedProgram) -> None:

@@ -139,10 +139,11 @@ def get_multi_stage_outputs(
     outputs = model(torch.cat([image, image.flip(3)]) if with_flip else image)
     maps = [output.float().contiguous() for output in outputs]
     resized = [resize_maps(output, maps[-1].shape[2:]) for output in maps]
-    heatmaps, tags = stage_maps(cfg, [output[: len(image)] for output in resized])
+    batch = image.shape[0]  # not len(image): that would be a constant of an exported graph
+    heatmaps, tags = stage_maps(cfg, [output[:batch] for output in resized])
     if with_flip:
         swap = flip_index(cfg)
-        mirrored = [output[len(image) :].flip(3) for output in resized]
+        mirrored = [output[batch:].flip(3) for output in resized]
         mirror_heatmaps, mirror_tags = stage_maps(cfg, mirrored)
         heatmaps = (heatmaps + mirror_heatmaps[:, swap]) / 2
         tags += [tag[:, swap] if cfg.MODEL.TAG_PER_JOINT else tag for tag in mirror_tags]

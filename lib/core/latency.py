@@ -1,6 +1,6 @@
 """Latency of an architecture as the sum of its pieces, looked up in a table.
 
-`python -m tools.benchmark latency` measures the table on the machine at hand.
+`python -m tools.benchmark pieces` measures the table on the machine at hand.
 
 How well the sum matches: on one thread of a two-core x86 machine that was busy with other work,
 search-XS, S, M, L, prune-S and prune-L took 39, 129, 189, 377, 171 and 345 ms of CPU time (best
@@ -39,7 +39,7 @@ class LatencyTable:
             if piece not in self.times:
                 raise ValueError(
                     f"the latency table has no {' '.join(map(str, piece))}; measure it for this "
-                    "space: python -m tools.benchmark latency"
+                    "space: python -m tools.benchmark pieces"
                 )
         return sum(self.times[piece] for piece in pieces)
 

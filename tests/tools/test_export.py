@@ -150,6 +150,32 @@ def test_the_program_runs_in_pytorch_alone(fixed):
     np.testing.assert_allclose(outputs[1].detach().numpy(), values, rtol=1e-5)
 
 
+# --- several pictures at a time -----------------------------------------------------------
+
+
+def test_any_number_of_pictures_at_a_time_gives_what_each_gives_alone(pixels):
+    session, _ = open_model(pixels.folder / "model.onnx")
+    program = torch.export.load(pixels.folder / "model.pt2").module()
+    pictures = noise(3, 64, 128, 3)
+    together = session.run(None, {"pictures": pictures})
+    for i in range(3):
+        alone = session.run(None, {"pictures": pictures[i : i + 1]})
+        for all_of_them, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(all_of_them[i], one[0], atol=1e-4, rtol=1e-4)
+    for ours, theirs in zip(together, program(torch.from_numpy(pictures)), strict=True):
+        assert ours.shape == tuple(theirs.shape)
+        assert len(ours) == 3
+
+
+def test_the_mirror_image_is_of_any_number_of_pictures_too(checkpoint, tmp_path):
+    folder = run(checkpoint, tmp_path, "--graph", "candidates", "--flip").folder
+    session, _ = open_model(folder / "model.onnx")
+    pictures = noise(2, 64, 64, 3)
+    together = session.run(["values"], {"pictures": pictures})[0]
+    alone = [session.run(["values"], {"pictures": one[None]})[0][0] for one in pictures]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-4, rtol=1e-4)
+
+
 # --- people -------------------------------------------------------------------------------
 
 

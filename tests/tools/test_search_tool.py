@@ -189,7 +189,7 @@ def test_a_real_cut_is_calibrated_and_scored(args, call, data, supernet):
 def test_latency_is_looked_up_in_a_measured_table(args, call, scored, data, tmp_path):
     table, largest = tmp_path / "table.json", tmp_path / "largest.json"
     LARGEST.to_json(largest)
-    flags = ["latency", "--cfg", CFG, "--superconfig", str(largest), "--out", str(table)]
+    flags = ["pieces", "--cfg", CFG, "--superconfig", str(largest), "--out", str(table)]
     done = call([*flags, "--rounds", "1", "--check", str(largest), *keys(data)], benchmark.main)
     assert (done.code, done.err) == (0, "")
     assert "whole" in done.out
@@ -290,7 +290,7 @@ def test_a_table_of_another_space_is_told(args, call, scored, tmp_path):
     LatencyTable("here", {("stem", 3, 8, 64, 0, 1, 0): 1.0}).write(path)
     assert json.loads(path.read_text())["machine"] == "here"
     done = call(args("--max-ms", "5", "--latency-table", str(path)))
-    assert_one_line(done, "the latency table has no", "python -m tools.benchmark latency")
+    assert_one_line(done, "the latency table has no", "python -m tools.benchmark pieces")
     path.write_text("[]")
     assert_one_line(
         call(args("--max-ms", "5", "--latency-table", str(path))), "is no latency table"

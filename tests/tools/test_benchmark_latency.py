@@ -1,0 +1,109 @@
+"""The latency of exported networks: what is compared does the same, and is all there is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.models.arch import ArchSpec
+from lib.utils import cli
+from lib.utils.checkpoint import save_checkpoint
+from tests.helpers import TINY, network, tiny_config
+from tools import benchmark, export
+from tools.benchmark_latency import cost_of, input_size
+from tools.exported import FORMS, eager_graph, forms_in, open_form, picture_of
+
+
+@pytest.fixture(scope="module")
+def exported(coco_root, tmp_path_factory) -> Path:
+    """A tiny network in all forms."""
+    folder = tmp_path_factory.mktemp("latency")
+    cfg = tiny_config(coco_root, folder)
+    state = {"state_dict": network(cfg).state_dict(), "arch": TINY.to_dict(), "config": cfg.dump()}
+    save_checkpoint(folder / "checkpoint.pth.tar", epoch=1, **state)
+    args = ["--model", str(folder / "checkpoint.pth.tar"), "--out", str(folder / "exported")]
+    export.main([*args, "--int8", "2"])
+    return folder / "exported"
+
+
+@pytest.fixture
+def card(exported) -> dict:
+    return json.loads((exported / "card.json").read_text())
+
+
+def test_every_form_is_timed_on_every_number_of_threads(exported, capsys):
+    benchmark.main(["latency", str(exported), "--json", "--threads", "1", "--rounds", "1"])
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["milliseconds"]) == list(FORMS.values())
+    assert all(own["1"] > 0 for own in report["milliseconds"].values())
+    for libraries, opened, running in report["process_mb"].values():
+        assert 0 < libraries <= opened <= running
+    assert report["input"] == "64 x 64"
+    assert set(report["file_mib"]) == {"model.pt2", "model.onnx", "model-int8.onnx"}
+
+
+def test_the_table_has_a_row_for_each_form(exported, capsys):
+    benchmark.main(["latency", str(exported), "--threads", "1", "--rounds", "1"])
+    out = capsys.readouterr().out
+    assert all(f"| {name} |" in out for name in FORMS.values())
+    assert "GMACs" in out
+
+
+def test_all_forms_give_outputs_of_the_same_shapes(exported):
+    """So what is timed is the same work; weights of the eager one are at random."""
+    picture = picture_of((64, 128))
+    shapes = [
+        [tuple(np.shape(output)) for output in open_form(path, threads=1)(picture)]
+        for path in forms_in(exported).values()
+    ]
+    assert all(own == shapes[0] for own in shapes)
+    torch.set_num_threads(1)
+
+
+def test_the_cost_is_of_the_network_in_the_card(card):
+    cost = cost_of(card, (64, 64))
+    graph = eager_graph(card)
+    assert graph.outputs == tuple(card["outputs"])
+    assert ArchSpec.from_dict(card["provenance"]["arch"]) == TINY
+    assert cost["weights_bytes"] == 4 * cost["parameters"]
+    assert cost_of({**card, "flip_test": True}, (64, 64))["macs"] == 2 * cost["macs"]
+    assert cost_of(card, (128, 64))["macs"] == 2 * cost["macs"]
+
+
+def test_the_input_is_as_told_or_as_exported(card):
+    assert input_size(card, None) == (64, 64)
+    assert input_size(card, "128x64") == (128, 64)
+    fixed = {"input": {**card["input"], "size": [192, 64]}}
+    assert input_size(fixed, None) == (192, 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--size", "100x64"], "multiples of 64"),
+        (["--size", "64"], "width x height"),
+        (["--size", "0x64"], "multiples of 64"),
+        (["--threads", "0"], "from 1"),
+        (["--rounds", "0"], "from 1"),
+    ],
+)
+def test_mistakes_are_one_line(exported, capsys, monkeypatch, flags, said):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "latency", str(exported), *flags])
+    assert refused(capsys, said)
+
+
+def test_a_folder_without_an_export_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "latency", str(tmp_path)])
+    assert refused(capsys, "tools.export")
+
+
+def refused(capsys, said: str) -> bool:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(benchmark.main)
+    lines = capsys.readouterr().err.strip().splitlines()
+    return stopped.value.code == cli.MISTAKE and len(lines) == 1 and said in lines[0]
