@@ -25,7 +25,7 @@ def draw_people(
     canvas = image.copy()
     width = max(1, round(max(image.shape[:2]) / 200))
     for i, person in enumerate(people):
-        color = _person_color(i)
+        color = person_color(i)
         seen = person[:, 2] > threshold
         points = [tuple(int(round(float(v))) for v in xy) for xy in person[:, :2]]
         for a, b in spec.limb_index:
@@ -53,9 +53,9 @@ def draw_named_people(
     canvas = image.copy()
     people = people[:, : spec.num_joints]
     for person, number in reversed(list(zip(people, colors, strict=True))):
-        _draw_skeleton(canvas, person, spec, _person_color(number), threshold)
+        _draw_skeleton(canvas, person, spec, person_color(number), threshold)
     for person, name, number in reversed(list(zip(people, names, colors, strict=True))):
-        _draw_name(canvas, person[person[:, 2] > threshold, :2], name, _person_color(number))
+        _draw_name(canvas, person[person[:, 2] > threshold, :2], name, person_color(number))
     return canvas
 
 
@@ -92,7 +92,7 @@ def save_picture(path: str, picture: np.ndarray) -> None:
         raise ValueError(f"cannot write the picture {path}")
 
 
-def _person_color(index: int) -> tuple[int, int, int]:
+def person_color(index: int) -> tuple[int, int, int]:
     """Hues a golden angle apart: neighbors differ, and there is no last one."""
     hsv = np.uint8([[[int(index * 68.75) % 180, 220, 255]]])
     return tuple(int(c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])
