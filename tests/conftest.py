@@ -21,6 +21,7 @@ import valid
 import weight_transfer
 from lib.dataset.keypoints import COCO, CROWD_POSE
 from lib.dataset.synthetic import SceneParams
+from lib.dataset.synthetic_animals import ANIMAL
 from lib.dataset.synthetic_layout import make_dataset
 from lib.utils import cli
 from lib.utils.dist import Process, leave
@@ -67,6 +68,14 @@ def crowd_pose_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few drawn pictures in CrowdPose's layout; read only."""
     root = tmp_path_factory.mktemp("data") / "crowd_pose"
     make_dataset(root, CROWD_POSE, FEW, SMALL, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def animal_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few drawn animals in the layout of an own data set; read only."""
+    root = tmp_path_factory.mktemp("data") / "animal"
+    make_dataset(root, ANIMAL, FEW | {"test": 0}, SMALL, seed=1)
     return root
 
 

@@ -49,7 +49,9 @@ OTHER = uniform_arch(64, 8, (8, 8, 16, 24), (8, 8, 8), depths=(1, 1, 1, 1), bloc
 YAMLS = {
     "coco": ROOT / "experiments/coco/mobilenet/mobile.yaml",
     "crowd_pose": ROOT / "experiments/crowd_pose/mobilenet/mobile.yaml",
+    "animal": ROOT / "experiments/animal/small.yaml",
 }
+JOINTS = ROOT / "experiments/animal/joints.yaml"  # no experiment, but what one names
 
 
 def tiny_opts(data: Path, out: Path) -> list[str]:

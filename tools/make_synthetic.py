@@ -1,7 +1,10 @@
 """Draw a data set of cartoon people with exact joints, in the layout of COCO or CrowdPose.
 
+Or of animals on four legs, in that of an own data set (docs/custom_data.md).
+
     python -m tools.make_synthetic --root data/synthetic
     python -m tools.make_synthetic --root data/synthetic --format crowd_pose --people 2-6
+    python -m tools.make_synthetic --root data/animal --format animal --people 1-3
     python -m tools.make_synthetic --root data/synthetic --train 2000 --val 200 \\
         --size 320x240 --people 0-6 --val-people 1-3 --height 0.35-0.95 --clutter 0.4
 
@@ -21,9 +24,10 @@ from tqdm import tqdm
 
 from lib.dataset.keypoints import COCO, CROWD_POSE
 from lib.dataset.synthetic import SceneParams
+from lib.dataset.synthetic_animals import ANIMAL
 from lib.dataset.synthetic_layout import make_dataset
 
-FORMATS = {spec.name: spec for spec in (COCO, CROWD_POSE)}
+FORMATS = {spec.name: spec for spec in (COCO, CROWD_POSE, ANIMAL)}
 
 
 def people(text: str) -> tuple[int, int]:
@@ -53,12 +57,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=2000, metavar="PICTURES")
     parser.add_argument("--val", type=int, default=200, metavar="PICTURES")
     parser.add_argument(
-        "--test", type=int, metavar="PICTURES", help="crowd_pose: as --val; coco: 0"
+        "--test", type=int, metavar="PICTURES", help="crowd_pose: as --val; others: 0"
     )
     parser.add_argument("--size", type=size, default=(320, 240), help="width x height, pixels")
     parser.add_argument("--people", type=people, default=(0, 6), help="people a picture")
     parser.add_argument("--val-people", type=people, help="... in val and test; as --people")
-    parser.add_argument("--height", type=heights, default=(0.35, 0.95), help="people / picture")
+    parser.add_argument(
+        "--height", type=heights, default=(0.35, 0.95), help="people / picture; of animals: length"
+    )
     parser.add_argument("--clutter", type=float, default=SceneParams.clutter, help="0..1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())

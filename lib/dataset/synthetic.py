@@ -1,4 +1,4 @@
-"""Pictures of cartoon people with known joints: `draw_scene(seed, params)`.
+"""Pictures of cartoon people, or of another `Kind`, with known joints: `draw_scene(seed, params)`.
 
 A scene is a textured background, shapes that are no people, people from far to near, and now
 and then something in front of them. It is a pure function of its seed and parameters, and
@@ -8,6 +8,7 @@ shows it belongs to the right part of the right person.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,8 +35,10 @@ from lib.dataset.synthetic_paint import (
 from lib.dataset.synthetic_people import JOINTS, ROW, joints_of, sample_pose
 
 CROWD = 255  # in Scene.people: the pixels of a far-away group
-LIMBS = [(JOINTS.index(a), JOINTS.index(b)) for a, b in (*COCO.limbs, ("head", "neck"))]
-LIMBS += [(JOINTS.index("neck"), JOINTS.index(f"{side}_shoulder")) for side in ("left", "right")]
+LIMBS = (
+    *(*COCO.limbs, ("head", "neck")),
+    *(("neck", f"{side}_shoulder") for side in ("left", "right")),
+)
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ class SceneParams:
 
 
 class Scene(NamedTuple):
-    """A picture and its truth; P people, joints in the order of `JOINTS`."""
+    """A picture and its truth; P people, K joints in the order of their kind."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
-    keypoints: np.ndarray  # (P, len(JOINTS), 3): x, y, v; v 2 visible, 1 hidden, 0 not labelled
+    keypoints: np.ndarray  # (P, K, 3): x, y, v; v 2 visible, 1 hidden, 0 not labelled
     boxes: np.ndarray  # (P, 4): x, y, w, h around what is visible and what is labelled
     people: np.ndarray  # (H, W) uint8: 0 nobody, p + 1 person p, CROWD a far-away group
 
@@ -85,12 +88,53 @@ class Scene(NamedTuple):
 class Figure(NamedTuple):
     """A painted person, before we know what of it stays visible."""
 
-    points: np.ndarray  # (len(POINTS), 3), pixels
+    points: np.ndarray  # (N, 3), pixels
+    place: np.ndarray  # (2,), pixels: of the points' origin
     scale: float  # standing height, pixels
     area: int  # pixels painted
 
 
-def draw_scene(seed: int, params: SceneParams) -> Scene:
+class Kind(NamedTuple):
+    """Who is drawn: how they stand, what they look like, and where their K joints show.
+
+    A figure's points (N, 3) are x right, y down and z towards the camera, in its heights.
+    """
+
+    joints: tuple[str, ...]
+    rows: Sequence[int]  # of the joints among the points
+    limbs: Sequence[tuple[str, str]]  # a hidden joint is labelled where one next to it is visible
+    shows_on: np.ndarray  # (K, parts) bool: the parts of the label map on which a joint shows
+    pose: Callable[[np.random.Generator, SceneParams], np.ndarray]  # points
+    paint: Callable[[Canvas, np.ndarray, float, np.random.Generator, int], None]
+    faces_us: Callable[[np.ndarray], np.ndarray]  # points -> (K,) bool: not on the far side
+
+
+def paint_somebody(
+    canvas: Canvas, points: np.ndarray, scale: float, rng: np.random.Generator, person: int
+) -> None:
+    """`paint_person` in random clothes."""
+    paint_person(canvas, points, scale, sample_look(rng), person)
+
+
+def face_is_seen(points: np.ndarray) -> np.ndarray:
+    """(len(JOINTS),) bool: eyes, ears and nose as the head is turned, all others."""
+    at = {name: points[row] for name, row in ROW.items()}
+    radius = np.linalg.norm(at["face"] - at["skull"])
+    return np.array([seen(at, j, radius) for j in JOINTS[:5]] + [True] * (len(JOINTS) - 5))
+
+
+PEOPLE = Kind(
+    joints=JOINTS,
+    rows=[ROW[joint] for joint in JOINTS],
+    limbs=LIMBS,
+    shows_on=SHOWS_ON,
+    pose=lambda rng, params: joints_of(sample_pose(rng, params.back)),
+    paint=paint_somebody,
+    faces_us=face_is_seen,
+)
+
+
+def draw_scene(seed: int, params: SceneParams, kind: Kind = PEOPLE) -> Scene:
     """The picture number `seed`: same arguments, same bytes."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((params.height, params.width), np.uint16)
@@ -99,17 +143,19 @@ def draw_scene(seed: int, params: SceneParams) -> Scene:
         draw_thing(canvas, rng, rng.uniform(0, 1, 2) * (params.width, params.height), 0.35)
     if rng.random() < params.crowd:
         draw_crowd(canvas, rng, params)
-    figures = draw_people(canvas, rng, params)
+    figures = draw_figures(canvas, rng, params, kind)
     image = add_light(canvas.image, rng)
 
-    truths = [find_truth(figure, labels, n, params) for n, figure in enumerate(figures, start=1)]
+    truths = [
+        find_truth(figure, labels, n, params, kind) for n, figure in enumerate(figures, start=1)
+    ]
     shown = [truth for truth in truths if truth is not None]
     new_number = np.zeros(CROWD + 1, np.uint8)  # who is quite hidden counts as nobody
     new_number[[n for n, truth in enumerate(truths, start=1) if truth]] = np.arange(len(shown)) + 1
     new_number[CROWD] = CROWD
     return Scene(
         image=image,
-        keypoints=np.array([keypoints for keypoints, _ in shown]).reshape(-1, len(JOINTS), 3),
+        keypoints=np.array([keypoints for keypoints, _ in shown]).reshape(-1, len(kind.joints), 3),
         boxes=np.array([box for _, box in shown]).reshape(-1, 4),
         people=new_number[labels // PART_CODES],
     )
@@ -186,8 +232,10 @@ def draw_crowd(canvas: Canvas, rng: np.random.Generator, params: SceneParams) ->
         paint_person(canvas, points, scale, sample_look(rng), CROWD)
 
 
-def draw_people(canvas: Canvas, rng: np.random.Generator, params: SceneParams) -> list[Figure]:
-    """Paint people from far (small) to near (tall), things in front of some of them."""
+def draw_figures(
+    canvas: Canvas, rng: np.random.Generator, params: SceneParams, kind: Kind
+) -> list[Figure]:
+    """Paint them from far (small) to near (tall), things in front of some of them."""
     count = int(rng.integers(params.min_people, params.max_people + 1))
     tallest = params.min_height + (params.max_height - params.min_height) * min(
         1.0, 2 / max(1, count)
@@ -197,11 +245,12 @@ def draw_people(canvas: Canvas, rng: np.random.Generator, params: SceneParams) -
         heights.insert(0, rng.uniform(0.6, 0.95) * params.min_labelled)
     figures: list[Figure] = []
     for person, scale in enumerate(heights, start=1):
-        points = joints_of(sample_pose(rng, params.back)) * scale
-        points[:, :2] += find_room(points, scale, figures, rng, params)
-        paint_person(canvas, points, scale, sample_look(rng), person)
+        points = kind.pose(rng, params) * scale
+        place = find_room(points, scale, figures, rng, params)
+        points[:, :2] += place
+        kind.paint(canvas, points, scale, rng, person)
         area = np.count_nonzero(canvas.labels // PART_CODES == person)
-        figures.append(Figure(points, scale, area))
+        figures.append(Figure(points, place, scale, area))
         if rng.random() < params.occlusion:
             spot = points[rng.integers(len(points)), :2]
             draw_thing(canvas, rng, spot, 0.5 * scale / params.height)
@@ -215,7 +264,7 @@ def find_room(
     rng: np.random.Generator,
     params: SceneParams,
 ) -> np.ndarray:
-    """(2,) pixels: where the pelvis goes; inside the picture and away from others, or not."""
+    """(2,) pixels: where the origin goes; inside the picture and away from others, or not."""
     margin = 0.06 * scale * (-2.5 if rng.random() < params.truncation else 1)
     low = margin - points[:, :2].min(axis=0)
     high = (params.width, params.height) - points[:, :2].max(axis=0) - margin
@@ -224,7 +273,7 @@ def find_room(
     tries = rng.uniform(low, high, (1 if rng.random() < params.overlap else 8, 2))
 
     def crowding(spot: np.ndarray) -> float:
-        gaps = [np.abs(spot[0] - o.points[ROW["pelvis"], 0]) / (scale + o.scale) for o in others]
+        gaps = [np.abs(spot[0] - o.place[0]) / (scale + o.scale) for o in others]
         return -min(gaps, default=0.0)
 
     return min(tries, key=crowding)
@@ -244,15 +293,15 @@ def add_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def find_truth(
-    figure: Figure, labels: np.ndarray, person: int, params: SceneParams
+    figure: Figure, labels: np.ndarray, person: int, params: SceneParams, kind: Kind
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Keypoints (len(JOINTS), 3) and box (4,) of a person; None when nothing of it shows."""
+    """Keypoints (K, 3) and box (4,) of a person; None when nothing of it shows."""
     mine = (labels // PART_CODES == person).astype(np.uint8)
     area = cv2.countNonZero(mine)
     if area < 8:
         return None
     x, y, w, h = cv2.boundingRect(mine)
-    keypoints = find_keypoints(figure, labels, person)
+    keypoints = find_keypoints(figure, labels, person, kind)
     if figure.scale < params.min_labelled or area < 0.12 * figure.area:
         keypoints[:] = 0
     labelled = keypoints[keypoints[:, 2] > 0, :2]
@@ -261,25 +310,22 @@ def find_truth(
     return keypoints, np.array([*low, *(high - low)])
 
 
-def find_keypoints(figure: Figure, labels: np.ndarray, person: int) -> np.ndarray:
-    """(len(JOINTS), 3). A joint hidden by others is labelled if one next to it is visible."""
+def find_keypoints(figure: Figure, labels: np.ndarray, person: int, kind: Kind) -> np.ndarray:
+    """(K, 3). A joint hidden by others is labelled if one next to it is visible."""
     h, w = labels.shape
-    rows = [ROW[joint] for joint in JOINTS]
-    xy = figure.points[rows, :2].round(2)
+    joints = kind.joints
+    xy = figure.points[kind.rows, :2].round(2)
     x, y = np.rint(xy).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < w) & (y < h)
-    at = {name: figure.points[row] for name, row in ROW.items()}
-    radius = np.linalg.norm(at["face"] - at["skull"])
-    faces_us = np.array([seen(at, j, radius) for j in JOINTS[:5]] + [True] * (len(JOINTS) - 5))
     label = labels[y.clip(0, h - 1), x.clip(0, w - 1)].astype(int)
     own = label // PART_CODES == person
-    visible = own & SHOWS_ON[np.arange(len(JOINTS)), label % PART_CODES]
+    visible = own & kind.shows_on[np.arange(len(joints)), label % PART_CODES]
     near_visible = np.zeros_like(visible)
-    for a, b in LIMBS:
-        near_visible[a] |= visible[b]
-        near_visible[b] |= visible[a]
-    labelled = inside & faces_us & (own | near_visible)
-    keypoints = np.zeros((len(JOINTS), 3))
+    for a, b in kind.limbs:
+        near_visible[joints.index(a)] |= visible[joints.index(b)]
+        near_visible[joints.index(b)] |= visible[joints.index(a)]
+    labelled = inside & kind.faces_us(figure.points) & (own | near_visible)
+    keypoints = np.zeros((len(joints), 3))
     keypoints[labelled, :2] = xy[labelled]
     keypoints[labelled, 2] = 1 + visible[labelled]
     return keypoints

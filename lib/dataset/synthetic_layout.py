@@ -1,4 +1,4 @@
-"""Synthetic pictures on disk, in the layout of COCO or of CrowdPose.
+"""Synthetic pictures on disk, in the layout of COCO, of CrowdPose or of an own data set.
 
 `make_dataset` draws, and does nothing where the same data set already is. What it writes is
 decided by (seed, split, index) alone, however many processes share the work. `synthetic.json`
@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 
 from lib.dataset.keypoints import COCO, CROWD_POSE, KeypointSpec
-from lib.dataset.synthetic import CROWD, Scene, SceneParams, draw_scene
-from lib.dataset.synthetic_people import JOINTS
+from lib.dataset.synthetic import CROWD, PEOPLE, Kind, Scene, SceneParams, draw_scene
+from lib.dataset.synthetic_animals import ANIMAL, ANIMALS
 
 VERSION = 1  # raise it when the same seed gives other pictures: old folders are then redrawn
 SPLITS = ("train", "val", "test")
@@ -174,14 +174,15 @@ def draw_all(tasks: list[Task], workers: int, tick: Callable[[], object]) -> lis
 
 def draw_one(task: Task) -> Entry:
     """Save one picture; returns its entry and its annotations, which lack their ids."""
-    scene = draw_scene(task.seed, task.params)
+    layout = layout_of(task.spec)
+    scene = draw_scene(task.seed, task.params, layout.kind)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     if not cv2.imwrite(str(task.path), scene.image[..., ::-1], quality):
         raise OSError(f"could not write {task.path}")
-    return layout_of(task.spec).describe(task, scene)
+    return layout.describe(task, scene)
 
 
-# --- the two layouts --------------------------------------------------------------------
+# --- the layouts --------------------------------------------------------------------
 
 
 def describe_coco(task: Task, scene: Scene) -> Entry:
@@ -226,6 +227,7 @@ class Layout:
     describe: Callable[[Task, Scene], Entry]
     joined: tuple[tuple[str, ...], ...] = ()  # splits that share one more annotation file
     far_people: bool = True  # whether annotations can tell of people without joints
+    kind: Kind = PEOPLE
 
     def files(self, counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
         """Annotation file -> the splits in it."""
@@ -251,6 +253,14 @@ LAYOUTS = {
         joined=(("train", "val"),),
         far_people=False,
     ),
+    ANIMAL: Layout(
+        first_id=1,
+        picture="images/{split}/{id:06d}.jpg",
+        annotations="annotations/{split}.json",
+        describe=describe_coco,
+        far_people=False,
+        kind=ANIMALS,
+    ),
 }
 
 
@@ -262,8 +272,9 @@ def layout_of(spec: KeypointSpec) -> Layout:
 
 
 def pick(keypoints: np.ndarray, spec: KeypointSpec) -> np.ndarray:
-    """(P, len(JOINTS), 3) -> (P, K, 3), the joints of one data set in its order."""
-    return keypoints[:, [JOINTS.index(joint) for joint in spec.joints]]
+    """(P, joints of the kind, 3) -> (P, K, 3), the joints of one data set in its order."""
+    drawn = layout_of(spec).kind.joints
+    return keypoints[:, [drawn.index(joint) for joint in spec.joints]]
 
 
 def image_entry(task: Task, scene: Scene) -> Json:
@@ -333,15 +344,16 @@ def number_annotations(entries: list[Entry]) -> None:
 
 
 def annotation_file(spec: KeypointSpec, entries: list[Entry]) -> Json:
+    name, drawn = (spec.name, f"{spec.name}s") if spec.is_own else ("person", "people")
     category = {
-        "supercategory": "person",
+        "supercategory": name,
         "id": 1,
-        "name": "person",
+        "name": name,
         "keypoints": list(spec.joints),
         "skeleton": [[a + 1, b + 1] for a, b in spec.limb_index],
     }
     return {
-        "info": {"description": f"Synthetic people, {spec.name} layout", "version": str(VERSION)},
+        "info": {"description": f"Synthetic {drawn}, {spec.name} layout", "version": str(VERSION)},
         "images": [image for image, _ in entries],
         "annotations": [row for _, rows in entries for row in rows],
         "categories": [category],
