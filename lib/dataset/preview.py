@@ -12,6 +12,7 @@ from lib.dataset.transforms import Affine
 from lib.utils.vis import caption, draw_people, tile
 
 RED, YELLOW, WHITE = (220, 40, 40), (255, 240, 0), (255, 255, 255)
+SMALLEST = 320  # pixels, side of a crop as it is shown: captions want room
 
 
 def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
@@ -34,17 +35,17 @@ def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
 
 
 def draw_views(dataset: PoseDataset, index: int) -> np.ndarray:
-    """One picture beside its crop of epoch 0, both with a caption; as high as the crop."""
+    """One picture beside its crop of epoch 0, equally high, both with a caption."""
     picture = dataset.pictures[index]
     image = dataset.files.read(picture)
     rng = np.random.default_rng((dataset.seed, 0, index))
     affine = dataset.affine.draw(rng, picture.width, picture.height)
     sample = dataset.sample(picture, image, affine)
-    size = dataset.crop_size
+    size = max(SMALLEST, dataset.crop_size)
     counts = f"people: {len(picture.joints)}, ignored regions: {len(picture.ignore)}"
     left = fit(draw_annotations(dataset, picture, image), size * 4 // 3, size)
     left = caption(left, f"image {picture.id}; {counts}")
-    right = caption(draw_targets(dataset, sample), describe(affine))
+    right = caption(fit(draw_targets(dataset, sample), size, size), describe(affine))
     return np.concatenate([left, np.full((len(left), 4, 3), 255, np.uint8), right], axis=1)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lib.dataset.check import Fault, fault_lines
+from lib.dataset.preview import SMALLEST
 from lib.utils import cli
 from tools.check_data import main
 
@@ -325,6 +326,17 @@ def test_a_page_shows_pictures_beside_their_crops(coco_root: Path, tmp_path: Pat
     image = cv2.imread(str(page))
     assert image.shape[0] > 2 * 256  # two rows of crops
     assert image.shape[1] > 4 * 256  # two pairs
+
+
+def test_small_crops_are_shown_large_enough_for_their_captions(
+    coco_root: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.png"
+    keys = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
+    check(coco_root, "--no-decode", "--out", str(page), "--pictures", "1", *keys)
+    image = cv2.imread(str(page))
+    assert image.shape[0] > SMALLEST
+    assert image.shape[1] > 2 * SMALLEST
 
 
 def test_annotations_that_cannot_be_drawn_are_one_more_line(

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lib.core.inference import predict, prepare
 from lib.dataset.keypoints import COCO
@@ -281,6 +282,19 @@ def test_a_center_joint_is_shown_where_it_is_grouped(call, trained):
     done = call("--model", trained(*keys), "--input", "street.png", "--min-score", "0")
     assert done.code == 0
     assert "18 heatmaps" in done.out
+
+
+def test_joints_of_one_s_own_are_shown_by_their_names(call, trained, monkeypatch):
+    described = {"name": "beetle", "joints": ["head", "tail"], "limbs": [], "sigmas": 0.1}
+    Path("beetle.yaml").write_text(yaml.safe_dump(described))
+    keys = ["DATASET.DATASET", "beetle.yaml", "DATASET.DATASET_TEST", "beetle.yaml"]
+    keys += ["DATASET.NUM_JOINTS", "2", "MODEL.NUM_JOINTS", "2"]
+    model = trained(*keys)
+    Path("beetle.yaml").unlink()  # as on another machine
+    texts, title = [], show_maps.titled
+    monkeypatch.setattr(show_maps, "titled", lambda *args: texts.append(args[1]) or title(*args))
+    assert call("--model", model, "--input", "street.png").code == 0
+    assert [text.split(":")[0] for text in texts[-2:]] == ["head", "tail"]
 
 
 def test_weights_alone_need_to_be_described(call, cfg):
