@@ -16,6 +16,7 @@ from torch import Tensor
 
 BLOCK = 16  # pixels; side of the blocks that HostMaps bounds, a power of two
 FEW = 0.25  # share of blocks above which the whole map is sooner looked at
+BLOCKS_AT_ONCE = 4096  # of HostMaps: so many are copied at a time
 PAIRS_AT_ONCE = 64  # of DeviceMaps: so many whole maps are held at a time
 
 
@@ -43,7 +44,7 @@ class HostMaps:
 
     def __init__(self, det: np.ndarray, tag: np.ndarray) -> None:
         self.det = det
-        self.tag = tag
+        self.tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
 
     def local_maxima(self, threshold: float, radius: int) -> Pixels:
         """Pixels above `threshold` that nothing within `radius` rows and columns exceeds."""
@@ -65,69 +66,88 @@ class HostMaps:
 
     def tags(self, pixels: Pixels) -> np.ndarray:
         """(N, L)"""
-        return self.tag[pixels.joint if len(self.tag) > 1 else 0, pixels.y, pixels.x]
+        return self.tag[pixels]
 
     def best_pixels(self, joint: np.ndarray, tags: np.ndarray) -> Pixels:
         """For each joint (Q,) of a person with tags (Q, L): where it fits best.
 
         The pixel of the largest heatmap value less the rounded distance of its tag to `tags`.
         """
-        best = np.empty(len(joint), np.int64)
-        for k in np.unique(joint):
-            blocks = Blocks(self.det[k], self.tag[k if len(self.tag) > 1 else 0])
-            for q in np.flatnonzero(joint == k):
-                best[q] = blocks.best_pixel(tags[q])
-        return Pixels(joint, *np.divmod(best, self.det.shape[2]))
+        joints, which = np.unique(joint, return_inverse=True)
+        address = Blocks(self.det, self.tag, joints).best_pixels(which, tags)
+        return Pixels(joint, *np.divmod(address, self.det.shape[2]))
 
 
 class Blocks:
-    """One joint's maps in blocks, with bounds that tell which of them need no look.
+    """Maps of J joints in blocks, with bounds that tell which of them need no look.
 
     In a block, heatmaps are at most `top`, tags between `low` and `high`. Rounding keeps the order
     of numbers, so the bound on a block's best holds for the values as they are computed.
     """
 
-    def __init__(self, det: np.ndarray, tag: np.ndarray) -> None:
-        """det (H, W), tag (H, W, L)"""
-        self.det, self.tag = det, tag
+    def __init__(self, det: np.ndarray, tag: np.ndarray, joints: np.ndarray) -> None:
+        """det (K, H, W), tag (K, H, W, L), joints (J,); a map has N blocks, row by row"""
+        self.det, self.tag, self.joints = det, tag, joints
         self.det_blocks, self.tag_blocks = _in_blocks(det), _in_blocks(tag)
-        down, _, across, _ = self.det_blocks.shape
-        self.rows, self.columns = np.divmod(np.arange(down * across), across)
-        flat = self.det_blocks.swapaxes(1, 2).reshape(down * across, -1)
-        y, x = np.divmod(flat.argmax(axis=1), BLOCK)
-        self.top = self.det_blocks[self.rows, y, self.columns, x]
-        self.top_tags = self.tag_blocks[self.rows, y, self.columns, x]
+        _, down, _, across, _ = self.det_blocks.shape
+        self.rows, self.columns = np.divmod(np.arange(down * across), across)  # (N,)
+        y, x = np.divmod(np.stack([_largest(self.det_blocks[k]) for k in joints]), BLOCK)
+        places = joints[:, None], self.rows, y, self.columns, x  # of the largest, (J, N)
+        self.top, self.top_tags = self.det_blocks[places], self.tag_blocks[places]
         self.top_address = self._address(self.rows, y, self.columns, x)
-        self.first = self._address(self.rows, 0, self.columns, 0)
-        self.low = _over_blocks(np.minimum, self.tag_blocks)
-        self.high = _over_blocks(np.maximum, self.tag_blocks)
+        self.first = self._address(self.rows, 0, self.columns, 0)  # (N,)
+        self.low = np.stack([_over_blocks(np.minimum, self.tag_blocks[k]) for k in joints])
+        self.high = np.stack([_over_blocks(np.maximum, self.tag_blocks[k]) for k in joints])
 
-    def best_pixel(self, tags: np.ndarray) -> int:
-        """y * W + x of the pixel that fits `tags` (L,) best; of equals, the first."""
-        values = self.top - rounded_length(self.top_tags - tags)
-        best = values.max()
-        address = self.top_address[values == best].min(initial=self.det.size - 1)
-        outside = np.maximum(np.maximum(self.low - tags, tags - self.high), 0)
-        bound = self.top - rounded_length(outside)
-        hopeful = (bound > best) | ((bound == best) & (self.first < address))
-        if not hopeful.any():
-            return int(address)
-        if hopeful.mean() > FEW:
-            return int(np.argmax(self.det - rounded_length(self.tag - tags)))
-        rows, columns = self.rows[hopeful], self.columns[hopeful]
-        distance = rounded_length(self.tag_blocks[rows, :, columns] - tags)
-        values = self.det_blocks[rows, :, columns] - distance
-        if values.max() < best:
-            return int(address)
-        block, y, x = np.nonzero(values == values.max())
-        found = self._address(rows[block], y, columns[block], x).min()
-        return int(found if values.max() > best else min(found, address))
+    def best_pixels(self, which: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """(Q,): y * W + x where joints[which] (Q,) fit tags (Q, L) best; of equals, the first."""
+        values = self.top[which] - rounded_length(self.top_tags[which] - tags[:, None])  # (Q, N)
+        best = values.max(axis=1)
+        is_best = values == best[:, None]
+        address = np.where(is_best, self.top_address[which], self.det[0].size).min(axis=1)
+        hopeful = self._hopeful(which, tags, best[:, None], address[:, None])
+        for q in np.flatnonzero(hopeful.mean(axis=1) > FEW):
+            k = self.joints[which[q]]
+            address[q] = np.argmax(self.det[k] - rounded_length(self.tag[k] - tags[q]))
+            hopeful[q] = False
+        query, block = np.nonzero(hopeful)  # (P,)
+        values, places = self._best_in(self.joints[which[query]], block, tags[query])
+        reached = best.copy()
+        np.maximum.at(reached, query, values)
+        address[reached > best] = self.det[0].size
+        kept = values == reached[query]
+        np.minimum.at(address, query[kept], places[kept])
+        return address
+
+    def _hopeful(
+        self, which: np.ndarray, tags: np.ndarray, best: np.ndarray, address: np.ndarray
+    ) -> np.ndarray:
+        """(Q, N): blocks that may hold more than `best` (Q, 1), or as much before `address`."""
+        tags = tags[:, None]
+        outside = np.maximum(np.maximum(self.low[which] - tags, tags - self.high[which]), 0)
+        bound = self.top[which] - rounded_length(outside)
+        return (bound > best) | ((bound == best) & (self.first < address))
+
+    def _best_in(
+        self, joint: np.ndarray, block: np.ndarray, tags: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best value in each block (P,) of maps `joint` (P,) for tags (P, L), and where."""
+        values, places = np.empty(len(block), self.det.dtype), np.empty(len(block), np.int64)
+        for i in range(0, len(block), BLOCKS_AT_ONCE):
+            part = slice(i, i + BLOCKS_AT_ONCE)
+            k, row, column = joint[part], self.rows[block[part]], self.columns[block[part]]
+            distance = rounded_length(self.tag_blocks[k, row, :, column] - tags[part, None, None])
+            fit = (self.det_blocks[k, row, :, column] - distance).reshape(len(k), -1)
+            y, x = np.divmod(fit.argmax(axis=1), BLOCK)
+            values[part] = fit.max(axis=1)
+            places[part] = self._address(row, y, column, x)
+        return values, places
 
     def _address(
         self, row: np.ndarray, y: np.ndarray | int, column: np.ndarray, x: np.ndarray | int
     ) -> np.ndarray:
         """y * W + x on the map; beyond its border, of the pixel that is repeated there."""
-        height, width = self.det.shape
+        height, width = self.det.shape[1:]
         y = np.minimum(row * BLOCK + y, height - 1)
         return y * width + np.minimum(column * BLOCK + x, width - 1)
 
@@ -218,12 +238,12 @@ def _neighbors(radius: int) -> list[tuple[int, int]]:
 
 
 def _in_blocks(array: np.ndarray) -> np.ndarray:
-    """(H, W, ...) -> (V, BLOCK, U, BLOCK, ...), the border repeated where sizes do not divide."""
-    margin = [(0, -length % BLOCK) for length in array.shape[:2]]
+    """(K, H, W, ...) -> (K, V, BLOCK, U, BLOCK, ...), the border repeated up to whole blocks."""
+    margin = [(0, -length % BLOCK) for length in array.shape[1:3]]
     if any(after for _, after in margin):
-        array = np.pad(array, margin + [(0, 0)] * (array.ndim - 2), mode="edge")
-    height, width = array.shape[:2]
-    return array.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, *array.shape[2:])
+        array = np.pad(array, [(0, 0), *margin] + [(0, 0)] * (array.ndim - 3), mode="edge")
+    maps, height, width = array.shape[:3]
+    return array.reshape(maps, height // BLOCK, BLOCK, width // BLOCK, BLOCK, *array.shape[3:])
 
 
 def _over_blocks(smaller: np.ufunc, blocks: np.ndarray) -> np.ndarray:
@@ -232,3 +252,8 @@ def _over_blocks(smaller: np.ufunc, blocks: np.ndarray) -> np.ndarray:
     while reduced.shape[2] > 1:  # in halves: a loop over L alone would be many times as slow
         reduced = smaller(reduced[:, :, ::2], reduced[:, :, 1::2])
     return reduced.reshape(-1, blocks.shape[-1])
+
+
+def _largest(blocks: np.ndarray) -> np.ndarray:
+    """(V, BLOCK, U, BLOCK) -> (V * U,): y * BLOCK + x of the largest value in each block."""
+    return blocks.swapaxes(1, 2).reshape(-1, BLOCK * BLOCK).argmax(axis=1)
