@@ -177,11 +177,17 @@ def read_truth(annotations: Path, spec: KeypointSpec) -> dict[int, Truth]:
 
 
 def diagnosis_table(spec: KeypointSpec, diagnosis: Diagnosis) -> str:
-    """Shares of the labelled joints in percent, by part of the body; then the people."""
-    part = np.array([BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints])
+    """Shares of the labelled joints in percent, by part of the body; then the people.
+
+    Of an own data set, joint by joint.
+    """
+    rows: Sequence[str] = ("head", "arms", "legs")
+    part = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
+    if spec.is_own:
+        rows = part = list(spec.joints)
     lines = [f"| Joints | labelled | {' | '.join(CLASSES)} |", "|---" * (len(CLASSES) + 2) + "|"]
-    for name in ("head", "arms", "legs", "all"):
-        counts = diagnosis.joints[(part == name) | (name == "all")].sum(axis=0)  # (C,)
+    for name in (*rows, "all"):
+        counts = diagnosis.joints[[name in (own, "all") for own in part]].sum(axis=0)  # (C,)
         shares = 100 * counts / max(1, counts.sum())
         values = " | ".join(f"{share:.1f} %" for share in shares)
         lines.append(f"| {name} | {counts.sum()} | {values} |")
