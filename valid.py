@@ -2,7 +2,7 @@
 
     python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
-    python valid.py --cfg ... --superconfig ... --vis 16   # and pictures of what was found
+    python valid.py --cfg ... --superconfig ... --vis 16   # and the 16 worst pictures
     python valid.py --cfg ... --superconfig ... --diagnose # and where AP is lost
     python valid.py --cfg ... --oracle                     # what decoding can reach
     python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
@@ -37,6 +37,7 @@ from lib.core.evaluate import (
 from lib.core.oracle import MODES, Oracle
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set
+from lib.core.ranking import rank
 from lib.core.report import Report, make_folders, write_csv, write_json
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
@@ -59,7 +60,7 @@ def parse_args() -> Namespace:
     cli.add_process_flags(parser)
     parser.add_argument("--json", metavar="PATH", help="write the table and its circumstances")
     parser.add_argument("--csv", metavar="PATH", help="the same as one row")
-    parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw N pictures")
+    parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw the N worst pictures")
     parser.add_argument(
         "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
     )
@@ -143,7 +144,8 @@ def tell(
         print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
     if args.vis:
         path = output_dir / f"{data.split}_people.png"
-        save_picture(path, contact_sheet(data, predictions, args.vis))
+        ranking = rank(data, predictions) if data.has_people else []
+        save_picture(path, contact_sheet(data, predictions, args.vis, ranking))
         logger.info("pictures of what was found: %s", path)
     for problem in report.problems:
         logger.warning("%s", problem)

@@ -103,18 +103,28 @@ def diagnose_picture(
     spec: KeypointSpec, truth: Truth, xy: np.ndarray, scores: np.ndarray
 ) -> Diagnosis:
     """Of one picture's detections: xy (N, K, 2), scores (N,)."""
-    best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+    best, _, match = match_best(spec, truth, xy, scores)
     xy, scores = xy[best], scores[best]
-    sigmas = np.array(spec.sigmas)
-    match = match_people(person_similarity(xy, truth, sigmas), truth)  # (N,)
     hits = np.flatnonzero(match != NOBODY)
     hits = hits[truth.judged[match[hits]]]  # (M,)
     classes = np.full(truth.labelled.shape, PERSON_MISSED)  # (P, K)
-    classes[match[hits]] = classify(xy[hits], match[hits], truth, sigmas)
+    classes[match[hits]] = classify(xy[hits], match[hits], truth, np.array(spec.sigmas))
     counted = truth.labelled & truth.judged[:, None]
     joints = np.stack([((classes == c) & counted).sum(axis=0) for c in range(len(CLASSES))], axis=1)
     false = ((match == NOBODY) & (scores >= FALSE_SCORE)).sum()
     return Diagnosis(joints, len(hits), int(truth.judged.sum()) - len(hits), int(false))
+
+
+def match_best(
+    spec: KeypointSpec, truth: Truth, xy: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The detections that the evaluators look at: indices (N,), OKS (N, P), person of each (N,).
+
+    xy (D, K, 2), scores (D,); the best scored first.
+    """
+    best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+    oks = person_similarity(xy[best], truth, np.array(spec.sigmas))
+    return best, oks, match_people(oks, truth)
 
 
 def person_similarity(xy: np.ndarray, truth: Truth, sigmas: np.ndarray) -> np.ndarray:
@@ -181,22 +191,35 @@ def diagnosis_table(spec: KeypointSpec, diagnosis: Diagnosis) -> str:
 
     Of an own data set, joint by joint.
     """
-    rows: Sequence[str] = ("head", "arms", "legs")
+    tables = joint_table(spec, diagnosis), people_table(diagnosis)
+    return "\n\n".join(_markdown(table) for table in tables)
+
+
+def joint_table(spec: KeypointSpec, diagnosis: Diagnosis) -> list[list[str]]:
+    """A head and rows: shares of the labelled joints, as in `diagnosis_table`."""
+    names: Sequence[str] = ("head", "arms", "legs")
     part = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
     if spec.is_own:
-        rows = part = list(spec.joints)
-    lines = [f"| Joints | labelled | {' | '.join(CLASSES)} |", "|---" * (len(CLASSES) + 2) + "|"]
-    for name in (*rows, "all"):
+        names = part = list(spec.joints)
+    rows = [["Joints", "labelled", *CLASSES]]
+    for name in (*names, "all"):
         counts = diagnosis.joints[[name in (own, "all") for own in part]].sum(axis=0)  # (C,)
         shares = 100 * counts / max(1, counts.sum())
-        values = " | ".join(f"{share:.1f} %" for share in shares)
-        lines.append(f"| {name} | {counts.sum()} | {values} |")
+        rows.append([name, str(counts.sum()), *(f"{share:.1f} %" for share in shares)])
+    return rows
+
+
+def people_table(diagnosis: Diagnosis) -> list[list[str]]:
+    """A head and one row."""
     people = diagnosis.found + diagnosis.missed
-    lines += [
-        *("", f"| People | found | missed | false, score >= {FALSE_SCORE} |", "|---|---|---|---|"),
-        f"| {people} | {diagnosis.found} | {diagnosis.missed} | {diagnosis.false} |",
-    ]
-    return "\n".join(lines)
+    counts = people, diagnosis.found, diagnosis.missed, diagnosis.false
+    head = ["People", "found", "missed", f"false, score >= {FALSE_SCORE}"]
+    return [head, list(map(str, counts))]
+
+
+def _markdown(table: list[list[str]]) -> str:
+    head, *rows = (f"| {' | '.join(row)} |" for row in table)
+    return "\n".join([head, "|---" * len(table[0]) + "|", *rows])
 
 
 def _tolerance(truth: Truth, sigmas: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ from yacs.config import CfgNode
 
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
+from lib.core.ranking import Standing
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
-from lib.dataset.reader import category_of, read_annotations, read_json
+from lib.dataset.reader import category_of, read_annotations
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
@@ -141,21 +142,28 @@ def contact_sheet(
     data: EvaluationSet,
     predictions: Sequence[Prediction],
     count: int,
+    ranking: Sequence[Standing] = (),
     min_score: float = 0.2,
     width: int = 320,
 ) -> np.ndarray:
     """The first `count` pictures: truth above, people of at least `min_score` below.
 
-    (H, W, 3) uint8, one picture `width` pixels wide.
+    (H, W, 3) uint8, one picture `width` pixels wide. With a ranking, in its order, and with OKS.
     """
     found = {prediction.image_id: prediction for prediction in predictions}
-    shown = [picture for picture in data.pictures if picture.id in found][:count]
+    shown = {picture.id: picture for picture in data.pictures if picture.id in found}
+    said = dict.fromkeys(shown, "truth")
+    if ranking:
+        shown = {standing.image_id: shown[standing.image_id] for standing in ranking}
+        said = {standing.image_id: standing.summary for standing in ranking}
     pairs = []
-    for picture in shown:
+    for picture in list(shown.values())[:count]:
         image = data.files.read(picture)
         sure = np.array(found[picture.id].scores) >= min_score
         people = found[picture.id].people[sure]
-        truth = caption(draw_people(image, picture.joints, data.spec), f"{picture.id}: truth")
+        truth = caption(
+            draw_people(image, picture.joints, data.spec), f"{picture.id}: {said[picture.id]}"
+        )
         answer = caption(
             draw_people(image, people, data.spec), f"{len(people)} found, score > {min_score}"
         )
@@ -187,17 +195,31 @@ def _crowd_pose_evaluation(
 
     Its figures by crowding are of all pictures it knows, so it knows only those of `image_ids`.
     """
-    tree = read_json(annotations)
+    truth = faster_coco_eval.COCO(read_known(spec, annotations, image_ids))
+    return fast_evaluation(spec, truth, truth.loadRes(rows), "keypoints_crowd")
+
+
+def read_known(
+    spec: KeypointSpec, annotations: Path, image_ids: Sequence[int] | None
+) -> dict[str, Any]:
+    """An annotation file as if it had only these pictures; None: all."""
+    tree = read_annotations(annotations, spec)
     if image_ids is not None:
         known = set(image_ids)
         tree["images"] = [entry for entry in tree["images"] if entry["id"] in known]
         tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] in known]
-    truth = faster_coco_eval.COCO(tree)
+    return tree
+
+
+def fast_evaluation(
+    spec: KeypointSpec, truth: faster_coco_eval.COCO, found: faster_coco_eval.COCO, kind: str
+) -> faster_coco_eval.COCOeval_faster:
+    """Of people found; kind: keypoints, or keypoints_crowd for the figures by crowding, too."""
     return faster_coco_eval.COCOeval_faster(
         truth,
-        truth.loadRes(rows),
-        iouType="keypoints_crowd",
+        found,
+        iouType=kind,
         kpt_oks_sigmas=list(spec.sigmas),
-        use_area=False,  # CrowdPose has no areas: .53 * width * height of the box
+        use_area=spec.name != "crowd_pose",  # which has no areas: .53 * width * height of the box
         print_function=lambda *_: None,
     )
