@@ -25,6 +25,7 @@ def open_model(path: str | Path, threads: int = 0) -> tuple[InferenceSession, di
         raise ValueError(f"{path} gives maps, no candidates: export it with another --graph")
     options = SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # spares other threads
     return InferenceSession(path, options, ["CPUExecutionProvider"]), card
 
 

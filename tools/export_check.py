@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnxruntime import InferenceSession, SessionOptions
 from torch import nn
 from tqdm import tqdm
 from yacs.config import CfgNode
@@ -17,6 +16,7 @@ from lib.core.inference import predict
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
 from tools.device_runner import find_people, open_model
+from tools.exported import open_onnx
 
 ALLOWED = 1e-4  # difference of numbers, of the largest
 NEAR = 0.5  # pixels of the picture; joints nearer to one another are the same
@@ -31,9 +31,7 @@ def compare_numbers(whole: nn.Module, folder: Path, inputs: Iterable[np.ndarray]
     Heatmaps, tags of all pixels and values of peaks are compared, but not where peaks are: two of
     nearly equal value may change places.
     """
-    options = SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+    onnx = open_onnx(folder / "model.onnx", torch.get_num_threads())
     program = torch.export.load(folder / "model.pt2").module()
     compared = [i for i, name in enumerate(whole.outputs) if name not in PEAKS]
     worst, largest = {"model.onnx": 0.0, "model.pt2": 0.0}, 0.0
@@ -41,7 +39,7 @@ def compare_numbers(whole: nn.Module, folder: Path, inputs: Iterable[np.ndarray]
         with torch.no_grad():
             expected = whole(torch.from_numpy(given))
             answers = {
-                "model.onnx": session.run(None, {"pictures": given}),
+                "model.onnx": onnx(given),
                 "model.pt2": [output.numpy() for output in program(torch.from_numpy(given))],
             }
         for i in compared:

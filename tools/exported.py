@@ -60,6 +60,8 @@ def open_onnx(path: Path, threads: int) -> Run:
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads would wait for the next run with the processor busy, and slow down whatever else.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = InferenceSession(path, options, ["CPUExecutionProvider"])
     return lambda pictures: session.run(None, {"pictures": pictures})
 

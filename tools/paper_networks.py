@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnxruntime import InferenceSession, SessionOptions
 from torch import nn
 
 from lib.config import load_config
@@ -23,6 +22,7 @@ from lib.models.fold import fold_norms
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.utils.activations import PeakActivations
 from lib.utils.complexity import count_macs, count_params
+from tools.exported import open_onnx, picture_of
 from tools.paper_tables import DEVICES, OPENPOSE, PAIRS, TABLES, Row
 
 OPENPOSE_SIZE = 368
@@ -121,18 +121,16 @@ def forward(
     return call
 
 
-def onnx_forward(model: nn.Module, size: int) -> Callable[[], list[np.ndarray]]:
+def onnx_forward(model: nn.Module, size: int) -> Callable[[], Sequence[np.ndarray]]:
     """The same in ONNX Runtime: exported without BatchNorms, from a picture of 8 bits."""
     cfg = load_config(TWO_OUTPUTS)
     graph = NetworkGraph(cfg, fold_norms(model)).eval()
-    options = SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(path, make_program(graph, (size, size)), graph.outputs)
-        session = InferenceSession(path, options, ["CPUExecutionProvider"])
-    picture = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).numpy()
-    return lambda: session.run(None, {"pictures": picture})
+        run = open_onnx(path, torch.get_num_threads())
+    picture = picture_of((size, size))
+    return lambda: run(picture)
 
 
 def ratios(times: Times) -> list[dict[str, Any]]:

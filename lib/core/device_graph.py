@@ -79,9 +79,9 @@ class PixelGraph(CandidateGraph):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         heatmaps, tags = self.maps(pictures)
-        pixels = torch.arange(heatmaps.shape[2] * heatmaps.shape[3])
-        everywhere = pixels.expand(*heatmaps.shape[:2], -1)
-        positions, own_tags = self.read(pictures, heatmaps, tags, everywhere)
+        step = pictures.shape[2] // heatmaps.shape[3]
+        positions = subpixel_everywhere(heatmaps, AXIS_OFFSETS[self.cfg.MODEL.CODEC]) * step
+        own_tags = torch.stack([tag.expand_as(heatmaps).flatten(2) for tag in tags], dim=3)
         candidates = self.candidates(pictures, heatmaps, tags)
         return *candidates, positions, heatmaps.flatten(2), own_tags
 
@@ -133,6 +133,22 @@ def subpixel(heatmaps: Tensor, address: Tensor, offset: AxisOffset) -> Tensor:
     dx = offset(at(heatmaps, left), middle, at(heatmaps, right))
     dy = offset(at(heatmaps, above), middle, at(heatmaps, below))
     return torch.stack([x + dx, y + dy], dim=3)
+
+
+def subpixel_everywhere(heatmaps: Tensor, offset: AxisOffset) -> Tensor:
+    """The same (B, K, H * W, 2) around all pixels of `heatmaps` (B, K, H, W), row by row."""
+    (left, right), (above, below) = (neighbors(heatmaps, axis) for axis in (3, 2))
+    x, y = (torch.arange(heatmaps.shape[axis]) for axis in (3, 2))
+    dx, dy = offset(left, heatmaps, right), offset(above, heatmaps, below)
+    return torch.stack([x + dx, y[:, None] + dy], dim=4).flatten(2, 3)
+
+
+def neighbors(maps: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """`maps` a pixel before and a pixel after along `axis`; beyond the border, its own."""
+    length = maps.shape[axis]
+    first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, length - 1, 1)
+    before = torch.cat([first, maps.narrow(axis, 0, length - 1)], axis)
+    return before, torch.cat([maps.narrow(axis, 1, length - 1), last], axis)
 
 
 def quarter(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
