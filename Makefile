@@ -1,6 +1,6 @@
 # Two commands for a newcomer, on a bare machine with Python 3.10 or later:
 #   make quickstart   install, draw a data set, train a supernet, cut a sub-network out of it,
-#                     fine-tune and evaluate it, leave pictures
+#                     fine-tune and evaluate it, leave pictures and a report
 #   make test         install, check the style, run the whole test suite
 
 PYTHON ?= python3
@@ -24,7 +24,8 @@ quickstart: $(VENV)/ready
 	test -f $(CUT) || $(RUN) weight_transfer.py $(SUPERNET) \
 		--superconfig experiments/synthetic/middle.json TEST.MODEL_FILE $(TRAINED)
 	$(RUN) dist_train.py $(SUBNET) MODEL.PRETRAINED $(CUT)
-	$(RUN) valid.py $(SUBNET) --vis 24
+	$(RUN) valid.py $(SUBNET) --vis 24 --report output/report
+	@echo "The evaluation as a page: output/report/index.html"
 	@echo "Curves and pictures of the training: tensorboard --logdir log"
 
 test: $(VENV)/ready
@@ -40,4 +41,4 @@ $(VENV)/ready: requirements.txt
 
 clean:
 	rm -rf $(VENV) data/synthetic log output/coco_kpt/pose_supermobilenet/supernet \
-		output/coco_kpt/pose_mobilenet/quickstart
+		output/coco_kpt/pose_mobilenet/quickstart output/report

@@ -3,6 +3,7 @@
     python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
     python valid.py --cfg ... --superconfig ... --vis 16   # and the 16 worst pictures
+    python valid.py --cfg ... --superconfig ... --report output/report   # and a page of it all
     python valid.py --cfg ... --superconfig ... --diagnose # and where AP is lost
     python valid.py --cfg ... --oracle                     # what decoding can reach
     python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
@@ -35,6 +36,7 @@ from lib.core.evaluate import (
     result_rows,
 )
 from lib.core.oracle import MODES, Oracle
+from lib.core.page import make_page_folder, write_page
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set
 from lib.core.ranking import rank
@@ -61,6 +63,7 @@ def parse_args() -> Namespace:
     parser.add_argument("--json", metavar="PATH", help="write the table and its circumstances")
     parser.add_argument("--csv", metavar="PATH", help="the same as one row")
     parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw the N worst pictures")
+    parser.add_argument("--report", metavar="DIR", help="write the page DIR/index.html")
     parser.add_argument(
         "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
     )
@@ -88,6 +91,7 @@ def main() -> int:
     if args.diagnose and not data.has_people:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
     make_folders(args.json, args.csv)
+    make_page_folder(args.report)
     # Ideal maps of both kinds leave nothing of a network.
     weights = None if args.oracle == "both" else find_weights(cfg, output_dir)
     model = load_model(cfg, arch, weights, process.device) if weights else None
@@ -102,7 +106,7 @@ def main() -> int:
         *(name_of(args), str(weights or ""), sha256),
         *(data.split, len(data.pictures), problems, OrderedDict()),
     )
-    code = agree(process, lambda: tell(args, data, predictions, report, output_dir))
+    code = agree(process, lambda: tell(args, cfg, arch, data, predictions, report, output_dir))
     if code != cli.MISTAKE:
         unfinished.remove()
     barrier(process)  # nobody fails before all have cleared up: the launcher would end the others
@@ -120,6 +124,8 @@ def name_of(args: Namespace) -> str:
 
 def tell(
     args: Namespace,
+    cfg: CfgNode,
+    arch: ArchSpec | None,
     data: EvaluationSet,
     predictions: list[Prediction],
     report: Report,
@@ -147,6 +153,10 @@ def tell(
         ranking = rank(data, predictions) if data.has_people else []
         save_picture(path, contact_sheet(data, predictions, args.vis, ranking))
         logger.info("pictures of what was found: %s", path)
+    if args.report:
+        network = arch.summary if arch else cfg.MODEL.NAME
+        page = write_page(Path(args.report), data, predictions, report, network, cfg.dump())
+        logger.info("the report: %s", page)
     for problem in report.problems:
         logger.warning("%s", problem)
     if report.problems:

@@ -32,15 +32,7 @@ CODE = Path(__file__).resolve().parents[2]
 
 def add_start(path: Path, facts: Mapping[str, Any]) -> None:
     """Add a start to the card at `path`: date, command, code and machine, then `facts`."""
-    start = {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.orig_argv),
-        "folder": os.getcwd(),
-        "git": git_state(CODE),
-        "versions": versions(),
-        "hardware": hardware(),
-        **facts,
-    }
+    start = {**circumstances(), **facts}
     partial = path.with_name(path.name + ".partial")
     try:
         text = json.dumps({"starts": [*read_starts(path), start]}, indent=2)
@@ -48,6 +40,18 @@ def add_start(path: Path, facts: Mapping[str, Any]) -> None:
         partial.replace(path)
     except OSError as error:
         logger.warning("cannot write %s: %s", path, error.strerror)
+
+
+def circumstances() -> dict[str, Any]:
+    """Date, command, code and machine of this process."""
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "folder": os.getcwd(),
+        "git": git_state(CODE),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
 
 
 def read_starts(path: Path) -> list[dict[str, Any]]:
