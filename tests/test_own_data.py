@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import dist_train
+from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.evaluate import evaluate_predictions
 from lib.core.pipeline import Prediction
@@ -22,9 +23,9 @@ from lib.models import build_model
 from lib.utils.checkpoint import load_checkpoint, save_weights
 from lib.utils.dist import ALONE
 from tests.helpers import JOINTS, TINY, YAMLS, tiny_config, tiny_opts
-from tests.runs import train
+from tests.runs import SMALL, SUPERNET, train
 from tests.test_scripts import assert_one_line
-from tools import check_data, demo, export
+from tools import cache_pictures, check_data, demo, export
 from tools.network import open_network
 
 FEW_FOUND = ("DATASET.MAX_NUM_PEOPLE", "3", "TEST.DETECTION_THRESHOLD", "0")  # by random weights
@@ -132,6 +133,29 @@ def test_an_exported_network_knows_own_joints(exported, tmp_path, animal_root):
     picture = data.files.read(data.pictures[0])
     people, _ = network.group(network.compute(network.prepare(picture)))
     assert people.shape[1:] == (8, 3)
+
+
+def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
+    supernet = (*SUPERNET, "DATASET.INPUT_SIZE", "64", "SUPERNET.CALIBRATION_IMAGES", "6")
+    cfg = tiny_config(animal_root, tmp_path, *supernet, data_set="animal")
+    assert train(cfg, tmp_path / "run", arch=SMALL) is None
+    keys = ("TEST.MODEL_FILE", str(tmp_path / "run/checkpoint.pth.tar"))
+    narrow = tmp_path / "narrow.json"
+    ArchManager.from_config(cfg, SMALL).fixed_sample(64, 0.5).to_json(narrow)
+    done = call(
+        *("weight_transfer", "--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow)),
+        *(*tiny_opts(animal_root, tmp_path), *supernet, *keys, *FEW_FOUND),
+    )
+    assert done.code == 0, done
+    [cut] = (tmp_path / "output").rglob("narrow.pth.tar")
+    assert open_network(cut).spec == ANIMAL
+
+
+def test_a_cache_holds_own_pictures(animal_root, args, call, call_tool, tmp_path):
+    cache = ("DATASET.CACHE", str(tmp_path / "cache"))
+    assert call_tool(cache_pictures.main, *args("animal", animal_root, *cache)).code == 0
+    done = call("dist_train", *args("animal", animal_root, *cache))
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_card_that_says_too_little_is_one_line(exported, tmp_path, call_tool, animal_root):
