@@ -90,7 +90,7 @@ def sample_animal(rng: np.random.Generator) -> np.ndarray:
     """(len(POINTS), 3) of a random one: x right and y down in the picture, z towards the camera."""
     body = sample_body(rng)
     facing = np.radians(rng.choice((-90, 90)) + np.clip(rng.normal(0, 14), -32, 32))
-    above, roll = np.radians((rng.uniform(6, 20), rng.normal(0, 4)))
+    above, roll = np.radians((rng.uniform(10, 24), rng.normal(0, 4)))
     forward, up, left = body.T
     x = forward * np.sin(facing) + left * np.cos(facing)
     z = forward * np.cos(facing) - left * np.sin(facing)
@@ -172,7 +172,7 @@ def paint_animal(
             )
             paint(leg, shade(coat.paws, light), (f"{leg}_paw", 0.033 * w))
 
-    paint_legs(far, 0.55)
+    paint_legs(far, 0.45)
     paint("tail", coat.fur, ("root", 0.03), ("bend", 0.024))
     paint("tail", coat.fur, ("bend", 0.024), ("tail", 0.02))
     w = coat.build
