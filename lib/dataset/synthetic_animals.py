@@ -27,7 +27,7 @@ from lib.dataset.synthetic_paint import (
 
 LEGS = tuple(f"{side}_{end}" for end in ("front", "hind") for side in ("left", "right"))
 _JOINTS = ("nose", "withers", "hip", "tail", *(f"{leg}_paw" for leg in LEGS))
-ANIMAL = KeypointSpec(  # experiments/animal/animal.yaml says the same
+ANIMAL = KeypointSpec(  # experiments/animal/joints.yaml says the same
     "animal",
     joints=_JOINTS,
     limbs=(
@@ -149,14 +149,8 @@ def paint_animal(
     points: (len(POINTS), 3) in pixels; scale: length in pixels; number: from 1.
     """
     at, coat = {name: points[row] for name, row in ROW.items()}, sample_coat(rng)
-    near, far = (
-        ("left", "right")
-        if at["left_hind_top"][2] > at["right_hind_top"][2]
-        else (
-            "right",
-            "left",
-        )
-    )
+    left_is_near = at["left_hind_top"][2] > at["right_hind_top"][2]
+    near, far = ("left", "right") if left_is_near else ("right", "left")
 
     def paint(part: str, color: Color, *circles: tuple[str, float]) -> None:
         blob = np.array([(*at[name][:2], radius * scale) for name, radius in circles])
