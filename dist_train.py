@@ -39,7 +39,6 @@ from lib.dataset.build import (
     build_evaluation_set,
     make_dataloader,
 )
-from lib.dataset.keypoints import keypoints_of
 from lib.models import build_model
 from lib.models.arch import ArchSpec, width_share
 from lib.models.layers.sync import synchronize_norms
@@ -49,7 +48,7 @@ from lib.models.reorder import sort_channels
 from lib.utils import cli
 from lib.utils.average import WeightAverage
 from lib.utils.checkpoint import (
-    check_joints,
+    check_same_joints,
     kept,
     load_weights,
     newest_whole,
@@ -115,7 +114,7 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     model = build_model(cfg, arch)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
         if cfg.MODEL.PRETRAINED_PARTS == "all":
-            check_joints(cfg.MODEL.PRETRAINED, keypoints_of(cfg, is_train=True))
+            check_same_joints(cfg.MODEL.PRETRAINED, cfg, is_train=True)
         load_weights(model, cfg.MODEL.PRETRAINED, FRESH_PARTS[cfg.MODEL.PRETRAINED_PARTS])
         logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:

@@ -43,11 +43,10 @@ from lib.core.ranking import rank
 from lib.core.report import Report, make_folders, write_csv, write_json
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.dataset.keypoints import keypoints_of
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.checkpoint import check_joints, config_in, hash_of, load_weights
+from lib.utils.checkpoint import check_same_joints, config_in, hash_of, load_weights
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_picture
@@ -168,7 +167,7 @@ def load_model(
     cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
 ) -> nn.Module:
     """The trained network; ValueError when the file says other joints or another codec."""
-    check_joints(weights, keypoints_of(cfg, is_train=False))
+    check_same_joints(weights, cfg, is_train=False)
     trained_with = codec_in(weights)
     if trained_with not in (None, cfg.MODEL.CODEC):
         raise ValueError(

@@ -149,6 +149,13 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
     assert done.code == 0, done
     [cut] = (tmp_path / "output").rglob("narrow.pth.tar")
     assert open_network(cut).spec == ANIMAL
+    other = tmp_path / "joints.yaml"
+    other.write_text(JOINTS.read_text().replace("withers", "shoulder"))
+    done = call(
+        *("weight_transfer", "--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow)),
+        *(*tiny_opts(animal_root, tmp_path), *supernet, *keys, "DATASET.DATASET", str(other)),
+    )
+    assert_one_line(done, "finds the 8 joints of animal")
 
 
 def test_a_cache_holds_own_pictures(animal_root, args, call, call_tool, tmp_path):

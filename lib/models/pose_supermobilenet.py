@@ -17,7 +17,7 @@ from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, network_of
-from lib.utils.checkpoint import load_checkpoint, load_weights
+from lib.utils.checkpoint import check_same_joints, load_checkpoint, load_weights
 
 
 class SuperBottleneck(InvertedBottleneck):
@@ -150,10 +150,11 @@ def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
 def load_supernet(cfg: CfgNode, path: str | Path) -> SuperLitePose:
     """The trained supernet of `path`, in evaluation mode; its widths from the file where it says.
 
-    ValueError when `cfg` is of another network or the weights do not fit.
+    ValueError when `cfg` is of another network or of other joints, or the weights do not fit.
     """
     if cfg.MODEL.NAME != "pose_supermobilenet":
         raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
+    check_same_joints(path, cfg, is_train=True)
     arch = load_checkpoint(path).get("arch")
     supernet = get_pose_net(cfg, ArchSpec.from_dict(arch) if isinstance(arch, dict) else None)
     load_weights(supernet, path)

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.dataset.keypoints import KeypointSpec, keypoints_of
+from lib.dataset.keypoints import keypoints_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ def config_in(path: str | Path) -> dict[str, Any]:
     return yaml.safe_load(config) if isinstance(config, str) else {}
 
 
-def check_joints(path: str | Path, spec: KeypointSpec) -> None:
-    """ValueError when `path` says that its network finds other joints than those of `spec`."""
-    config = config_in(path)
+def check_same_joints(path: str | Path, cfg: CfgNode, is_train: bool) -> None:
+    """ValueError when `path` says that its network finds other joints than those of `cfg`."""
+    config, spec = config_in(path), keypoints_of(cfg, is_train)
     own = keypoints_of(CfgNode(config), is_train=False) if "DATASET" in config else spec
     if own.joints != spec.joints:
         raise ValueError(
