@@ -35,7 +35,7 @@ from lib.utils.ahead import Clock, ahead
 from lib.utils.media import Frame, Source, find_sources, frame_count, read_source
 from lib.utils.vis import draw_named_people
 from tools.demo_output import Output, People
-from tools.network import Network, open_network
+from tools.network import Network, add_settings_flags, open_network
 
 logger = logging.getLogger("lib.demo")
 
@@ -76,10 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--track", action="store_true", help="ids and smooth joints in videos")
     parser.add_argument("--min-score", type=float, default=0.2, help="of a person (default: 0.2)")
     parser.add_argument("--show", action="store_true", help="in a window, too")
-    parser.add_argument("--cfg", help="experiments/*.yaml, for a model that does not carry its own")
-    parser.add_argument("--superconfig", help="mobile_configs/*.json, likewise")
-    parser.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    add_settings_flags(parser)
     return parser.parse_intermixed_args(argv)
 
 

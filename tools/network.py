@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -32,6 +33,14 @@ class Network(NamedTuple):
     prepare: Callable[[np.ndarray], Any]  # of a picture (H, W, 3) uint8 RGB
     compute: Callable[[Any], Any]  # of what `prepare` gave
     group: Callable[[Any], Found]  # of what `compute` gave
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """What is said of a network beside the file it is in; of `settings_of` and `open_network`."""
+    parser.add_argument("--cfg", help="experiments/*.yaml, for a model that does not carry its own")
+    parser.add_argument("--superconfig", help="mobile_configs/*.json, likewise")
+    parser.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
 
 
 def open_network(

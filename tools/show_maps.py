@@ -37,7 +37,7 @@ from lib.utils.vis import (
     save_picture,
     tile,
 )
-from tools.network import settings_of, spec_of
+from tools.network import add_settings_flags, settings_of, spec_of
 from valid import load_model
 
 MIN_JOINT = 0.1  # a joint with less is not drawn
@@ -68,10 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--input", required=True, type=Path, help="a picture")
     parser.add_argument("--out", default="maps.png", help="(default: maps.png)")
     parser.add_argument("--min-score", type=float, default=0.2, help="of a person (default: 0.2)")
-    parser.add_argument("--cfg", help="experiments/*.yaml, for a model that does not carry its own")
-    parser.add_argument("--superconfig", help="mobile_configs/*.json, likewise")
-    parser.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    add_settings_flags(parser)
     return parser.parse_intermixed_args(argv)
 
 
