@@ -49,8 +49,9 @@ from lib.utils import cli
 from lib.utils.average import WeightAverage
 from lib.utils.checkpoint import (
     check_same_joints,
+    fit_weights,
     kept,
-    load_weights,
+    load_checkpoint,
     newest_whole,
     save_weights,
     unwrap,
@@ -113,10 +114,12 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     """The network with its first weights, on its device, in its memory format."""
     model = build_model(cfg, arch)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
-        if cfg.MODEL.PRETRAINED_PARTS == "all":
-            check_same_joints(cfg.MODEL.PRETRAINED, cfg, is_train=True)
-        load_weights(model, cfg.MODEL.PRETRAINED, FRESH_PARTS[cfg.MODEL.PRETRAINED_PARTS])
-        logger.info("%s weights from %s", cfg.MODEL.PRETRAINED_PARTS, cfg.MODEL.PRETRAINED)
+        path, parts = cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_PARTS
+        saved = load_checkpoint(path)
+        if parts == "all":
+            check_same_joints(saved, path, cfg, is_train=True)
+        fit_weights(model, saved, path, FRESH_PARTS[parts])
+        logger.info("%s weights from %s", parts, path)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
             sort_channels(model)
     macs = count_macs(model, cfg.DATASET.INPUT_SIZE)

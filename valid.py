@@ -19,8 +19,9 @@ import logging
 import sys
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,7 +47,13 @@ from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.checkpoint import check_same_joints, config_in, hash_of, load_weights
+from lib.utils.checkpoint import (
+    check_same_joints,
+    config_of,
+    fit_weights,
+    hash_of,
+    load_checkpoint,
+)
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_picture
@@ -167,23 +174,24 @@ def load_model(
     cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
 ) -> nn.Module:
     """The trained network; ValueError when the file says other joints or another codec."""
-    check_same_joints(weights, cfg, is_train=False)
-    trained_with = codec_in(weights)
+    saved = load_checkpoint(weights)
+    check_same_joints(saved, weights, cfg, is_train=False)
+    trained_with = codec_of_run(saved)
     if trained_with not in (None, cfg.MODEL.CODEC):
         raise ValueError(
             f"{weights} was trained with MODEL.CODEC {trained_with}, not {cfg.MODEL.CODEC}; "
             f"give the same to decode it"
         )
     model = build_model(cfg, arch)
-    load_weights(model, weights)
+    fit_weights(model, saved, weights)
     logger.info("weights from %s", weights)
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return model.to(device, memory_format=memory).eval()
 
 
-def codec_in(path: Path) -> str | None:
-    """MODEL.CODEC of the run that wrote `path`; None where the file holds weights alone."""
-    config = config_in(path)
+def codec_of_run(saved: Mapping[str, Any]) -> str | None:
+    """MODEL.CODEC of the run that saved it; None of weights alone."""
+    config = config_of(saved)
     return config.get("MODEL", {}).get("CODEC", "reference") if config else None
 
 

@@ -61,21 +61,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def config_in(path: str | Path) -> dict[str, Any]:
-    """The settings of the run that wrote `path`, as plain values; none where it says none."""
-    saved = load_checkpoint(path)
+def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the run that saved it, as plain values; none where it says none."""
     config = saved.get("config") or (saved.get("provenance") or {}).get("config")
     return yaml.safe_load(config) if isinstance(config, str) else {}
 
 
-def check_same_joints(path: str | Path, cfg: CfgNode, is_train: bool) -> None:
-    """ValueError when `path` says that its network finds other joints than those of `cfg`."""
-    config, spec = config_in(path), keypoints_of(cfg, is_train)
+def check_same_joints(
+    saved: Mapping[str, Any], source: str | Path, cfg: CfgNode, is_train: bool
+) -> None:
+    """ValueError when what `source` saved says that it finds other joints than those of `cfg`."""
+    config, spec = config_of(saved), keypoints_of(cfg, is_train)
     own = keypoints_of(CfgNode(config), is_train=False) if "DATASET" in config else spec
     if own.joints != spec.joints:
         raise ValueError(
-            f"{path} finds the {own.num_joints} joints of {own.name}, not the {spec.num_joints} of "
-            f"{spec.name}; it can start their training with MODEL.PRETRAINED_PARTS not_final"
+            f"{source} finds the {own.num_joints} joints of {own.name}, not the {spec.num_joints} "
+            f"of {spec.name}; it can start their training with MODEL.PRETRAINED_PARTS not_final"
         )
 
 
@@ -126,13 +127,13 @@ def hash_of(path: str | Path) -> str:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in `path`, bare or inside a full checkpoint, wrappers' prefixes stripped."""
-    state = load_checkpoint(path)
-    if isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+def weights_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
+    """The state dict, bare or inside a full checkpoint, wrappers' prefixes stripped."""
+    state = saved["state_dict"] if isinstance(saved.get("state_dict"), Mapping) else saved
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict; its keys: {', '.join(map(str, state))[:80]}")
+        raise ValueError(
+            f"{source} holds no state dict; its keys: {', '.join(map(str, state))[:80]}"
+        )
     return strip_wrappers(state)
 
 
@@ -149,13 +150,14 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
 
     Raises ValueError naming the first tensors that are missing, unexpected or of another shape.
     """
-    fit_weights(model, read_weights(path), str(path), skip)
+    fit_weights(model, load_checkpoint(path), path, skip)
 
 
 def fit_weights(
-    model: nn.Module, weights: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()
+    model: nn.Module, saved: Mapping[str, Any], source: str | Path, skip: tuple[str, ...] = ()
 ) -> None:
-    """`load_weights` of what was read already; errors call it `source`."""
+    """`load_weights` of what was read from `source` already."""
+    weights = weights_of(saved, source)
     model = unwrap(model)
     own = model.state_dict()
     optional = getattr(model, "optional_weights", ())
