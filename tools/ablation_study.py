@@ -1,6 +1,7 @@
 """What large kernels and the fusion head are worth on a small network (paper, section 3).
 
-    python -m tools.ablation_study --data data/synthetic --out output/ablation --seeds 0 1 2
+    python -m tools.ablation_study --data data/synthetic --out output/ablation --seeds 0 1 2 \\
+        --kernels 7 5 3 9
 
 For every seed and every kernel size the same network is trained alone, with the same steps, and
 scored on the pictures held out; with the first kernel size also without the raw half of its head.
