@@ -7,7 +7,6 @@ import multiprocessing
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from html import escape, unescape
@@ -26,16 +25,10 @@ from lib.dataset.synthetic import SceneParams
 from lib.dataset.synthetic_layout import make_dataset
 from lib.utils import cli
 from lib.utils.run_card import CODE, git_state
+from tests.browser import needs_browser, shown_by_chromium
 from tests.helpers import TINY, YAMLS, tiny_opts
 from tests.test_scripts import assert_one_line
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--hide-scrollbars",
-)
 WIDTHS = (390, 1280)  # a phone, a desk
 WHOLE = "From 0 to 1, under HigherHRNet's names; a dash: nobody to judge"
 VOID = {"meta", "img", "path", "polyline"}  # elements without an end
@@ -376,14 +369,12 @@ def seen_by_chromium(page: Page, profile: Path, *flags: str) -> list[dict[str, A
     )
     copy = page.path.with_name("looked_at.html")
     copy.write_text(f"<!doctype html><meta charset=utf-8><body>{frames}<script>{LOOK}</script>")
-    own = (f"--user-data-dir={profile}", "--window-size=1400,1000", *flags)
-    command = [CHROMIUM, *FLAGS, *own, "--dump-dom", copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    [seen] = re.findall(r'data-seen="([^"]*)"', done.stdout)
+    shown = shown_by_chromium(copy, profile, "--window-size=1400,1000", *flags)
+    [seen] = re.findall(r'data-seen="([^"]*)"', shown)
     return json.loads(unescape(seen))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(NAMES)} is installed")
+@needs_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_whole_report(report, many, tmp_path, dark):
     """On a phone and on a desk: every picture, curve and row, readable, nothing cut off."""

@@ -24,6 +24,7 @@ from lib.utils.activations import PeakActivations
 from lib.utils.complexity import count_macs_of, count_params
 from lib.utils.run_card import hardware
 from tools.benchmark_train import traffic
+from tools.export import read_size
 from tools.exported import eager_graph, forms_in, open_form, picture_of
 
 MIB = 2**20
@@ -71,14 +72,9 @@ def input_size(card: dict[str, Any], text: str | None) -> tuple[int, int]:
     fixed, side = card["input"]["size"], card["input"]["side"]
     if text is None:
         return tuple(fixed) if fixed else (side, side)
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"--size is {text}; wanted width x height, as 512x448")
-    size, multiple = (int(width), int(height)), card["input"]["multiple_of"]
+    size = read_size(text)
     if fixed and list(size) != list(fixed):
         raise ValueError(f"--size is {text}; exported for {fixed[0]}x{fixed[1]} alone")
-    if any(side < multiple or side % multiple for side in size):
-        raise ValueError(f"--size is {text}; wanted multiples of {multiple}")
     return size
 
 

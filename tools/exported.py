@@ -8,6 +8,7 @@ as the network is opened, as it has run. PyTorch is imported where a form needs 
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ if __name__ == "__main__":
     form = Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
     given = picture_of((width, height))
-    __import__("onnxruntime" if form.suffix == ".onnx" else "torch")
+    importlib.import_module("onnxruntime" if form.suffix == ".onnx" else "torch")
     peaks = [peak_memory()]
     call = open_form(form, int(sys.argv[3]))
     peaks.append(peak_memory())

@@ -24,7 +24,7 @@ from lib.core.predictions import demand_some, predict_set, rounded
 from lib.core.ranking import Standing
 from lib.dataset.build import EvaluationSet
 from lib.dataset.keypoints import KeypointSpec
-from lib.dataset.reader import category_of, read_annotations
+from lib.dataset.reader import category_in, read_annotations
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def _coco_evaluation(
     truth = COCO()
     truth.dataset = read_annotations(annotations, spec)
     truth.createIndex()
-    category = {"category_id": category_of(annotations, spec)}
+    category = {"category_id": category_in(truth.dataset, spec)}
     found = truth.loadRes([row | category for row in rows])
     evaluation = COCOeval(truth, found, "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)

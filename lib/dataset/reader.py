@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,12 @@ def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
 
 def category_of(path: Path, spec: KeypointSpec) -> int:
     """The category id of people in an annotation file, and so in results on it."""
-    return read_annotations(path, spec)["categories"][0]["id"] if spec.is_own else 1
+    return category_in(read_annotations(path, spec), spec) if spec.is_own else 1
+
+
+def category_in(tree: Mapping[str, Any], spec: KeypointSpec) -> int:
+    """The same of what `read_annotations` gave."""
+    return tree["categories"][0]["id"] if spec.is_own else 1
 
 
 def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from lib.models.pieces import pieces_of
 from lib.models.pose_mobilenet import LitePose, output_channels
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.svg import SIZE, text_width
+from tests.browser import needs_browser, shown_by_chromium
 from tests.helpers import ROOT, TINY
 from tools import draw_arch
 
@@ -212,10 +211,7 @@ def test_a_mistake_is_one_line_and_nothing_is_drawn(call, tmp_path, flags, said)
     assert not list(tmp_path.glob("arch.*"))
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(BROWSER is None, reason="there is no headless browser")
+@needs_browser
 @pytest.mark.parametrize("figure", ["searched", "mixed"])
 def test_a_browser_draws_all_of_it_inside_the_frame(tmp_path, figure):
     """Its own letters, measured: a script reads the boxes of everything drawn."""
@@ -231,13 +227,9 @@ def test_a_browser_draws_all_of_it_inside_the_frame(tmp_path, figure):
         document.body.setAttribute("data-texts", document.querySelectorAll("text").length);
     </script>"""
     svg = draw_arch.draw(FIGURES[figure], 14)
-    (tmp_path / "page.html").write_text(f"<!doctype html><body>{svg}{look}</body>")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    where = [f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'page.html'}"]
-    dom = subprocess.run(
-        [BROWSER, *flags, *quiet, "--dump-dom", *where], capture_output=True, text=True, timeout=120
-    ).stdout
+    page = tmp_path / "page.html"
+    page.write_text(f"<!doctype html><body>{svg}{look}</body>")
+    dom = shown_by_chromium(page, tmp_path / "profile")
     assert 'data-outside="0"' in dom
     assert f'data-texts="{len(texts_of(svg))}"' in dom
 
