@@ -25,7 +25,6 @@ from yacs.config import CfgNode
 
 from arch_manager import ArchManager
 from lib.config import load_config
-from lib.core.board import Board
 from lib.core.distill import Distillation, Imitation, freeze_teacher, read_teacher
 from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.loss import MultiLossFactory
@@ -45,8 +44,12 @@ from lib.models.layers.sync import synchronize_norms
 from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
+from lib.training.average import WeightAverage
+from lib.training.board import Board
+from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.state import Layout, TrainingState, place_schedule, resume, save_training
+from lib.training.stopping import StopRequest, ignore_end
 from lib.utils import cli
-from lib.utils.average import WeightAverage
 from lib.utils.checkpoint import (
     check_same_joints,
     fit_weights,
@@ -67,10 +70,7 @@ from lib.utils.dist import (
     wrap,
 )
 from lib.utils.logger import create_logger
-from lib.utils.optim import get_optimizer, get_scheduler
-from lib.utils.resume import Layout, TrainingState, place_schedule, resume, save_training
 from lib.utils.run_card import RUN_CARD, add_start
-from lib.utils.stopping import StopRequest, ignore_end
 
 logger = logging.getLogger("lib.train")
 

@@ -27,8 +27,12 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from lib.analysis.diagnose import diagnose, diagnosis_table
+from lib.analysis.oracle import MODES, Oracle
+from lib.analysis.page import make_page_folder, write_page
+from lib.analysis.ranking import rank
+from lib.analysis.report import Report, make_folders, write_csv, write_json
 from lib.config import load_config
-from lib.core.diagnose import diagnose, diagnosis_table
 from lib.core.evaluate import (
     contact_sheet,
     evaluate_predictions,
@@ -36,12 +40,8 @@ from lib.core.evaluate import (
     result_path,
     result_rows,
 )
-from lib.core.oracle import MODES, Oracle
-from lib.core.page import make_page_folder, write_page
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set
-from lib.core.ranking import rank
-from lib.core.report import Report, make_folders, write_csv, write_json
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model

@@ -21,7 +21,6 @@ import torch
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.core.accuracy import calibration_batches
 from lib.core.calibrate import recalibrate
 from lib.core.evaluate import average_precision
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
@@ -30,6 +29,7 @@ from lib.models.arch import ArchSpec
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
 from lib.models.subnet import extract_subnet
+from lib.search.accuracy import calibration_batches
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params

@@ -19,10 +19,10 @@ import torch.distributed as dist
 import dist_train
 import valid
 import weight_transfer
-from lib.dataset.keypoints import COCO, CROWD_POSE
-from lib.dataset.synthetic import SceneParams
-from lib.dataset.synthetic_animals import ANIMAL
-from lib.dataset.synthetic_layout import make_dataset
+from lib.dataset.synthetic.animals import ANIMAL
+from lib.dataset.synthetic.layout import make_dataset
+from lib.dataset.synthetic.scene import SceneParams
+from lib.keypoints import COCO, CROWD_POSE
 from lib.utils import cli
 from lib.utils.dist import Process, leave
 from tests.helpers import Result

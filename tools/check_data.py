@@ -18,7 +18,8 @@ from yacs.config import CfgNode
 
 from lib.config import load_config
 from lib.dataset.build import build_dataset
-from lib.dataset.check import (
+from lib.dataset.checks.preview import draw_page
+from lib.dataset.checks.split import (
     Fault,
     Report,
     Split,
@@ -28,7 +29,6 @@ from lib.dataset.check import (
     note_unnamed,
     open_split,
 )
-from lib.dataset.preview import draw_page
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.vis import save_picture

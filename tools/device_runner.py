@@ -1,4 +1,4 @@
-"""People in pictures, from what tools/export.py wrote, with numpy and onnxruntime alone.
+"""People in pictures, from what tools/export wrote, with numpy and onnxruntime alone.
 
     python device_runner.py exported/model.onnx a.jpg b.png   # a line of JSON each; needs Pillow
 

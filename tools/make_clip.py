@@ -1,4 +1,4 @@
-"""Draw a video of people who walk past one another, for tools/demo.py.
+"""Draw a video of people who walk past one another, for tools/demo.
 
 python -m tools.make_clip --out data/clip.mp4 --people 3 --size 640x480 --seconds 10
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.dataset.synthetic import SceneParams, add_light, draw_background
-from lib.dataset.synthetic_paint import Canvas, paint_person, sample_look
-from lib.dataset.synthetic_people import ROW, Pose, joints_of, sample_pose
+from lib.dataset.synthetic.paint import Canvas, paint_person, sample_look
+from lib.dataset.synthetic.people import ROW, Pose, joints_of, sample_pose
+from lib.dataset.synthetic.scene import SceneParams, add_light, draw_background
 from lib.utils import cli
-from lib.utils.media import VideoFile
+from tools.demo.media import VideoFile
 
 RATE = 25.0  # frames a second
 STRIDE_TIME = 1.6  # seconds from a pose to another and back

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.dataset.keypoints import COCO, CROWD_POSE
-from lib.dataset.synthetic import SceneParams
-from lib.dataset.synthetic_animals import ANIMAL
-from lib.dataset.synthetic_layout import make_dataset
+from lib.dataset.synthetic.animals import ANIMAL
+from lib.dataset.synthetic.layout import make_dataset
+from lib.dataset.synthetic.scene import SceneParams
+from lib.keypoints import COCO, CROWD_POSE
 
 FORMATS = {spec.name: spec for spec in (COCO, CROWD_POSE, ANIMAL)}
 

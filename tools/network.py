@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from lib.config import load_config, read_config
 from lib.core.inference import find_people, network_maps, prepare
-from lib.dataset.keypoints import KEYPOINTS, KeypointSpec, keypoints_of
+from lib.keypoints import KEYPOINTS, KeypointSpec, keypoints_of
 from lib.models.arch import ArchSpec
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.dist import choose_device
@@ -88,7 +88,7 @@ def network_of(cfg: CfgNode, model: nn.Module) -> Network:
 
 
 def open_exported(path: Path) -> Network:
-    """What tools/export.py wrote, as tools/device_runner.py runs it: in one step, on the CPU."""
+    """What tools/export wrote, as tools/device_runner.py runs it: in one step, on the CPU."""
     if not path.is_file():
         raise ValueError(f"there is no exported network {path}")
     try:

@@ -14,9 +14,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.training.scalars import SCALARS, read_scalars
 from lib.utils import cli
 from lib.utils.plot import COLORS, Point, curves
-from lib.utils.scalars import SCALARS, read_scalars
 from lib.utils.vis import save_picture
 
 FIRST = ("train/loss", "val/AP")

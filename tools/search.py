@@ -31,19 +31,19 @@ from yacs.config import CfgNode
 
 from arch_manager import ArchManager
 from lib.config import load_config
-from lib.core.accuracy import CutAccuracy
-from lib.core.journal import Journal
-from lib.core.latency import LatencyTable
-from lib.core.predictor import ridge_predictor
-from lib.core.search import Candidate, Evolution, Search, best, pareto_front
 from lib.dataset.build import build_search_sets
 from lib.models.arch import ArchSpec
 from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
 from lib.models.subnet import extract_subnet
+from lib.search.accuracy import CutAccuracy
+from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
+from lib.search.latency import LatencyTable
+from lib.search.ridge import ridge_predictor
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, load_checkpoint
 from lib.utils.dist import choose_device
+from lib.utils.journal import Journal
 from lib.utils.plot import scatter
 from lib.utils.vis import save_picture
 

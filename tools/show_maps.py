@@ -23,10 +23,9 @@ from yacs.config import CfgNode
 
 from lib.core.group import HeatmapParser
 from lib.core.inference import Input, find_people, network_maps, prepare
-from lib.dataset.keypoints import KeypointSpec
+from lib.keypoints import KeypointSpec
 from lib.utils import cli
 from lib.utils.dist import choose_device
-from lib.utils.media import read_picture
 from lib.utils.plot import BLACK, GRAY, LIGHT, Axes
 from lib.utils.transforms import of_pixels, warp_matrix
 from lib.utils.vis import (
@@ -37,6 +36,7 @@ from lib.utils.vis import (
     save_picture,
     tile,
 )
+from tools.demo.media import read_picture
 from tools.network import add_settings_flags, settings_of, spec_of
 from valid import load_model
 

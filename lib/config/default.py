@@ -53,7 +53,7 @@ _C.MODEL.COMPILE = False  # torch.compile in training: minutes of waiting, then 
 # for supernets, whose shapes change at every step
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
 # What one model needs; an open node. The three below are LitePose's; those of HigherHRNet and
-# EfficientHRNet have no defaults (lib/models/hrnet_extra.py; experiments/*/higher_hrnet/*.yaml).
+# EfficientHRNet have no defaults (lib/models/baselines/hrnet_extra.py).
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
 _C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
@@ -93,7 +93,7 @@ _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
 _C.DATASET.CACHE = (
-    ""  # a folder of training pictures decoded and shrunk by tools/cache_pictures.py, for
+    ""  # a folder of training pictures decoded and shrunk by tools/cache_images.py, for
 )
 # small inputs; "": none
 _C.DATASET.UNREADABLE = "raise"  # in training: "raise" stops, "skip" names the picture, goes on;

@@ -8,7 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.config.files import read_yaml
-from lib.dataset.keypoints import KeypointSpec, keypoints_of
+from lib.keypoints import KeypointSpec, keypoints_of
 
 
 def embed_joints(cfg: CfgNode, given: Collection[str]) -> None:

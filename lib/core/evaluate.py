@@ -19,12 +19,12 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from yacs.config import CfgNode
 
+from lib.analysis.ranking import Standing
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
-from lib.core.ranking import Standing
 from lib.dataset.build import EvaluationSet
-from lib.dataset.keypoints import KeypointSpec
 from lib.dataset.reader import category_in, read_annotations
+from lib.keypoints import KeypointSpec
 from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
 from lib.dataset.codec import Codec, codec_of
-from lib.dataset.keypoints import keypoints_of
+from lib.keypoints import keypoints_of
 
 TIE = 1e-9  # far below what tells two joints apart; decides where costs are equal
 

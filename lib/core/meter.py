@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.core.board import Board
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec
+from lib.training.board import Board
 from lib.utils.dist import ALONE, Process, broadcast_json, gather_json
 
 logger = logging.getLogger(__name__)

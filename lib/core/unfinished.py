@@ -9,8 +9,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from lib.core.journal import Journal
 from lib.utils.dist import ALONE, Process
+from lib.utils.journal import Journal
 
 logger = logging.getLogger(__name__)
 

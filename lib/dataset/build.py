@@ -14,7 +14,6 @@ from yacs.config import CfgNode
 
 from lib.dataset.cache import PictureCache, cache_path
 from lib.dataset.codec import codec_of
-from lib.dataset.keypoints import KeypointSpec, keypoints_of
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
 from lib.dataset.reader import (
     Picture,
@@ -25,6 +24,7 @@ from lib.dataset.reader import (
     select_pictures,
 )
 from lib.dataset.transforms import AffineRange
+from lib.keypoints import KeypointSpec, keypoints_of
 
 
 class EpochSampler(Sampler):

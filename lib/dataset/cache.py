@@ -1,6 +1,6 @@
 """Pictures decoded and shrunk once, for trainings on small inputs.
 
-A cache is a folder (DATASET.CACHE) that `python -m tools.cache_pictures` fills; its split has
+A cache is a folder (DATASET.CACHE) that `python -m tools.cache_images` fills; its split has
 
     <split>_<side>.pixels   uint8 RGB, row by row, one picture after the other
     <split>_<side>.json     {"pictures": [[id, width, height, offset in bytes], ...]}
@@ -46,7 +46,7 @@ class PictureCache:
             size = path.stat().st_size
         except OSError:
             raise ValueError(
-                f"DATASET.CACHE: there is no {path}; python -m tools.cache_pictures makes it"
+                f"DATASET.CACHE: there is no {path}; python -m tools.cache_images makes it"
             ) from None
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"DATASET.CACHE: {index} is no index of a cache") from None

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from lib.dataset.cache import PictureCache
 from lib.dataset.codec import REFERENCE, Codec
-from lib.dataset.keypoints import KeypointSpec
 from lib.dataset.reader import Picture, PictureFiles, ReadError, ignore_mask
 from lib.dataset.transforms import Affine, AffineRange
+from lib.keypoints import KeypointSpec
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from yacs.config import CfgNode
 
-from lib.dataset.keypoints import KeypointSpec, keypoints_of
-from lib.dataset.own_annotations import complete
+from lib.dataset.annotations import complete
+from lib.keypoints import KeypointSpec, keypoints_of
 
 
 class Picture(NamedTuple):

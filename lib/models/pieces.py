@@ -1,7 +1,7 @@
 """A network as a sum of pieces: what it costs, without building it.
 
 Multiply-adds of the pieces add up exactly to the network's; milliseconds nearly
-(`lib.core.latency`). A search meets few distinct pieces in many architectures.
+(`lib.search.latency`). A search meets few distinct pieces in many architectures.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.dataset.keypoints import keypoints_of
+from lib.keypoints import keypoints_of
 
 logger = logging.getLogger(__name__)
 

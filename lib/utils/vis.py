@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.dataset.keypoints import KeypointSpec
+from lib.keypoints import KeypointSpec
 
 SHIFT = 4  # binary places of a coordinate that OpenCV draws between pixels
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

@@ -12,8 +12,8 @@ from lib.core.trainer import Precision, View, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
 from lib.models.arch import uniform_arch
+from lib.training.optim import get_optimizer
 from lib.utils.checkpoint import save_checkpoint, save_weights
-from lib.utils.optim import get_optimizer
 from tests.helpers import ROOT, TINY, fill, tiny_config
 
 LARGER = uniform_arch(96, 8, (8, 16, 16, 24), (16, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))

@@ -26,8 +26,8 @@ from lib.core.evaluate import (
 from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
 from lib.dataset.build import build_evaluation_set
-from lib.dataset.keypoints import CROWD_POSE
 from lib.dataset.reader import ReadError
+from lib.keypoints import CROWD_POSE
 from lib.models import build_model
 from tests.helpers import GOLDEN, TINY, tiny_config
 

@@ -19,7 +19,7 @@ from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, accumulate, update_weights
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import heatmap_targets
-from lib.utils.optim import get_optimizer
+from lib.training.optim import get_optimizer
 from tests.helpers import TINY, network, tiny_config
 from tests.runs import SMALL, SUPERNET
 

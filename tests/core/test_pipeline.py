@@ -24,8 +24,8 @@ from lib.core.pipeline import (
     expected_batches,
 )
 from lib.dataset.build import EvaluationSet
-from lib.dataset.keypoints import COCO
 from lib.dataset.reader import Picture, PictureFiles
+from lib.keypoints import COCO
 from lib.models import build_model
 from tests.helpers import TINY, fill, tiny_config
 

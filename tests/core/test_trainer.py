@@ -26,10 +26,10 @@ from lib.core.trainer import (
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
 from lib.models.pose_supermobilenet import SuperLitePose
-from lib.utils.average import WeightAverage
+from lib.training.average import WeightAverage
+from lib.training.optim import get_optimizer, get_scheduler
 from lib.utils.checkpoint import load_checkpoint, unwrap
 from lib.utils.dist import ALONE, Process, wrap
-from lib.utils.optim import get_optimizer, get_scheduler
 from tests.helpers import TINY, tiny_config
 from tests.runs import CPU, assert_equal_files, train
 

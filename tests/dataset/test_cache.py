@@ -13,7 +13,7 @@ from lib.dataset.build import build_dataset
 from lib.dataset.cache import cache_path, shrink, shrunk_size
 from lib.dataset.transforms import AffineRange
 from tests.helpers import YAMLS, tiny_config, tiny_opts
-from tools import cache_pictures
+from tools import cache_images
 
 SMALL = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
 
@@ -24,7 +24,7 @@ def fill(coco_root, tmp_path):
 
     def run(*opts: str, root=coco_root):
         own = [*tiny_opts(root, tmp_path), *SMALL, "DATASET.CACHE", str(tmp_path / "cache"), *opts]
-        code = cache_pictures.main(["--cfg", str(YAMLS["coco"]), *own])
+        code = cache_images.main(["--cfg", str(YAMLS["coco"]), *own])
         return code, tiny_config(root, tmp_path, *SMALL, *own[-2 - len(opts) :])
 
     return run
@@ -112,7 +112,7 @@ def test_a_loader_process_gets_the_map_and_not_the_pixels(fill):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), r"there is no .*pixels; python -m tools\.cache_pictures"),
+        (lambda path: path.unlink(), r"there is no .*pixels; python -m tools\.cache_images"),
         (lambda path: path.with_suffix(".json").unlink(), "there is no"),
         (lambda path: path.write_bytes(b"short"), "has another size"),
         (lambda path: path.with_suffix(".json").write_text("{}"), "is no index of a cache"),
@@ -158,4 +158,4 @@ def test_a_full_disk_is_told_before_anything_is_written(fill, tmp_path, monkeypa
 def test_without_the_key_the_tool_says_what_it_needs(coco_root, tmp_path, capsys):
     args = ["--cfg", str(YAMLS["coco"]), *tiny_opts(coco_root, tmp_path)]
     with pytest.raises(ValueError, match=r"DATASET\.CACHE names no folder"):
-        cache_pictures.main(args)
+        cache_images.main(args)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib.analysis.oracle import Oracle
 from lib.config import load_config
 from lib.core.inference import find_people, predict, prepare
-from lib.core.oracle import Oracle
 from lib.dataset.codec import CODECS
 from lib.dataset.reader import Picture
 from lib.dataset.target_generators import heatmap_targets, make_targets

@@ -14,12 +14,12 @@ from pycocotools import mask as rle_tools
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
-from lib.dataset.keypoints import COCO
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate, keep_largest
 from lib.dataset.reader import Picture, PictureFiles, ReadError
 from lib.dataset.transforms import Affine, AffineRange
+from lib.keypoints import COCO
 from lib.models import build_model
-from lib.utils.optim import get_optimizer
+from lib.training.optim import get_optimizer
 from tests.helpers import TINY, tiny_config
 
 STILL = AffineRange("long", 1, 1, 0, 0, 0)

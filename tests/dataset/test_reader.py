@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
-from lib.dataset.keypoints import COCO, CROWD_POSE
 from lib.dataset.reader import (
     Layout,
     PictureFiles,
@@ -21,6 +20,7 @@ from lib.dataset.reader import (
     read_pictures,
     select_pictures,
 )
+from lib.keypoints import COCO, CROWD_POSE
 
 ELLIPSE = cv2.ellipse(np.zeros((40, 60), np.uint8), (25, 18), (12, 9), 20, 0, 360, 1, -1)
 

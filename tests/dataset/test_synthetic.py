@@ -14,10 +14,10 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO as Annotations
 
-from lib.dataset.keypoints import COCO, CROWD_POSE, mirrored
-from lib.dataset.synthetic import CROWD, Scene, SceneParams, draw_scene
-from lib.dataset.synthetic_layout import crowd_index, make_dataset, scene_seed, to_polygons, to_rle
-from lib.dataset.synthetic_people import JOINTS, POINTS, joints_of, sample_pose
+from lib.dataset.synthetic.layout import crowd_index, make_dataset, scene_seed, to_polygons, to_rle
+from lib.dataset.synthetic.people import JOINTS, POINTS, joints_of, sample_pose
+from lib.dataset.synthetic.scene import CROWD, Scene, SceneParams, draw_scene
+from lib.keypoints import COCO, CROWD_POSE, mirrored
 
 SMALL = SceneParams(width=128, height=96, tiny=0.3, crowd=0.3, min_labelled=16)
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lib.config import load_config
-from lib.dataset.keypoints import keypoints_of
-from lib.dataset.synthetic import Scene, SceneParams, draw_scene
-from lib.dataset.synthetic_animals import ANIMAL, ANIMALS, LEGS, ROW, sample_animal
-from lib.dataset.synthetic_layout import make_dataset
+from lib.dataset.synthetic.animals import ANIMAL, ANIMALS, LEGS, ROW, sample_animal
+from lib.dataset.synthetic.layout import make_dataset
+from lib.dataset.synthetic.scene import Scene, SceneParams, draw_scene
+from lib.keypoints import keypoints_of
 from tests.helpers import YAMLS
 from tools import make_synthetic
 

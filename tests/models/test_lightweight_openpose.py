@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.models import MODELS
-from lib.models.lightweight_openpose import LightweightOpenPose
+from lib.models.baselines.lightweight_openpose import LightweightOpenPose
 from lib.utils.complexity import count_macs, count_params
 
 

@@ -15,9 +15,9 @@ from lib.dataset.pose_dataset import Batch
 from lib.models.arch import uniform_arch
 from lib.models.layers import elastic
 from lib.models.layers.sync import SyncBatchNorm2d, synchronize_norms
+from lib.training.optim import get_optimizer
 from lib.utils.checkpoint import unwrap
 from lib.utils.dist import ALONE, Process
-from lib.utils.optim import get_optimizer
 from tests.helpers import TINY, tiny_config
 
 CPU = torch.device("cpu")

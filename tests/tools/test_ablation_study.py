@@ -15,7 +15,7 @@ from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.complexity import count_params
 from tests.helpers import ROOT, TINY
-from tools import ablation_study, study
+from tools.paper import ablation_study, study
 
 QUICK = ["WORKERS", "0", "DEBUG.DEBUG", "False", "TRAIN.IMAGES_PER_GPU", "4"]
 QUICK += ["DATASET.MAX_NUM_PEOPLE", "3", "TEST.FLIP_TEST", "False"]

@@ -10,8 +10,9 @@ import torch
 from lib.config import load_config
 from lib.dataset.codec import CODECS
 from tests.helpers import TINY, YAMLS, tiny_config, tiny_opts
-from tools import benchmark, benchmark_train
-from tools.codec_ceiling import ceiling
+from tools.benchmark import __main__ as benchmark
+from tools.benchmark import train as benchmark_train
+from tools.paper.codec_ceiling import ceiling
 
 SPACE = [
     *("SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64]"),

@@ -14,9 +14,10 @@ from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
 from tests.helpers import TINY, network, tiny_config
-from tools import benchmark, export
-from tools.benchmark_latency import cost_of, input_size
-from tools.exported import FORMS, eager_graph, forms_in, open_form, picture_of
+from tools.benchmark import __main__ as benchmark
+from tools.benchmark.latency import cost_of, input_size
+from tools.export import __main__ as export
+from tools.export.forms import FORMS, eager_graph, forms_in, open_form, picture_of
 
 
 @pytest.fixture(scope="module")

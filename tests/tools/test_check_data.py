@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.dataset.check import Fault, fault_lines
-from lib.dataset.preview import SMALLEST
+from lib.dataset.checks.preview import SMALLEST
+from lib.dataset.checks.split import Fault, fault_lines
 from lib.utils import cli
 from tools.check_data import main
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.dataset.keypoints import CROWD_POSE
 from lib.dataset.reader import read_pictures
+from lib.keypoints import CROWD_POSE
 from lib.utils import cli
 from tools.crowdpose_concat_train_val import main
 

@@ -17,14 +17,16 @@ from pycocotools.coco import COCO as Annotations
 import tools.network
 from lib.config import load_config
 from lib.core.inference import predict
-from lib.dataset.keypoints import COCO
+from lib.keypoints import COCO
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint, save_weights
-from lib.utils.media import VideoFile, find_sources, read_picture, read_video
 from lib.utils.vis import save_picture
 from tests.helpers import OTHER, TINY, YAMLS, Result, network, tiny_config
-from tools import demo, device_runner, export
+from tools import device_runner
+from tools.demo import __main__ as demo
+from tools.demo.media import VideoFile, find_sources, read_picture, read_video
+from tools.export import __main__ as export
 from tools.make_clip import walk
 from tools.network import Network, open_network
 

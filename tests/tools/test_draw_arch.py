@@ -15,7 +15,7 @@ from lib.models.pieces import pieces_of
 from lib.models.pose_mobilenet import LitePose, output_channels
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.svg import SIZE, text_width
-from tests.browser import needs_browser, shown_by_chromium
+from tests.analysis.browser import needs_browser, shown_by_chromium
 from tests.helpers import ROOT, TINY
 from tools import draw_arch
 

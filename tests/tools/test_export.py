@@ -16,17 +16,18 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from lib.config import load_config
-from lib.core.device_graph import GRAPHS
 from lib.core.inference import predict
 from lib.core.inference import prepare as prepare_for_torch
+from lib.deploy.graph import GRAPHS
 from lib.models import build_model
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
 from lib.utils.checkpoint import load_weights, save_checkpoint, save_weights
 from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, network, tiny_config
-from tools import device_runner, export
+from tools import device_runner
 from tools.device_runner import assign, find_people
-from tools.export_check import compare_numbers
+from tools.export import __main__ as export
+from tools.export.check import compare_numbers
 
 RUNNER = ROOT / "tools/device_runner.py"
 NO_FLIP = ("TEST.FLIP_TEST", "False")

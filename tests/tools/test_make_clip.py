@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.utils import cli
-from lib.utils.media import find_sources, read_video
+from tools.demo.media import find_sources, read_video
 from tools.make_clip import main, walk
 
 

@@ -11,9 +11,10 @@ import cv2
 import pytest
 
 from tests.helpers import ROOT, Result, network, tiny_config
-from tools import model_table, paper_networks
-from tools.paper_networks import Cost
-from tools.paper_tables import PAIRS, TABLES
+from tools.paper import model_table
+from tools.paper import networks as paper_networks
+from tools.paper.networks import Cost
+from tools.paper.tables import PAIRS, TABLES
 
 ROWS = [row for rows in TABLES.values() for row in rows]
 MADE_UP = Cost(512, params=10**6, macs=2 * 10**9, paper_macs=3 * 10**9, activations=2**24)

@@ -10,7 +10,7 @@ from lib.core.trainer import make_view
 from lib.dataset.build import build_dataset
 from lib.dataset.pose_dataset import collate
 from tests.helpers import tiny_config
-from tools.plain_targets import plain_batch, plain_sample
+from tools.benchmark.plain_targets import plain_batch, plain_sample
 
 
 @pytest.mark.parametrize("sigma", ["2", "-1"])

@@ -18,19 +18,19 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.core import accuracy
-from lib.core.latency import LatencyTable
 from lib.dataset.build import build_search_sets
-from lib.dataset.keypoints import COCO
-from lib.dataset.synthetic import SceneParams
-from lib.dataset.synthetic_layout import make_dataset
+from lib.dataset.synthetic.layout import make_dataset
+from lib.dataset.synthetic.scene import SceneParams
+from lib.keypoints import COCO
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.pieces import arch_macs, pieces_from_config
+from lib.search import accuracy
+from lib.search.latency import LatencyTable
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
 from tests.helpers import ROOT, Result
-from tools import benchmark
+from tools.benchmark import __main__ as benchmark
 from tools.search import main
 
 CFG = str(ROOT / "experiments/coco/mobilenet/supermobile.yaml")

@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from lib.core.inference import predict, prepare
-from lib.dataset.keypoints import COCO
+from lib.keypoints import COCO
 from lib.utils.checkpoint import save_checkpoint, save_weights
-from lib.utils.media import read_picture
 from lib.utils.plot import Axes
 from lib.utils.transforms import get_final_preds
 from lib.utils.vis import person_color
 from tests.helpers import TINY, network, tiny_config
 from tools import show_maps
+from tools.demo.media import read_picture
 from tools.make_clip import walk
 
 COLUMNS = (12, 40)  # of the map, on which two people stand

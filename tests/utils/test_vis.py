@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib.dataset.keypoints import COCO
+from lib.keypoints import COCO
 from lib.utils.vis import draw_heatmaps, draw_named_people, draw_people, tile
 
 

@@ -1,0 +1,222 @@
+"""What AP is made of: figures of parts are those of an evaluation of this part alone."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO as CocoFile
+from pycocotools.cocoeval import COCOeval
+
+from lib.analysis.breakdown import (
+    CROWDING,
+    EVERY_SIZE,
+    SIDES,
+    break_down,
+    evaluated,
+    load_rows,
+    only_crowding,
+    part_of,
+    precision_curves,
+    with_areas,
+)
+from lib.core.evaluate import read_known, result_rows, score_rows
+from lib.core.pipeline import Prediction
+from lib.dataset.build import build_evaluation_set
+from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
+from tests.analysis.test_diagnose import annotation, person, write
+from tests.helpers import GOLDEN, tiny_config
+
+
+@pytest.fixture(params=["coco", "crowd_pose", "animal"])
+def data(request, tmp_path):
+    root = request.getfixturevalue(f"{request.param}_root")
+    return build_evaluation_set(tiny_config(root, tmp_path, data_set=request.param))
+
+
+def rows_of(data, noise: float, false: int = 0) -> list[dict]:
+    """The labelled people moved by so many pixels, beside some who are not there.
+
+    Joints without a label are in the middle of the box, where a network might put them.
+    """
+    rng = np.random.default_rng(5)
+    predictions = []
+    for picture in data.pictures:
+        middle = picture.boxes[:, None, :2] + picture.boxes[:, None, 2:] / 2
+        people = np.where(picture.joints[..., 2:] > 0, picture.joints[..., :2], middle)
+        people = np.pad(people, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+        people += rng.normal(0, noise, people.shape)
+        others = rng.uniform(0, 90, (false, data.spec.num_joints, 3))
+        people = np.concatenate([people, others])
+        predictions.append(Prediction(picture.id, people, rng.random(len(people)).tolist()))
+    return result_rows(data.spec, predictions, data.category_id)
+
+
+def ids_of(data) -> list[int]:
+    return [picture.id for picture in data.pictures]
+
+
+def pycocotools(
+    spec: KeypointSpec, tree: dict, rows: Sequence[dict], sides: tuple[float, float] = EVERY_SIZE
+) -> tuple[float, float, float, float]:
+    """AP, AP .5, AP .75, AR by the reference evaluator."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = CocoFile()
+        truth.dataset = json.loads(json.dumps(tree))
+        truth.createIndex()
+        found = truth.loadRes([dict(row) for row in rows])
+        evaluation = COCOeval(truth, found, "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+        evaluation.params.areaRng = [[sides[0] ** 2, sides[1] ** 2]]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    if precision.min() < 0:
+        return (math.nan,) * 4
+    return precision.mean(), precision[0].mean(), precision[5].mean(), recall.mean()
+
+
+def same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return np.allclose(one, other, rtol=0, atol=1e-9, equal_nan=True)
+
+
+def test_a_perfect_prediction_is_1_in_every_part(data):
+    parts = break_down(data.spec, data.annotations, rows_of(data, 0), ids_of(data))
+    assert all(set(curve) == {1.0} for curve in parts.precision.values())
+    assert list(parts.joints) == list(data.spec.joints)
+    every = [*parts.joints.values(), *parts.sizes.values(), *parts.crowding.values()]
+    for part in every:
+        assert same(part[1:], [1.0 if part.people else math.nan] * 4)
+    assert sum(part.people > 0 for part in every) > data.spec.num_joints
+
+
+def test_a_joint_alone_is_the_evaluation_without_the_others_labels(data):
+    rows = rows_of(data, 1.5, false=2)
+    parts = break_down(data.spec, data.annotations, rows, ids_of(data))
+    tree = with_areas(data.spec, read_known(data.spec, data.annotations, None))
+    figures = []
+    for k, (_, part) in enumerate(parts.joints.items()):
+        for one, whole in zip(tree["annotations"], _labels(data), strict=True):
+            alone = np.zeros_like(whole)
+            alone[k] = whole[k]
+            one["keypoints"] = alone.flatten().tolist()
+            one["num_keypoints"] = int(alone[k, 2] > 0)
+        assert same(part[1:], pycocotools(data.spec, tree, rows))
+        assert part.people == sum(whole[k, 2] > 0 for whole in _labels(data))
+        figures.append(part.ap)
+    assert 0 < min(figures) < max(figures) < 1
+    assert len(set(figures)) > data.spec.num_joints / 2
+
+
+def _labels(data) -> list[np.ndarray]:
+    tree = json.loads(data.annotations.read_text())
+    return [np.array(one["keypoints"], float).reshape(-1, 3) for one in tree["annotations"]]
+
+
+def test_a_wrong_joint_lowers_its_own_figures_alone(data):
+    """By as far as a person is high: whoever has no label of it is still where they are."""
+    rows = rows_of(data, 0)
+    for row in rows:
+        row["keypoints"][1] += 0.9 * np.ptp(row["keypoints"][4::3])
+    parts = break_down(data.spec, data.annotations, rows, ids_of(data))
+    first, *others = parts.joints.values()
+    assert first.ap == 0
+    assert all(part.ap == pytest.approx(1) for part in others)
+
+
+def test_a_range_of_sizes_is_the_evaluation_of_it(data):
+    rows = rows_of(data, 2.5, false=2)
+    parts = break_down(data.spec, data.annotations, rows, ids_of(data))
+    tree = with_areas(data.spec, read_known(data.spec, data.annotations, None))
+    for name, part in parts.sizes.items():
+        assert same(part[1:], pycocotools(data.spec, tree, rows, SIDES[name]))
+    assert sum(not math.isnan(part.ap) for part in parts.sizes.values()) >= 2
+
+
+def test_every_person_is_in_one_of_the_coarse_and_one_of_the_fine_ranges(data):
+    parts = break_down(data.spec, data.annotations, rows_of(data, 1), ids_of(data))
+    people = [part.people for part in parts.sizes.values()]
+    everybody = len(_labels(data))
+    assert sum(people[:3]) == everybody
+    assert people[0] + sum(people[3:]) == everybody
+
+
+def test_curves_fall_and_their_mean_is_ap(data):
+    rows = rows_of(data, 2.5, false=2)
+    table = score_rows(data.spec, data.annotations, [dict(row) for row in rows], ids_of(data))
+    curves = break_down(data.spec, data.annotations, rows, ids_of(data)).precision
+    assert all(len(curve) == 101 for curve in curves.values())
+    assert all((np.diff(curve) <= 0).all() for curve in curves.values())
+    assert min(map(min, curves.values())) >= 0
+    assert 0.05 < table["AP"] < 0.95
+    means = [np.mean(curve) for curve in curves.values()]
+    assert same(means, [table["Ap .5"], table["AP .75"], table["AP"]])
+
+
+def test_only_the_pictures_looked_at_count(data):
+    half = data._replace(pictures=data.pictures[:2])
+    parts = break_down(data.spec, data.annotations, rows_of(half, 0), ids_of(half))
+    everybody = sum(len(picture.joints) for picture in half.pictures)
+    assert sum(part.people for part in list(parts.sizes.values())[:3]) == everybody
+    assert min(parts.precision[".50"]) == 1
+
+
+def test_people_who_are_not_judged_count_nowhere(tmp_path):
+    crowd, hidden = annotation(person(0), iscrowd=1), annotation(person(900), num_keypoints=0)
+    path = write(tmp_path / "a.json", crowd, hidden)
+    rows = [{"image_id": 7, "category_id": 1, "keypoints": person(0).ravel().tolist(), "score": 1}]
+    parts = break_down(COCO, path, rows, [7])
+    assert parts.precision == {}
+    for part in [*parts.joints.values(), *parts.sizes.values()]:
+        assert part.people == 0
+        assert math.isnan(part.ap)
+
+
+def test_a_part_in_which_nobody_was_found_is_0(data):
+    """The evaluator has no detection at all in pictures of some crowding."""
+    few = [row for row in rows_of(data, 0) if row["image_id"] == data.pictures[0].id]
+    parts = break_down(data.spec, data.annotations, few, ids_of(data))
+    assert all(0 <= part.ap < 1 for part in parts.joints.values())
+    assert all(part.ap >= 0 or part.people == 0 for part in parts.crowding.values())
+
+
+def test_rows_are_left_as_they_were(data):
+    rows = rows_of(data, 1)
+    before = json.dumps(rows)
+    break_down(data.spec, data.annotations, rows, ids_of(data))
+    assert json.dumps(rows) == before
+
+
+@pytest.mark.data
+def test_figures_by_crowding_are_those_of_the_official_tool(data_root):
+    rows = json.loads(gzip.decompress((GOLDEN / "crowdpose_val_results.json.gz").read_bytes()))
+    official = json.loads((GOLDEN / "crowdpose_val_official.json").read_text())
+    path = data_root / "crowd_pose/json/crowdpose_val.json"
+    tree = with_areas(CROWD_POSE, read_known(CROWD_POSE, path, None))
+    own = []
+    for ends in CROWDING.values():
+        few, own_rows = only_crowding(tree, rows, *ends)
+        own.append(round(part_of(CROWD_POSE, few, load_rows(few, own_rows)).ap, 4))
+    assert own == [official[name] for name in ("AP_easy", "AP_medium", "AP_hard")]
+    whole = evaluated(CROWD_POSE, tree, load_rows(tree, rows), [EVERY_SIZE])
+    means = [round(float(np.mean(curve)), 4) for curve in precision_curves(whole).values()]
+    assert means == [official[name] for name in ("AP50", "AP75", "AP")]
+
+
+@pytest.mark.data
+def test_real_annotations_have_parts_that_sum_up(data_root, tmp_path):
+    cfg = tiny_config(data_root / "coco", tmp_path)
+    data = build_evaluation_set(cfg)
+    parts = break_down(COCO, data.annotations, rows_of(data, 4), ids_of(data))
+    sizes = list(parts.sizes.values())
+    assert sizes[0].people == 0  # COCO labels no joints of small people
+    everybody = read_known(data.spec, data.annotations, None)["annotations"]
+    judged = sum(one["num_keypoints"] > 0 and not one["iscrowd"] for one in everybody)
+    assert 0 < sizes[1].people + sizes[2].people == judged < len(everybody)

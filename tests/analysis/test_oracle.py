@@ -1,0 +1,244 @@
+"""Perfect maps, decoded, give the people back: training targets and decoding agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.analysis.oracle import MODES, Oracle
+from lib.config import load_config
+from lib.core.inference import find_people, network_maps, predict, prepare
+from lib.dataset.reader import Picture
+from lib.models import build_model
+from lib.utils.checkpoint import save_weights
+from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
+
+LARGE = ("DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]")
+CENTER = ("DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18")
+VARIANTS = {
+    "as it is": (),
+    "no mirror image": ("TEST.FLIP_TEST", "False"),
+    "one tag map": ("MODEL.TAG_PER_JOINT", "False"),
+    "a center, ignored": CENTER,
+    "a center, grouped": (*CENTER, "TEST.IGNORE_CENTER", "False"),
+    "a center and one tag map": (*CENTER, "MODEL.TAG_PER_JOINT", "False"),
+    "tags on both outputs": ("LOSS.WITH_AE_LOSS", "[True,True]", "TEST.WITH_AE", "[True,True]"),
+    "three scales": ("TEST.SCALE_FACTOR", "[0.5,1,2]"),
+}
+COARSE = 5.0  # pixels of the picture: a cell of the coarse map is 4 wide at INPUT_SIZE 256
+each_variant = pytest.mark.parametrize("keys", VARIANTS.values(), ids=VARIANTS)
+
+
+def picture_of(people: int, seed: int, width: int = 320, height: int = 240) -> Picture:
+    """People whose joints are far enough apart to be told from one another."""
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation([(x, y) for x in range(16, 300, 16) for y in range(16, 220, 16)])
+    joints = np.full((people, 17, 3), 2.0, np.float32)
+    for k in range(17):
+        at = cells[(np.arange(people) + k * people) % len(cells)]
+        joints[:, k, :2] = at + rng.uniform(0, 4, (people, 2))
+    return Picture(1, "", width, height, joints, np.zeros((people, 4), np.float32), ())
+
+
+def four_apart() -> Picture:
+    """One person in each quarter, so that centers and single tag maps tell them apart, too."""
+    rng = np.random.default_rng(0)
+    cells = np.array([(x, y) for x in range(24, 130, 16) for y in range(24, 100, 16)])
+    joints = np.full((4, 17, 3), 2.0, np.float32)
+    for person, corner in zip(joints, [(0, 0), (165, 0), (0, 130), (165, 130)], strict=True):
+        person[:, :2] = corner + rng.permutation(cells)[:17]
+    return Picture(1, "", 331, 280, joints, np.zeros((4, 4), np.float32), ())
+
+
+def config(*opts: str) -> CfgNode:
+    return load_config(ROOT / "experiments/coco/mobilenet/mobile.yaml", opts)
+
+
+def decode(picture: Picture, *opts: str) -> tuple[np.ndarray, list[float]]:
+    cfg = config(*opts)
+    return show(cfg, Oracle.from_config(cfg), picture)
+
+
+def show(cfg: CfgNode, model: nn.Module, picture: Picture) -> tuple[np.ndarray, list[float]]:
+    model.look_at(picture)
+    return predict(cfg, model, np.zeros((picture.height, picture.width, 3), np.uint8))
+
+
+def is_everybody(found: np.ndarray, picture: Picture, tolerance: float = 2.5) -> bool:
+    """Whether exactly the people of `picture` were found, all joints within so many pixels."""
+    offset = found[:, None, :17, :2] - picture.joints[..., :2]  # (N, P, K, 2)
+    near = np.linalg.norm(offset, axis=-1).max(axis=2) < tolerance
+    return len(found) == len(picture.joints) and bool(near.any(axis=0).all())
+
+
+@pytest.mark.parametrize("flip", ["True", "False"])
+@pytest.mark.parametrize("scale_type", ["short", "long"])
+@pytest.mark.parametrize("people", [0, 1, 2, 8, 20])
+def test_decoding_targets_returns_the_people(people, scale_type, flip):
+    picture = picture_of(people, seed=people)
+    keys = ("TEST.SCALE_TYPE", scale_type, "TEST.FLIP_TEST", flip)
+    found, scores = decode(picture, *LARGE, *keys)
+    # The coarse map's cells are 4 input pixels wide, 2.5 of the picture's at most.
+    assert is_everybody(found, picture)
+    assert len(scores) == people
+    assert all(score > 0.5 for score in scores)
+
+
+@each_variant
+def test_decoding_returns_the_people_whatever_shapes_the_maps_have(keys):
+    picture = four_apart()
+    found, _ = decode(picture, *keys)
+    assert found.shape[1] == (18 if "TEST.IGNORE_CENTER" in keys else 17)
+    assert is_everybody(found, picture, COARSE)
+
+
+def test_the_center_of_a_person_is_the_mean_of_its_labelled_joints():
+    picture = picture_of(3, seed=4)
+    picture.joints[:, 9:, 2] = 0
+    found, _ = decode(picture, *LARGE, *CENTER, "TEST.IGNORE_CENTER", "False")
+    assert len(found) == 3
+    centers = picture.joints[:, :9, :2].mean(axis=1)
+    distance = np.linalg.norm(found[:, None, 17, :2] - centers, axis=-1)
+    assert (distance.min(axis=0) < 2.5).all()
+
+
+def test_a_joint_is_found_at_most_as_often_as_there_are_slots():
+    everyone = ("TEST.REFINE", "False")
+    found, _ = decode(picture_of(12, seed=1), *everyone)
+    assert ((found[..., 2] > 0).sum(axis=0) == 12).all()
+    found, _ = decode(picture_of(12, seed=1), *everyone, "DATASET.MAX_NUM_PEOPLE", "10")
+    assert ((found[..., 2] > 0).sum(axis=0) == 10).all()
+
+
+def test_a_person_with_few_joints_is_found_with_few():
+    picture = picture_of(1, seed=3)
+    picture.joints[0, 5:, 2] = 0
+    found, scores = decode(picture)
+    assert len(found) == 1
+    assert (found[0, :5, 2] > 0.5).all()
+    assert (found[0, 5:, 2] == 0).all()
+    assert scores[0] == pytest.approx(found[0, :, 2].mean())
+
+
+# --- in front of a network --------------------------------------------------------------
+
+
+class Spoilt(nn.Module):
+    """A perfect network, but for its heatmaps (nothing is seen) or its tags (all the same)."""
+
+    def __init__(self, cfg: CfgNode, picture: Picture, *spoilt: str) -> None:
+        super().__init__()
+        self.perfect = Oracle.from_config(cfg)
+        self.perfect.look_at(picture)
+        self.spoilt = spoilt
+        self.joints = cfg.MODEL.NUM_JOINTS
+
+    def forward(self, images):
+        outputs = self.perfect(images)
+        for output in outputs:
+            if "heatmaps" in self.spoilt:
+                output[:, : self.joints] = 0.05  # below every detection threshold
+            if "tags" in self.spoilt:
+                output[:, self.joints :] = 3.0
+        return outputs
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("spoilt", [("heatmaps",), ("tags",), ("heatmaps", "tags")])
+def test_ideal_maps_heal_what_they_replace_and_nothing_else(spoilt, mode):
+    cfg, picture = config(), four_apart()
+    network = Spoilt(cfg, picture, *spoilt)
+    alone, _ = predict(cfg, network, np.zeros((picture.height, picture.width, 3), np.uint8))
+    assert not is_everybody(alone, picture, COARSE)
+    found, _ = show(cfg, Oracle.from_config(cfg, network, mode), picture)
+    assert is_everybody(found, picture, COARSE) == (mode == "both" or spoilt == (mode,))
+
+
+@each_variant
+def test_ideal_maps_heal_a_network_whatever_shapes_its_maps_have(keys):
+    cfg, picture = config(*keys), four_apart()
+    for mode in ("heatmaps", "tags"):
+        oracle = Oracle.from_config(cfg, Spoilt(cfg, picture, mode), mode)
+        assert is_everybody(show(cfg, oracle, picture)[0], picture, COARSE)
+
+
+def test_maps_that_are_not_replaced_are_the_networks(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path)
+    network = build_model(cfg, TINY).eval()
+    images = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    picture = picture_of(2, seed=1, width=128, height=64)
+    coarse, fine = network(images)
+    for mode, kept in (("heatmaps", slice(17, None)), ("tags", slice(17))):
+        oracle = Oracle.from_config(cfg, network, mode)
+        oracle.look_at(picture)
+        outputs = oracle(images)
+        assert [output.shape for output in outputs] == [coarse.shape, fine.shape]
+        assert torch.equal(outputs[0][:, kept], coarse[:, kept])
+        assert not torch.equal(outputs[0], coarse)
+        assert torch.equal(outputs[1], fine) == (mode == "tags")  # which has no tags
+
+
+def test_away_from_labelled_joints_the_networks_tags_stay():
+    """Two people without labels are still two, and none of the labelled ones."""
+    cfg, everybody = config(), four_apart()
+    labelled = everybody._replace(joints=everybody.joints[:2], boxes=everybody.boxes[:2])
+    found, _ = show(cfg, Oracle.from_config(cfg, Spoilt(cfg, everybody), "tags"), labelled)
+    assert is_everybody(found, everybody, COARSE)
+
+
+def test_of_two_candidates_near_a_joint_the_stronger_is_taken():
+    cfg = config(*LARGE, "TEST.FLIP_TEST", "False")
+    picture = picture_of(1, seed=2)
+    beside = picture._replace(joints=picture.joints + np.float32([9, 0, 0]))
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.right, self.wrong = Oracle.from_config(cfg), Oracle.from_config(cfg)
+            self.right.look_at(picture)
+            self.wrong.look_at(beside)
+
+        def forward(self, images):
+            pairs = zip(self.right(images), self.wrong(images), strict=True)
+            return [torch.maximum(right, 0.7 * wrong)[:, :34] for right, wrong in pairs]
+
+    found, scores = show(cfg, Oracle.from_config(cfg, Twice(), "tags"), picture)
+    assert is_everybody(found[np.argmax(scores)][None], picture)
+
+
+def test_several_pictures_of_one_size_go_together():
+    cfg = config(*LARGE)
+    pictures = [picture_of(people, seed=people) for people in (2, 0, 5)]
+    oracle = Oracle.from_config(cfg)
+    oracle.look_at(*pictures)
+    given = [prepare(cfg, np.zeros((240, 320, 3), np.uint8)) for _ in pictures]
+    heatmaps, tags = network_maps(cfg, oracle, given)
+    for i, picture in enumerate(pictures):
+        found, _ = find_people(cfg, heatmaps[i : i + 1], tags[i : i + 1], given[i])
+        assert is_everybody(found, picture)
+
+
+def test_an_unknown_mode_is_named():
+    with pytest.raises(ValueError, match="'tag'; known modes: .*'tags'"):
+        Oracle.from_config(config(), mode="tag")
+
+
+@pytest.mark.parametrize("given", [["--oracle"], ["--oracle", "both"], ["--oracle=tags"]])
+def test_the_script_puts_ideal_maps_before_keys_and_after(coco_root, tmp_path, call, given):
+    TINY.to_json(tmp_path / "tiny.json")
+    save_weights(tmp_path / "weights", build_model(tiny_config(coco_root, tmp_path), TINY))
+    first = ["--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "tiny.json")]
+    keys = tiny_opts(coco_root, tmp_path)
+    if "tags" in given[0]:
+        keys += ["TEST.MODEL_FILE", str(tmp_path / "weights")]
+    name = "| tiny, ideal tags |" if "tags" in given[0] else "| oracle |"
+    tables = []
+    for args in ([*first, *given, *keys], [*first, *keys, *given]):
+        done = call("valid", *args)
+        assert (done.code, done.err) == (0, "")
+        tables.append([line for line in done.out.splitlines() if line.startswith("|")])
+        assert tables[-1][2].startswith(name)
+    assert tables[0] == tables[1]

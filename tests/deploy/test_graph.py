@@ -1,0 +1,107 @@
+"""What a device computes is what evaluation computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.core.group import GroupParams, find_candidates
+from lib.core.inference import network_maps, prepare
+from lib.core.maps import maps_of
+from lib.dataset.codec import CODECS, codec_of
+from lib.deploy.graph import AXIS_OFFSETS, GRAPHS, local_maxima, subpixel
+from tests.helpers import fill, network, tiny_config
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8)
+
+
+def graph_of(tmp_path, kind: str, *opts: str):
+    """A graph of random weights, and the settings."""
+    cfg = tiny_config(tmp_path, tmp_path, *opts)
+    model = network(cfg).eval()
+    with torch.no_grad():
+        fill(model, 3)
+    return GRAPHS[kind](cfg, model).eval(), cfg
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+@pytest.mark.parametrize("flip", ["True", "False"])
+@pytest.mark.parametrize("tag_per_joint", ["True", "False"])
+def test_its_candidates_are_those_of_the_evaluation(tmp_path, picture, codec, flip, tag_per_joint):
+    opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, "MODEL.TAG_PER_JOINT", tag_per_joint)
+    graph, cfg = graph_of(tmp_path, "candidates", *opts)
+    given = prepare(cfg, picture)
+    with torch.no_grad():
+        outputs = [output[0].numpy() for output in graph(given.pictures[0][None])]
+        heatmaps, tags = network_maps(cfg, graph.network, [given])
+    params = GroupParams.from_config(cfg)
+    expected = find_candidates(maps_of(heatmaps[0], tags[0]), params, codec_of(cfg), adjust=True)
+    scale = given.pictures[0].shape[1] / heatmaps.shape[3]
+    assert sum(map(len, expected)) > 50
+    for rows, positions, values, own_tags in zip(expected, *outputs, strict=True):
+        assert (np.diff(values) <= 0).all()
+        found = values > params.detection_threshold
+        assert found.sum() == len(rows)
+        np.testing.assert_array_equal(values[found], rows[:, 2])
+        np.testing.assert_allclose(positions[found], rows[:, :2] * scale, atol=1e-4)
+        np.testing.assert_array_equal(own_tags[found], rows[:, 3:])
+
+
+def test_pixels_follow_the_candidates(tmp_path, picture):
+    graph, cfg = graph_of(tmp_path, "pixels", "TEST.FLIP_TEST", "True")
+    candidates, _ = graph_of(tmp_path, "candidates", "TEST.FLIP_TEST", "True")
+    given = prepare(cfg, picture)
+    with torch.no_grad():
+        outputs = graph(given.pictures[0][None])
+        few = candidates(given.pictures[0][None])
+        heatmaps, tags = network_maps(cfg, graph.network, [given])
+    for one, other in zip(outputs, few, strict=False):
+        assert torch.equal(one, other)
+    positions, values, own_tags = outputs[3:]
+    assert torch.equal(values, heatmaps.flatten(2))
+    assert torch.equal(own_tags, tags.flatten(2, 3))
+    pixel = 7 * heatmaps.shape[3] + 5
+    assert (positions[..., pixel, :] > torch.tensor([5, 7])).all()
+    assert (positions[..., pixel, :] < torch.tensor([6, 8])).all()
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_offsets_are_the_codecs(codec):
+    windows = np.random.default_rng(1).uniform(-0.1, 1, (500, 3, 3)).astype(np.float32)
+    windows[::2, 1, 1] = 1.1  # peaks, and any pixel
+    windows[:20] = 0.5  # plateaus
+    maps = torch.from_numpy(windows)[None]
+    middle = torch.full((1, 500, 1), 4)
+    found = subpixel(maps, middle, AXIS_OFFSETS[codec])[0, :, 0].numpy() - 1
+    np.testing.assert_allclose(found, CODECS[codec].offsets(windows), atol=1e-6)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 7), (7, 0), (7, 7)])
+def test_where_there_is_one_peak_the_others_are_worth_nothing(corner):
+    """Even where pixels that are no peaks come first and are strong."""
+    maps = torch.zeros(1, 1, 8, 8)
+    y, x = corner
+    maps[0, 0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = 0.5
+    maps[0, 0, y, x] = 0.9
+    values, address = local_maxima(maps, 2, first_of_equals=False).flatten(2).topk(5)
+    assert values[0, 0].tolist() == pytest.approx([0.9, 0, 0, 0, 0])
+    assert address[0, 0, 0] == 8 * y + x
+
+
+def test_of_equal_neighbors_the_first_is_a_peak():
+    maps = torch.zeros(1, 1, 6, 6)
+    maps[0, 0, 2, 2:4] = maps[0, 0, 3, 1:3] = 1.0
+    assert local_maxima(maps, 1, first_of_equals=False).sum() == 4
+    assert local_maxima(maps, 1, first_of_equals=True).nonzero().tolist() == [[0, 0, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    "opts", [("TEST.SCALE_FACTOR", "[1, 2]"), ("TEST.ADJUST", "False")], ids=lambda opts: opts[0]
+)
+def test_what_a_device_cannot_do_is_refused(tmp_path, opts):
+    with pytest.raises(ValueError, match=r"TEST\.SCALE_FACTOR is \[1\], ADJUST on"):
+        graph_of(tmp_path, "candidates", *opts)

@@ -1,0 +1,242 @@
+"""The search finds what is there, pays for nothing twice, and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from scipy.stats import spearmanr
+
+from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
+from lib.search.ridge import Ridge, ridge_predictor
+from lib.utils.journal import Journal
+
+SHORT = Evolution(generations=8, population=10, parents=4, mutation=0.2)
+BUDGET = SHORT.generations * SHORT.population
+
+
+class Line(NamedTuple):
+    """A space of so many genes with options 0 to 4; an architecture is its genes."""
+
+    genes: int = 8
+    options: int = 5
+
+    @property
+    def choices(self):
+        return (range(self.options),) * self.genes
+
+    def draw(self, rng):
+        return tuple(rng.randrange(self.options) for _ in range(self.genes))
+
+    def mutate(self, genes, probability, rng):
+        return tuple(
+            rng.randrange(self.options) if rng.random() < probability else g for g in genes
+        )
+
+    def crossover(self, a, b, rng):
+        return tuple(rng.choice(pair) for pair in zip(a, b, strict=True))
+
+    def decode(self, genes):
+        return genes
+
+    def encode(self, arch):
+        return arch
+
+
+def separable(arch) -> float:
+    """Each gene adds its own; the best is the largest of all, which costs the most."""
+    return sum((i + 1) * gene for i, gene in enumerate(arch)) / 100
+
+
+def total(arch) -> dict[str, float]:
+    return {"gmacs": float(sum(arch))}
+
+
+def search_in(folder: Path, limit=1e9, seed=0, score=separable, space=None, name="j") -> Search:
+    journal = Journal(folder / f"{name}.jsonl", {"seed": seed, "limit": limit})
+    return Search(space or Line(), total, score, {"gmacs": limit}, journal, seed)
+
+
+def test_the_best_of_a_separable_space_is_found(tmp_path):
+    found = search_in(tmp_path, space=Line(5, 4)).evolve(Evolution(20, 20, 5, 0.2))
+    assert best(found).arch == (3, 3, 3, 3, 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_evolution_is_at_least_as_good_as_as_many_random_draws(tmp_path, seed):
+    evolved = search_in(tmp_path, 14, seed).evolve(SHORT)
+    drawn = search_in(tmp_path, 14, seed, name="random").draw_random(BUDGET)
+    assert len(evolved) == len(drawn) == BUDGET
+    assert best(evolved).score >= best(drawn).score
+
+
+def test_children_leave_nothing_of_the_limit_that_one_gene_could_use(tmp_path):
+    """The limit falls between two costs here, and drawn candidates use less of it."""
+    found = search_in(tmp_path, 14.5).evolve(SHORT)
+    children = [one for one in found if one.generation > 0]
+    assert {one.costs["gmacs"] for one in children} == {14}
+    assert any(one.costs["gmacs"] < 14 for one in found)
+
+
+def test_nothing_is_above_the_limit_or_scored_twice(tmp_path):
+    scored = []
+    search = search_in(tmp_path, 12, score=lambda arch: scored.append(arch) or separable(arch))
+    found = search.evolve(SHORT)
+    assert all(one.costs["gmacs"] <= 12 for one in found)
+    assert [one.arch for one in found] == scored
+    assert len(set(scored)) == len(scored) == BUDGET
+
+
+def test_the_same_seed_is_the_same_search_and_another_is_not(tmp_path):
+    a, b, c = (
+        search_in(tmp_path, seed=seed, name=name).evolve(SHORT)
+        for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+    )
+    assert a == b
+    assert [one.arch for one in a] != [one.arch for one in c]
+
+
+def test_more_generations_go_on_from_fewer(tmp_path):
+    few = search_in(tmp_path).evolve(Evolution(3, 10, 4, 0.2))
+    many = search_in(tmp_path).evolve(SHORT)
+    assert many[: len(few)] == few
+
+
+def test_a_killed_search_comes_to_the_same_result(tmp_path):
+    """Whatever part of the journal is on the disk, half a line included."""
+    whole = search_in(tmp_path, 14).evolve(SHORT)
+    text = (tmp_path / "j.jsonl").read_bytes()
+    for length in (0, 5, len(text) // 3, len(text) // 2, len(text) - 7, len(text) - 1, len(text)):
+        (tmp_path / "j.jsonl").write_bytes(text[:length])
+        scored = []
+        again = search_in(tmp_path, 14, score=lambda a, s=scored: s.append(a) or separable(a))
+        assert again.evolve(SHORT) == whole
+        kept = max(0, text[:length].count(b"\n") - 1)
+        assert len(scored) == BUDGET - kept
+        assert (tmp_path / "j.jsonl").read_bytes() == text
+
+
+def test_a_small_space_is_searched_completely(tmp_path):
+    found = search_in(tmp_path, space=Line(2, 3)).evolve(SHORT)
+    assert len(found) == len({one.arch for one in found}) == 9
+
+
+def test_where_the_limit_leaves_little_it_is_still_found(tmp_path):
+    """Two of 5 ** 12 architectures are drawn below it far too rarely."""
+    space = Line(12, 5)
+    found = search_in(tmp_path, 1, space=space).evolve(SHORT)
+    assert best(found).arch == (*[0] * 11, 1)
+    assert len(found) == 13
+
+
+def test_an_impossible_limit_is_told_with_the_smallest_cost(tmp_path):
+    search = search_in(tmp_path, 2)
+    search.costs = lambda arch: {"gmacs": 3.25 + sum(arch)}
+    with pytest.raises(ValueError, match=r"limit on gmacs is 2, the smallest found 3\.25"):
+        search.evolve(SHORT)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_limit_is_above_0(tmp_path, limit):
+    with pytest.raises(ValueError, match="limit on gmacs"):
+        search_in(tmp_path, limit)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"population": 0}, "population is 0; at least 1"),
+        ({"parents": 0}, "parents is 0"),
+        ({"generations": 0}, "generations is 0"),
+        ({"mutation": 0.0}, "mutation is 0.0; a probability"),
+        ({"mutation": 1.5}, "mutation is 1.5"),
+    ],
+)
+def test_settings_of_an_evolution_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Evolution(**settings)
+
+
+def test_the_front_is_what_nobody_beats():
+    points = [(3, 0.5), (1, 0.2), (2, 0.6), (2, 0.4), (4, 0.6), (5, 0.7)]
+    candidates = [Candidate(p, (), {"gmacs": p[0]}, p[1], 0) for p in points]
+    assert [one.arch for one in pareto_front(candidates, "gmacs")] == [(1, 0.2), (2, 0.6), (5, 0.7)]
+
+
+# --- the journal ------------------------------------------------------------------------
+
+
+def test_what_was_written_is_read_again(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl", {"seed": 0, "size": (1, 2)})
+    journal.add((1, 2), score=0.1 + 0.2, costs={"gmacs": 1 / 3})
+    again = Journal(tmp_path / "j.jsonl", {"seed": 0, "size": (1, 2)})
+    assert again.entries == {(1, 2): {"key": [1, 2], "score": 0.1 + 0.2, "costs": {"gmacs": 1 / 3}}}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"seed": 1, "limits": {"gmacs": 2}}, "its seed is 0, not 1"),
+        ({"seed": 0, "limits": {"gmacs": 3}}, r"its limits\.gmacs is 2, not 3"),
+        ({"seed": 0}, r"its limits\.gmacs is 2, not null"),
+    ],
+)
+def test_a_journal_of_another_run_is_refused_by_name(tmp_path, header, message):
+    Journal(tmp_path / "j.jsonl", {"seed": 0, "limits": {"gmacs": 2}})
+    with pytest.raises(ValueError, match=f"of another run: {message}"):
+        Journal(tmp_path / "j.jsonl", header)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"score": 1}'])
+def test_a_damaged_line_is_told(tmp_path, line):
+    path = tmp_path / "j.jsonl"
+    Journal(path, {"seed": 0})
+    path.write_text(path.read_text() + line + "\n" + json.dumps({"key": [1]}) + "\n")
+    with pytest.raises(ValueError, match="line 2: not"):
+        Journal(path, {"seed": 0})
+
+
+# --- the predictor ----------------------------------------------------------------------
+
+
+def drawn(score, count=40) -> tuple[list, list[float]]:
+    rng = random.Random(0)
+    genes = [Line().draw(rng) for _ in range(count)]
+    return genes, [score(one) for one in genes]
+
+
+def test_leaving_one_out_is_fitting_without_it():
+    genes, scores = drawn(separable, 20)
+    options = [5] * 8
+    left_out = []
+    for i in range(20):
+        others = Ridge.fit(options, genes[:i] + genes[i + 1 :], scores[:i] + scores[i + 1 :], 1.0)
+        left_out.append(others(genes[i]))
+    expected = spearmanr(scores, left_out).statistic
+    assert Ridge.fit(options, genes, scores, 1.0).correlation == pytest.approx(expected)
+
+
+def test_a_predictor_is_used_only_when_its_rank_correlation_is_shown():
+    space = Line()
+    predictor = ridge_predictor([len(options) for options in space.choices])
+
+    def candidates(score):
+        genes, scores = drawn(score)
+        return [Candidate(g, g, {}, s, 0) for g, s in zip(genes, scores, strict=True)]
+
+    trusted = predictor(candidates(separable))
+    assert trusted((4,) * 8) > trusted((0,) * 8)
+    assert predictor(candidates(lambda arch: hash(arch) % 97)) is None
+    assert predictor(candidates(lambda arch: 0.0)) is None
+
+
+def test_a_search_with_a_predictor_is_better_than_chance_and_resumes(tmp_path):
+    predictor = ridge_predictor([5] * 8)
+    drawn = search_in(tmp_path, 14, name="random").draw_random(BUDGET)
+    helped = search_in(tmp_path, 14).evolve(SHORT, predictor)
+    assert len(helped) == BUDGET
+    assert best(helped).score > best(drawn).score
+    assert search_in(tmp_path, 14).evolve(SHORT, predictor) == helped

@@ -1,0 +1,116 @@
+"""Generators that run ahead give what they would give, end as they would, and leave no thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+
+from tools.demo.ahead import Clock, ahead
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    yield
+    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def count(to: int, closed: list | None = None):
+    try:
+        yield from range(to)
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+def fails_at(number: int):
+    yield from range(number)
+    raise ValueError(f"no {number}")
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_the_same_items_come_in_the_same_order(most):
+    assert list(ahead(count(50), most)) == list(range(50))
+
+
+def test_nothing_comes_of_nothing():
+    assert list(ahead(count(0))) == []
+
+
+def test_items_are_made_in_another_thread_ahead_of_their_reader():
+    made, third = [], threading.Event()
+
+    def make():
+        for i in range(5):
+            made.append(threading.get_ident())
+            if i == 2:
+                third.set()
+            yield i
+
+    with contextlib.closing(ahead(make(), most=2)) as items:
+        assert next(items) == 0
+        assert third.wait(10)
+    assert threading.get_ident() not in made
+
+
+def test_never_more_than_asked_for_is_made_ahead():
+    made = []
+
+    def make():
+        for i in range(50):
+            made.append(i)
+            yield i
+
+    for item in ahead(make(), most=2):
+        assert len(made) <= item + 1 + 2 + 2  # read, waiting, and one in each thread's hands
+
+
+def test_an_exception_comes_after_the_items_before_it():
+    items = ahead(ahead(fails_at(3)))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="no 3"):
+        next(items)
+
+
+def test_an_exception_in_the_middle_ends_the_threads_on_both_sides():
+    closed = []
+
+    def work(item):
+        if item == 2:
+            raise ValueError("no 2")
+        return item
+
+    chain = ahead(Clock().each("last", str, ahead(Clock().each("work", work, count(99, closed)))))
+    with pytest.raises(ValueError, match="no 2"):
+        list(chain)
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("read", [1, 2, 10])
+def test_a_reader_that_stops_ends_all_threads_and_closes_the_source(read):
+    closed = []
+    chain = ahead(Clock().each("work", str, ahead(Clock().coming("read", count(10**6, closed)))))
+    with contextlib.closing(chain):
+        assert [next(chain) for _ in range(read)] == [str(i) for i in range(read)]
+    assert closed == [True]
+
+
+def test_a_clock_leaves_the_first_and_slow_item_out():
+    clock = Clock()
+    for seconds in (9.0, 1.0, 3.0):
+        clock.add("work", seconds)
+    assert clock.parts["work"].mean == 2.0
+
+
+def test_of_one_item_a_clock_tells_that_one():
+    clock = Clock()
+    clock.add("work", 9.0)
+    assert clock.parts["work"].mean == 9.0
+    assert clock.parts["idle"].mean == 0.0
+
+
+def test_a_clock_counts_every_item_of_a_generator():
+    clock = Clock()
+    assert list(clock.each("work", str, clock.coming("read", count(3)))) == ["0", "1", "2"]
+    assert [clock.parts[part].items for part in ("read", "work")] == [3, 3]

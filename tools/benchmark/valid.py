@@ -1,0 +1,150 @@
+"""Where the time of an evaluation goes: `python -m tools.benchmark valid`.
+
+Each part of each picture is timed alone, one after the other, in one process; then the whole
+evaluation as valid.py runs it, with its loader processes and its grouping thread. With --oracle the
+network runs, but people are decoded from ideal maps: as many as are annotated, whatever the
+network has learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from lib.analysis.oracle import Oracle
+from lib.config import load_config
+from lib.core.evaluate import result_rows, score_rows
+from lib.core.inference import find_people, network_maps, prepare
+from lib.core.pipeline import Prediction
+from lib.core.predictions import predict_set
+from lib.dataset.build import EvaluationSet, build_evaluation_set
+from lib.dataset.reader import Picture
+from lib.models import build_model
+from lib.models.arch import ArchSpec
+from lib.search.latency import machine
+from lib.utils.checkpoint import load_weights
+
+PARTS = ("read", "warp", "network", "up-sample", "group", "score")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
+    parser.add_argument("--superconfig", default="mobile_configs/search-XS.json")
+    parser.add_argument("--oracle", action="store_true", help="people of the annotations")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    arch = ArchSpec.from_json(args.superconfig)
+    cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
+    data = build_evaluation_set(cfg)
+    clock = Clock(device)
+    network = build_model(cfg, arch)
+    if cfg.TEST.MODEL_FILE:
+        load_weights(network, cfg.TEST.MODEL_FILE)
+    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+    network = Timed(network.to(device, memory_format=memory).eval(), clock, "network")
+    model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
+    people = time_parts(cfg, model, data, clock)
+    per_picture = {part: 1000 * clock.seconds[part] / len(data.pictures) for part in PARTS}
+    begin = time.perf_counter()
+    predict_set(cfg, model, data)
+    whole = time.perf_counter() - begin
+    report = {
+        "machine": machine(device),
+        "network": args.superconfig,
+        "pictures": len(data.pictures),
+        "people_a_picture": people / len(data.pictures),
+        "ms_a_picture": per_picture,
+        "whole_ms_a_picture": 1000 * whole / len(data.pictures),
+    }
+    print(json.dumps(report, indent=2) if args.json else table(report))
+
+
+def time_parts(cfg: CfgNode, model: Outer, data: EvaluationSet, clock: Clock) -> int:
+    """Evaluate `data` picture by picture; the number of people found."""
+    warm_up = prepare(cfg, data.files.read(data.pictures[0]))
+    model.look_at(data.pictures[0])
+    network_maps(cfg, model, [warm_up])
+    clock.seconds.clear()
+    predictions = []
+    for picture in data.pictures:
+        with clock.time("read"):
+            image = data.files.read(picture)
+        with clock.time("warp"):
+            given = prepare(cfg, image)
+        model.look_at(picture)
+        with clock.time("maps"):
+            maps = network_maps(cfg, model, [given])
+        with clock.time("group"):
+            predictions.append(Prediction(picture.id, *find_people(cfg, *maps, given)))
+    clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
+    with clock.time("score"):
+        rows = result_rows(data.spec, predictions)
+        score_rows(data.spec, data.annotations, rows, [p.id for p in data.pictures])
+    return sum(len(prediction.people) for prediction in predictions)
+
+
+class Clock:
+    """Seconds by name; waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        begin = self._now()
+        yield
+        self.seconds[name] += self._now() - begin
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class Timed(nn.Module):
+    """A module whose forward passes are counted on a clock."""
+
+    def __init__(self, module: nn.Module, clock: Clock, name: str) -> None:
+        super().__init__()
+        self.module = module
+        self.clock = clock
+        self.name = name
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        with self.clock.time(self.name):
+            return self.module(images)
+
+
+class Outer(Timed):
+    """What the evaluation calls: the network, or an oracle in front of it."""
+
+    def look_at(self, *pictures: Picture) -> None:
+        """Tell the oracle, where there is one."""
+        if isinstance(self.module, Oracle):
+            self.module.look_at(*pictures)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as markdown."""
+    parts = report["ms_a_picture"]
+    total = sum(parts.values())
+    rows = "\n".join(f"| {part} | {ms:.1f} | {ms / total:.0%} |" for part, ms in parts.items())
+    return (
+        f"{report['machine']}\n{report['network']}, {report['pictures']} pictures, "
+        f"{report['people_a_picture']:.1f} people found in each\n\n"
+        f"| part | ms a picture | share |\n|---|---|---|\n{rows}\n| sum | {total:.1f} | |\n\n"
+        f"valid.py's way: {report['whole_ms_a_picture']:.1f} ms a picture"
+    )
