@@ -5,12 +5,8 @@ from __future__ import annotations
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.models import (
-    pose_efficient_hrnet,
-    pose_higher_hrnet,
-    pose_mobilenet,
-    pose_supermobilenet,
-)
+from lib.models import pose_mobilenet, pose_supermobilenet
+from lib.models.baselines import pose_efficient_hrnet, pose_higher_hrnet
 from lib.models.arch import ArchSpec
 
 MODELS = {  # each `get_pose_net(cfg, arch)` is a door: it reads cfg, the classes behind it never do

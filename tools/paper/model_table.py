@@ -5,8 +5,8 @@
     python -m tools.paper.model_table --doc docs/results.md --figures docs
 
 Parameters, multiply-adds (lib/utils/complexity.py) and activations
-(tools/benchmark/activations.py) are computed; latency is measured, one picture at a time, random weights, medians of --rounds turns. The
-number of threads is OMP_NUM_THREADS's. Measure on a machine that does nothing else.
+(tools/benchmark/activations.py) are computed; latency is measured, one picture at a time, random weights, medians of --rounds turns.
+The number of threads is OMP_NUM_THREADS's. Measure on a machine that does nothing else.
 """
 
 from __future__ import annotations
