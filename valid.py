@@ -56,7 +56,7 @@ from lib.utils.checkpoint import (
 )
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 
 logger = logging.getLogger("lib.valid")
 
@@ -110,7 +110,7 @@ def main() -> int:
     predictions, problems = predict_set(cfg, model, data, process, unfinished)
     report = Report(
         *(name_of(args), str(weights or ""), sha256),
-        *(data.split, len(data.pictures), problems, OrderedDict()),
+        *(data.split, len(data.records), problems, OrderedDict()),
     )
     code = agree(process, lambda: tell(args, cfg, arch, data, predictions, report, output_dir))
     if code != cli.MISTAKE:
@@ -150,14 +150,14 @@ def tell(
     if args.csv:
         write_csv(args.csv, report)
     if args.diagnose:
-        ids = [picture.id for picture in data.pictures]
+        ids = [picture.id for picture in data.records]
         rows = result_rows(data.spec, predictions)
         diagnosis = diagnose(data.spec, data.annotations, rows, ids)
         print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
     if args.vis:
         path = output_dir / f"{data.split}_people.png"
         ranking = rank(data, predictions) if data.has_people else []
-        save_picture(path, contact_sheet(data, predictions, args.vis, ranking))
+        save_image(path, contact_sheet(data, predictions, args.vis, ranking))
         logger.info("pictures of what was found: %s", path)
     if args.report:
         network = arch.summary if arch else cfg.MODEL.NAME

@@ -67,7 +67,7 @@ def main() -> None:
     device = choose_device(cfg, args.gpu)
     supernet = load_supernet(cfg, cfg.TEST.MODEL_FILE).to(device)
     origin = {"supernet": str(cfg.TEST.MODEL_FILE), "sha256": hash_of(cfg.TEST.MODEL_FILE)}
-    pictures = read_pictures(cfg, not args.no_ap)
+    pictures = read_records(cfg, not args.no_ap)
     cuts = []
     for path in paths:
         arch = ArchSpec.from_json(path)
@@ -96,7 +96,7 @@ class Pictures(NamedTuple):
     evaluation: EvaluationSet | None
 
 
-def read_pictures(cfg: CfgNode, with_ap: bool) -> Pictures:
+def read_records(cfg: CfgNode, with_ap: bool) -> Pictures:
     """The splits of `cfg`, read once for all cuts."""
     training = evaluation = None
     try:

@@ -35,7 +35,7 @@ class KeypointSpec:
         return len(self.joints)
 
     @property
-    def is_own(self) -> bool:
+    def is_custom(self) -> bool:
         """Described by a file of the user's, not by this one."""
         return self.name not in KEYPOINTS
 

@@ -130,7 +130,7 @@ def test_an_exported_network_knows_own_joints(exported, tmp_path, animal_root):
     assert (spec.joints, spec.limbs, spec.sigmas) == (ANIMAL.joints, ANIMAL.limbs, ANIMAL.sigmas)
     assert spec.flip_index == ANIMAL.flip_index
     data = build_evaluation_set(tiny_config(animal_root, tmp_path, data_set="animal"))
-    picture = data.files.read(data.pictures[0])
+    picture = data.files.read(data.records[0])
     people, _ = network.group(network.compute(network.prepare(picture)))
     assert people.shape[1:] == (8, 3)
 
@@ -258,7 +258,7 @@ def own(animal_root, tmp_path) -> Path:
 def perfect_table(root: Path, out: Path) -> dict[str, float]:
     """AP of those who answer what is annotated."""
     data = build_evaluation_set(tiny_config(root, out, data_set="animal"))
-    answers = [Prediction(p.id, p.joints, [0.9] * len(p.joints)) for p in data.pictures]
+    answers = [Prediction(p.id, p.joints, [0.9] * len(p.joints)) for p in data.records]
     return evaluate_predictions(data, answers, out)
 
 
@@ -283,7 +283,7 @@ def test_what_annotations_lack_is_derived(own, tmp_path):
     rows = json_of(tmp_path / "results/keypoints_val_results.json")
     assert {row["category_id"] for row in rows} == {7}
     cfg = tiny_config(own, tmp_path, data_set="animal")
-    pictures = build_dataset(cfg).pictures
+    pictures = build_dataset(cfg).records
     assert not any(picture.ignore for picture in pictures)  # a tree is no person to be left out
     for picture in pictures:
         for box, joints in zip(picture.boxes, picture.joints, strict=True):
@@ -378,7 +378,7 @@ def test_pictures_may_lie_in_an_archive(own, tmp_path):
     shutil.rmtree(own / "images/val")
     opts = ("DATASET.DATA_FORMAT", "zip")
     data = build_evaluation_set(tiny_config(own, tmp_path, *opts, data_set="animal"))
-    assert data.files.read(data.pictures[0]).shape == (96, 128, 3)
+    assert data.files.read(data.records[0]).shape == (96, 128, 3)
 
 
 def test_the_experiment_names_a_file_that_is_there():

@@ -86,7 +86,7 @@ def test_known_joints_flip_and_group_as_the_original_s(spec):
     with_center = spec.with_center()
     assert with_center.order_index == (spec.num_joints, *spec.order_index)
     assert with_center.flip_index == [*pairs, spec.num_joints]
-    assert not spec.is_own
+    assert not spec.is_custom
 
 
 # --- joints from a file -----------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_known_joints_flip_and_group_as_the_original_s(spec):
 
 def test_a_file_describes_joints(joints_file):
     spec = read(joints_file())
-    assert spec.is_own
+    assert spec.is_custom
     assert spec.flip_index == [0, 2, 1, 4, 3, 5]
     assert spec.limb_index == [(0, 5), (0, 3)]
     assert spec.sigmas == (0.07,) * 6

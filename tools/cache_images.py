@@ -23,16 +23,16 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.dataset.build import annotated_pictures, available_cores, start_worker
+from lib.dataset.build import annotated_records, available_cores, start_worker
 from lib.dataset.cache import (
-    PictureCache,
+    ImageCache,
     cache_path,
     cache_side,
     shrink,
     shrunk_size,
     write_cache,
 )
-from lib.dataset.reader import Picture, PictureFiles, ReadError, layout_of
+from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, layout_of
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 
@@ -42,8 +42,8 @@ logger = logging.getLogger("lib.cache")
 class Shrunk(Dataset):
     """The pictures as a cache has them, or the reason why one cannot be read."""
 
-    def __init__(self, cfg: CfgNode, pictures: Sequence[Picture]) -> None:
-        self.files = PictureFiles(layout_of(cfg, is_train=True).pictures)
+    def __init__(self, cfg: CfgNode, pictures: Sequence[ImageRecord]) -> None:
+        self.files = ImageFiles(layout_of(cfg, is_train=True).images)
         self.pictures = pictures
         self.side, self.scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("DATASET.CACHE names no folder to fill")
     path = cache_path(cfg)
     if path.with_suffix(".json").exists():
-        PictureCache.open(path)
+        ImageCache.open(path)
         logger.info("%s is there", path)
         return 0
     return fill(cfg, path)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fill(cfg: CfgNode, path: Path) -> int:
     """Write the cache at `path`; 1 when it lacks a picture (DATASET.UNREADABLE skip)."""
-    pictures = annotated_pictures(cfg)
+    pictures = annotated_records(cfg)
     workers = min(cfg.WORKERS, available_cores())
     loader = DataLoader(
         Shrunk(cfg, pictures),

@@ -31,7 +31,7 @@ from lib.dataset.checks.split import (
 )
 from lib.models.arch import ArchSpec
 from lib.utils import cli
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{split.name}: {report.summary}")
         print_lines(split.name, [*fault_lines(report.faults), *report.notes])
         faults += report.faults
-    faults += shared_pictures(splits, reports)
+    faults += shared_records(splits, reports)
     print_lines("files", note_unnamed(splits))
     drawn = args.out is None or draw(cfg, args.out, args.pictures)
     broken = sum(fault.broken for fault in faults)
@@ -85,7 +85,7 @@ def look_at(cfg: CfgNode, split: Split, decode: bool) -> Report:
         )
 
 
-def shared_pictures(splits: list[Split], reports: list[Report]) -> list[Fault]:
+def shared_records(splits: list[Split], reports: list[Report]) -> list[Fault]:
     """Print and return what training and test split have in common."""
     if len(splits) < 2:
         return []
@@ -110,7 +110,7 @@ def draw(cfg: CfgNode, path: Path, count: int) -> bool:
     except ValueError as error:
         print(f"no page is drawn: {error}")
         return False
-    save_picture(path, page)
+    save_image(path, page)
     print(f"training pictures and their targets: {path}")
     return True
 

@@ -27,7 +27,7 @@ Found = tuple[np.ndarray, Sequence[float]]  # people (N, K, 3 or more) and their
 
 
 class Network(NamedTuple):
-    """Picture -> people, in three steps, each of which may run in a thread of its own."""
+    """Image -> people, in three steps, each of which may run in a thread of its own."""
 
     spec: KeypointSpec
     prepare: Callable[[np.ndarray], Any]  # of a picture (H, W, 3) uint8 RGB

@@ -17,7 +17,7 @@ from pathlib import Path
 from lib.training.scalars import SCALARS, read_scalars
 from lib.utils import cli
 from lib.utils.plot import COLORS, Point, curves
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 
 FIRST = ("train/loss", "val/AP")
 LAST = (
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"{args.runs[0]} has neither a loss nor an AP")
     panels = {title: [points(run.get(title, {})) for run in runs] for title in titles}
     logarithmic = [title for title in titles if title not in LINEAR]
-    save_picture(args.out, curves(panels, names_of(args.runs), "over steps", logarithmic))
+    save_image(args.out, curves(panels, names_of(args.runs), "over steps", logarithmic))
     print(f"{len(panels)} curves of {len(runs)} runs: {args.out}")
 
 

@@ -36,7 +36,7 @@ from lib.models.arch import ArchSpec
 from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
 from lib.models.subnet import extract_subnet
-from lib.search.accuracy import CutAccuracy
+from lib.search.accuracy import SubnetAccuracy
 from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
 from lib.search.latency import LatencyTable
 from lib.search.ridge import ridge_predictor
@@ -45,7 +45,7 @@ from lib.utils.checkpoint import hash_of, load_checkpoint
 from lib.utils.dist import choose_device
 from lib.utils.journal import Journal
 from lib.utils.plot import scatter
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 
 logger = logging.getLogger("lib.search")
 
@@ -90,11 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     supernet.to(choose_device(cfg, args.gpu), memory_format=memory)
     space = ArchManager.from_config(cfg, supernet.arch)
     training, held_out = build_search_sets(cfg, args.search_images)
-    warn_of_seen_pictures(args.supernet, cfg.DATASET.ROOT, len(training))
+    warn_of_seen_images(args.supernet, cfg.DATASET.ROOT, len(training))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
     search = Search(
         *(space, cost_function(cfg, args.rule, table)),
-        CutAccuracy(cfg, cut_of(cfg, supernet), training, held_out, args.calibrate),
+        SubnetAccuracy(cfg, extractor_of(cfg, supernet), training, held_out, args.calibrate),
         *(limits, journal, args.seed, tell),
     )
     if args.random:
@@ -117,14 +117,14 @@ def read_limits(args: argparse.Namespace) -> dict[str, float]:
     return limits
 
 
-def cut_of(cfg: CfgNode, supernet: SuperLitePose) -> Callable[[ArchSpec], nn.Module]:
+def extractor_of(cfg: CfgNode, supernet: SuperLitePose) -> Callable[[ArchSpec], nn.Module]:
     """arch -> its sub-network, on the supernet's device."""
     device = next(supernet.parameters()).device
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return lambda arch: extract_subnet(supernet, arch).to(device, memory_format=memory)
 
 
-def warn_of_seen_pictures(path: Path, root: str, others: int) -> None:
+def warn_of_seen_images(path: Path, root: str, others: int) -> None:
     """Say so when the supernet's training looked at the pictures to search on."""
     config = yaml.safe_load(load_checkpoint(path).get("config") or "")
     if not config or config["DATASET"]["ROOT"] != root:
@@ -215,7 +215,7 @@ def report(
         (label, f"AP on {args.search_images} held-out pictures"),
         limits[cost],
     )
-    save_picture(args.out / "pareto.png", picture)
+    save_image(args.out / "pareto.png", picture)
     costs = ", ".join(f"{value:.3f} {name}" for name, value in winner.costs.items())
     logger.info(
         "the best of %d: AP %.3f, %s, %s; in %s",

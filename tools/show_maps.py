@@ -33,10 +33,10 @@ from lib.utils.vis import (
     draw_heatmaps,
     draw_named_people,
     person_color,
-    save_picture,
+    save_image,
     tile,
 )
-from tools.demo.media import read_picture
+from tools.demo.media import read_image
 from tools.network import add_settings_flags, settings_of, spec_of
 from valid import load_model
 
@@ -79,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"{args.model} hands out no maps; name the checkpoint it was exported from"
         )
-    picture = read_picture(args.input)
+    picture = read_image(args.input)
     cfg, arch = settings_of(args.model, args.cfg, args.superconfig, args.opts)
     model = load_model(cfg, arch, args.model, choose_device(cfg, args.gpu))
     seen = look(cfg, model, picture, args.min_score)
-    save_picture(args.out, draw_sheet(picture, seen, spec_of(cfg), cfg.TEST.DETECTION_THRESHOLD))
+    save_image(args.out, draw_sheet(picture, seen, spec_of(cfg), cfg.TEST.DETECTION_THRESHOLD))
     print(f"{len(seen.people)} people, {len(seen.heatmaps)} heatmaps: {args.out}")
 
 

@@ -95,11 +95,11 @@ def diagnose(
         own = found[image_id]
         xy = np.array([row["keypoints"] for row in own], float).reshape(-1, spec.num_joints, 3)
         scores = np.array([row["score"] for row in own], float)
-        total += diagnose_picture(spec, people[image_id], xy[..., :2], scores)
+        total += diagnose_image(spec, people[image_id], xy[..., :2], scores)
     return total
 
 
-def diagnose_picture(
+def diagnose_image(
     spec: KeypointSpec, truth: Truth, xy: np.ndarray, scores: np.ndarray
 ) -> Diagnosis:
     """Of one picture's detections: xy (N, K, 2), scores (N,)."""
@@ -199,7 +199,7 @@ def joint_table(spec: KeypointSpec, diagnosis: Diagnosis) -> list[list[str]]:
     """A head and rows: shares of the labelled joints, as in `diagnosis_table`."""
     names: Sequence[str] = ("head", "arms", "legs")
     part = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
-    if spec.is_own:
+    if spec.is_custom:
         names = part = list(spec.joints)
     rows = [["Joints", "labelled", *CLASSES]]
     for name in (*names, "all"):

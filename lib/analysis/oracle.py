@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from lib.core.inference import flip_index
 from lib.dataset.codec import REFERENCE, Codec, codec_of
 from lib.dataset.pose_dataset import add_center
-from lib.dataset.reader import Picture
+from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets
 from lib.utils.transforms import get_multi_scale_size, warp_matrix
 
@@ -74,7 +74,7 @@ class Oracle(nn.Module):
         self.sigma = sigma
         self.with_center = with_center
         self.codec = codec
-        self.pictures: tuple[Picture, ...] = ()
+        self.pictures: tuple[ImageRecord, ...] = ()
 
     @classmethod
     def from_config(
@@ -95,7 +95,7 @@ class Oracle(nn.Module):
             codec=codec_of(cfg),
         )
 
-    def look_at(self, *pictures: Picture) -> None:
+    def look_at(self, *pictures: ImageRecord) -> None:
         """The pictures that the next inputs show."""
         self.pictures = pictures
 
@@ -122,14 +122,14 @@ class Oracle(nn.Module):
             maps.append(torch.cat([heatmaps, tags]))
         return torch.stack(maps)
 
-    def _gaussians(self, picture: Picture, size: tuple[int, int]) -> Tensor:
+    def _gaussians(self, picture: ImageRecord, size: tuple[int, int]) -> Tensor:
         """(1 + P, K, h, w): the training targets of nobody, then of each person alone."""
         joints = self._joints_on(picture, size)[:, None]  # (P, 1, K, 3)
         sigma = self.sigma if self.sigma > 0 else min(size) / 64
         alone = heatmap_targets(joints, torch.full(joints.shape[:2], sigma), size, self.codec)
         return torch.cat([alone.new_zeros(1, *alone.shape[1:]), alone])
 
-    def _joints_on(self, picture: Picture, size: tuple[int, int]) -> Tensor:
+    def _joints_on(self, picture: ImageRecord, size: tuple[int, int]) -> Tensor:
         """(P, K, 3): the picture's joints on a map of `size` (height, width) of the test."""
         canvas = np.empty((picture.height, picture.width, 0))
         _, center, scale = get_multi_scale_size(

@@ -109,7 +109,7 @@ def _figures(data: EvaluationSet, predictions: Sequence[Prediction], report: Rep
     if not rows:
         nobody = "Nobody was found, so there is nothing to draw a curve of or to take apart."
         return [whole, html.section("Precision and recall", html.paragraph(nobody))]
-    ids = [picture.id for picture in data.pictures]
+    ids = [picture.id for picture in data.records]
     parts = break_down(data.spec, data.annotations, rows, ids)
     sections = [whole, _curves(parts), _by_joint(parts), _by_size(parts)]
     if parts.crowding:

@@ -12,10 +12,10 @@ from lib.analysis.diagnose import MATCH_OKS, NOBODY, Truth, match_best, read_tru
 from lib.analysis.ranking import Standing, rank
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.reader import Picture
+from lib.dataset.reader import ImageRecord
 from lib.keypoints import KeypointSpec
 from lib.utils import html
-from lib.utils.vis import draw_named_people, save_picture
+from lib.utils.vis import draw_named_people, save_image
 
 WORST, OTHERS = 12, 6  # pictures shown
 NAMES = ("worst", "other", "first")  # that files begin with
@@ -80,11 +80,11 @@ def _beside(
     picture = _picture(data, prediction)
     labelled, found = truth_and_found(data.files.read(picture), data.spec, truth, prediction)
     pair = {
-        "truth": (f"Picture {picture.id}, people labelled", labelled),
-        "found": (f"Picture {picture.id}, people found", found),
+        "truth": (f"Image {picture.id}, people labelled", labelled),
+        "found": (f"Image {picture.id}, people found", found),
     }
     return _figure(
-        folder, f"Picture {picture.id} ({picture.file_name}): {standing.summary}", name, pair
+        folder, f"Image {picture.id} ({picture.file_name}): {standing.summary}", name, pair
     )
 
 
@@ -94,8 +94,8 @@ def _found_only(folder: Path, data: EvaluationSet, prediction: Prediction, name:
     colors = np.arange(len(prediction.people))
     drawn = draw_found(data.files.read(picture), data.spec, prediction, colors)
     shown = int((np.array(prediction.scores) >= MIN_SCORE).sum())
-    said = f"Picture {picture.id} ({picture.file_name}): {shown} found"
-    return _figure(folder, said, name, {"found": (f"Picture {picture.id}, people found", drawn)})
+    said = f"Image {picture.id} ({picture.file_name}): {shown} found"
+    return _figure(folder, said, name, {"found": (f"Image {picture.id}, people found", drawn)})
 
 
 def _figure(
@@ -105,14 +105,14 @@ def _figure(
     links = {}
     for key, (alt, picture) in drawn.items():
         path = folder / f"{name}_{key}.jpg"
-        save_picture(path, picture)
+        save_image(path, picture)
         links[f"{folder.name}/{path.name}"] = alt
         height, width = picture.shape[:2]
     return html.pictures(caption, links, (width, height))
 
 
-def _picture(data: EvaluationSet, prediction: Prediction) -> Picture:
-    return next(picture for picture in data.pictures if picture.id == prediction.image_id)
+def _picture(data: EvaluationSet, prediction: Prediction) -> ImageRecord:
+    return next(picture for picture in data.records if picture.id == prediction.image_id)
 
 
 def truth_and_found(

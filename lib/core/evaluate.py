@@ -55,7 +55,7 @@ def evaluate_predictions(
     logger.info("%d people written to %s", len(rows), path)
     if not data.has_people:
         return OrderedDict()
-    image_ids = [picture.id for picture in data.pictures]
+    image_ids = [picture.id for picture in data.records]
     return score_rows(data.spec, data.annotations, rows, image_ids)
 
 
@@ -66,7 +66,7 @@ def average_precision(cfg: CfgNode, model: nn.Module, data: EvaluationSet) -> fl
     for problem in problems:
         logger.warning("%s", problem)
     rows = result_rows(data.spec, predictions)
-    image_ids = [picture.id for picture in data.pictures]
+    image_ids = [picture.id for picture in data.records]
     return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
 
 
@@ -96,7 +96,7 @@ def result_rows(
 
 def check_rows(data: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> None:
     """ValueError naming the first row that COCO's server would refuse, and why."""
-    image_ids = {picture.id for picture in data.pictures}
+    image_ids = {picture.id for picture in data.records}
     numbers = 3 * data.spec.num_joints
     for place, row in enumerate(rows):
         joints = row.get("keypoints", ())
@@ -151,7 +151,7 @@ def contact_sheet(
     (H, W, 3) uint8, one picture `width` pixels wide. With a ranking, in its order, and with OKS.
     """
     found = {prediction.image_id: prediction for prediction in predictions}
-    shown = {picture.id: picture for picture in data.pictures if picture.id in found}
+    shown = {picture.id: picture for picture in data.records if picture.id in found}
     said = dict.fromkeys(shown, "truth")
     if ranking:
         shown = {standing.image_id: shown[standing.image_id] for standing in ranking}

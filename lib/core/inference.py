@@ -30,7 +30,7 @@ MAX_SIDE = 2**15  # of an input, in pixels; a sliver of a picture would need all
 class Input(NamedTuple):
     """A picture as the network sees it, and how to come back from there."""
 
-    pictures: tuple[Tensor, ...]  # (H, W, 3) uint8 RGB, one per scale, the largest first
+    images: tuple[Tensor, ...]  # (H, W, 3) uint8 RGB, one per scale, the largest first
     base_size: tuple[int, int]  # width, height at scale 1: of the maps, where they are projected
     center: np.ndarray
     scale: np.ndarray
@@ -94,7 +94,7 @@ def network_maps(cfg: CfgNode, model: nn.Module, inputs: Sequence[Input]) -> tup
     device = next(model.parameters()).device
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(scales):
-        pictures = torch.stack([given.pictures[i] for given in inputs])
+        pictures = torch.stack([given.images[i] for given in inputs])
         images = normalize(pictures.to(device))
         with half_precision(device, cfg.FP16.ENABLED and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(

@@ -22,13 +22,13 @@ from yacs.config import CfgNode
 
 from lib.core.inference import Input, find_people, network_maps, prepare
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
-from lib.dataset.reader import Picture, PictureFiles
+from lib.dataset.reader import ImageFiles, ImageRecord
 from lib.utils.transforms import get_multi_scale_size
 
 logger = logging.getLogger(__name__)
 
 # What may be wrong with one picture; a size of 0 divides by it.
-PICTURE_ERRORS = (ValueError, RuntimeError, ZeroDivisionError, cv2.error)
+IMAGE_ERRORS = (ValueError, RuntimeError, ZeroDivisionError, cv2.error)
 WAITING = 1  # pictures beyond one batch whose people are not found yet
 
 
@@ -71,11 +71,11 @@ def each_outcome(
             for loaded in input_loader(cfg, data):
                 yield from (one.given for one in loaded if isinstance(one.given, Failure))
                 for batch in equal_inputs(loaded):
-                    for outcome in batch_maps(cfg, model, data.pictures, batch):
+                    for outcome in batch_maps(cfg, model, data.records, batch):
                         if isinstance(outcome, Failure):
                             yield outcome
                             continue
-                        waiting.append(grouping.submit(group, cfg, data.pictures, *outcome))
+                        waiting.append(grouping.submit(group, cfg, data.records, *outcome))
                 while len(waiting) > limit:
                     yield waiting.popleft().result()
             while waiting:
@@ -85,7 +85,7 @@ def each_outcome(
 
 
 def batch_maps(
-    cfg: CfgNode, model: nn.Module, pictures: Sequence[Picture], batch: Sequence[Loaded]
+    cfg: CfgNode, model: nn.Module, pictures: Sequence[ImageRecord], batch: Sequence[Loaded]
 ) -> Iterator[tuple[Loaded, Tensor, Tensor] | Failure]:
     """Heatmaps (1, K, H, W) and tags (1, K, H, W, L) of each input of a batch.
 
@@ -96,7 +96,7 @@ def batch_maps(
         if look_at is not None:
             look_at(*(pictures[one.index] for one in batch))
         heatmaps, tags = network_maps(cfg, model, [one.given for one in batch])
-    except PICTURE_ERRORS as error:
+    except IMAGE_ERRORS as error:
         failure = failure_of(pictures[batch[0].index], error)
     else:
         for i, one in enumerate(batch):
@@ -110,7 +110,7 @@ def batch_maps(
 
 
 def group(
-    cfg: CfgNode, pictures: Sequence[Picture], one: Loaded, heatmaps: Tensor, tags: Tensor
+    cfg: CfgNode, pictures: Sequence[ImageRecord], one: Loaded, heatmaps: Tensor, tags: Tensor
 ) -> Prediction | Failure:
     """The people of one picture, from its maps."""
     picture = pictures[one.index]
@@ -118,12 +118,12 @@ def group(
         people, scores = find_people(cfg, heatmaps, tags, one.given)
         if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
             raise ValueError("the network's maps are not finite")
-    except PICTURE_ERRORS as error:
+    except IMAGE_ERRORS as error:
         return failure_of(picture, error)
     return Prediction(picture.id, people, scores)
 
 
-def failure_of(picture: Picture, error: Exception) -> Failure:
+def failure_of(picture: ImageRecord, error: Exception) -> Failure:
     """The first line of `error`, with the picture's id."""
     logger.debug("image %s", picture.id, exc_info=error)  # the log file keeps the whole story
     name = f"image {picture.id}: "
@@ -134,27 +134,27 @@ def failure_of(picture: Picture, error: Exception) -> Failure:
 class Inputs(Dataset):
     """The inputs of a set's pictures, read and warped by the process that asks for them."""
 
-    def __init__(self, cfg: CfgNode, pictures: Sequence[Picture], files: PictureFiles) -> None:
+    def __init__(self, cfg: CfgNode, pictures: Sequence[ImageRecord], files: ImageFiles) -> None:
         self.cfg = cfg
-        self.pictures = pictures
+        self.records = pictures
         self.files = files
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> Loaded:
-        picture = self.pictures[index]
+        picture = self.records[index]
         try:
             return Loaded(index, prepare(self.cfg, self.files.read(picture)))
-        except PICTURE_ERRORS as error:
+        except IMAGE_ERRORS as error:
             return Loaded(index, failure_of(picture, error))
 
 
 def input_loader(cfg: CfgNode, data: EvaluationSet) -> DataLoader:
     """Lists of TEST.IMAGES_PER_GPU `Loaded`; loader processes as in training."""
-    batches = expected_batches(cfg, data.pictures)
+    batches = expected_batches(cfg, data.records)
     return DataLoader(
-        Inputs(cfg, data.pictures, data.files),
+        Inputs(cfg, data.records, data.files),
         batch_sampler=batches,
         num_workers=min(cfg.WORKERS, available_cores(), len(batches)),
         collate_fn=list,
@@ -163,7 +163,7 @@ def input_loader(cfg: CfgNode, data: EvaluationSet) -> DataLoader:
     )
 
 
-def expected_batches(cfg: CfgNode, pictures: Sequence[Picture]) -> list[list[int]]:
+def expected_batches(cfg: CfgNode, pictures: Sequence[ImageRecord]) -> list[list[int]]:
     """Indices, TEST.IMAGES_PER_GPU at a time, of pictures whose inputs should be equally large."""
     count = cfg.TEST.IMAGES_PER_GPU
     if count == 1:
@@ -177,13 +177,13 @@ def expected_batches(cfg: CfgNode, pictures: Sequence[Picture]) -> list[list[int
     return batches + list(begun.values())
 
 
-def expected_size(cfg: CfgNode, picture: Picture) -> tuple[int, int] | None:
+def expected_size(cfg: CfgNode, picture: ImageRecord) -> tuple[int, int] | None:
     """Width and height of the input that the annotated size promises; None: it is no size."""
     smallest, kind = min(cfg.TEST.SCALE_FACTOR), cfg.TEST.SCALE_TYPE
     try:
         canvas = np.empty((picture.height, picture.width, 0))
         return get_multi_scale_size(canvas, cfg.DATASET.INPUT_SIZE, 1.0, smallest, kind)[0]
-    except (TypeError, *PICTURE_ERRORS):
+    except (TypeError, *IMAGE_ERRORS):
         return None
 
 
@@ -192,7 +192,7 @@ def equal_inputs(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
     groups: dict[Hashable, list[Loaded]] = defaultdict(list)
     for one in loaded:
         if isinstance(one.given, Input):
-            shapes = tuple(picture.shape for picture in one.given.pictures)
+            shapes = tuple(picture.shape for picture in one.given.images)
             groups[one.given.base_size, shapes].append(one)
     return list(groups.values())
 

@@ -38,13 +38,13 @@ def predict_set(
     """
     outcomes = [from_json(data, entry) for entry in unfinished.known] if unfinished else []
     finished = everywhere(process, [outcome.image_id for outcome in outcomes])
-    left = [picture for picture in data.pictures if picture.id not in finished]
-    if len(left) < len(data.pictures):
-        done = len(data.pictures) - len(left)
-        logger.info("going on: %d of %d pictures are finished", done, len(data.pictures))
-    own = data._replace(pictures=left[process.rank :: process.world_size])
+    left = [picture for picture in data.records if picture.id not in finished]
+    if len(left) < len(data.records):
+        done = len(data.records) - len(left)
+        logger.info("going on: %d of %d pictures are finished", done, len(data.records))
+    own = data._replace(records=left[process.rank :: process.world_size])
     silent = None if cfg.VERBOSE and process.is_main else True  # None: a bar on a terminal only
-    with tqdm(total=len(own.pictures), desc="evaluate", disable=silent, mininterval=1) as bar:
+    with tqdm(total=len(own.records), desc="evaluate", disable=silent, mininterval=1) as bar:
         for outcome in each_outcome(cfg, model, own):
             outcomes.append(outcome)
             if unfinished and isinstance(outcome, Prediction):
@@ -78,7 +78,7 @@ def in_order(
 ) -> tuple[list[Prediction], list[str]]:
     """Predictions, and what is said of failures, as the pictures come in `data`."""
     by_id = {outcome.image_id: outcome for outcome in outcomes}
-    ordered = [by_id[picture.id] for picture in data.pictures if picture.id in by_id]
+    ordered = [by_id[picture.id] for picture in data.records if picture.id in by_id]
     predictions = [outcome for outcome in ordered if isinstance(outcome, Prediction)]
     return predictions, [outcome.problem for outcome in ordered if isinstance(outcome, Failure)]
 

@@ -12,16 +12,16 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
-from lib.dataset.cache import PictureCache, cache_path
+from lib.dataset.cache import ImageCache, cache_path
 from lib.dataset.codec import codec_of
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
 from lib.dataset.reader import (
-    Picture,
-    PictureFiles,
+    ImageFiles,
+    ImageRecord,
     category_of,
     layout_of,
-    read_pictures,
-    select_pictures,
+    read_records,
+    select_records,
 )
 from lib.dataset.transforms import AffineRange
 from lib.keypoints import KeypointSpec, keypoints_of
@@ -67,7 +67,7 @@ class EpochSampler(Sampler):
 
 def build_dataset(cfg: CfgNode) -> PoseDataset:
     """The training split of `cfg`; pictures without any annotation are left out."""
-    pictures = annotated_pictures(cfg)
+    pictures = annotated_records(cfg)
     return _pose_dataset(cfg, pictures[: cfg.DATASET.MAX_IMAGES or None])
 
 
@@ -77,7 +77,7 @@ def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, Evaluation
     Architectures are compared on the latter, which a supernet should not have been trained on:
     train it with DATASET.MAX_IMAGES at most the number of the others. MAX_IMAGES counts only there.
     """
-    pictures = annotated_pictures(cfg)
+    pictures = annotated_records(cfg)
     if not 0 < count < len(pictures):
         raise ValueError(
             f"{count} pictures to search on; {cfg.DATASET.TRAIN} has {len(pictures)} annotated "
@@ -95,26 +95,26 @@ def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, Evaluation
     return training, held_out
 
 
-def annotated_pictures(cfg: CfgNode) -> list[Picture]:
+def annotated_records(cfg: CfgNode) -> list[ImageRecord]:
     """Those of the training split that a network can learn from, whatever MAX_IMAGES says."""
     layout = layout_of(cfg, is_train=True)
     annotated = [
         picture
-        for picture in read_pictures(layout.annotations, keypoints_of(cfg, is_train=True))
+        for picture in read_records(layout.annotations, keypoints_of(cfg, is_train=True))
         if len(picture.joints) or picture.ignore
     ]
-    pictures = select_pictures(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
+    pictures = select_records(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
     if not pictures:
         raise ValueError(f"{layout.annotations} has no annotated picture to train on")
     return pictures
 
 
-def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
+def _pose_dataset(cfg: CfgNode, pictures: Sequence[ImageRecord]) -> PoseDataset:
     data = cfg.DATASET
     return PoseDataset(
         keypoints_of(cfg, is_train=True),
         pictures,
-        PictureFiles(layout_of(cfg, is_train=True).pictures),
+        ImageFiles(layout_of(cfg, is_train=True).images),
         crop_size=data.INPUT_SIZE,
         map_sizes=data.OUTPUT_SIZE,
         affine=AffineRange(
@@ -131,7 +131,7 @@ def _pose_dataset(cfg: CfgNode, pictures: Sequence[Picture]) -> PoseDataset:
         skip_unreadable=data.UNREADABLE == "skip",
         seed=cfg.SEED,
         codec=codec_of(cfg),
-        cache=PictureCache.open(cache_path(cfg)) if data.CACHE else None,
+        cache=ImageCache.open(cache_path(cfg)) if data.CACHE else None,
     )
 
 
@@ -159,14 +159,14 @@ class EvaluationSet(NamedTuple):
     spec: KeypointSpec
     split: str
     annotations: Path
-    pictures: list[Picture]
-    files: PictureFiles
+    records: list[ImageRecord]
+    files: ImageFiles
     category_id: int = 1  # of people, in annotations and results
 
     @property
     def has_people(self) -> bool:
         """False for COCO test-dev, whose truth is kept by a server."""
-        return any(len(picture.joints) for picture in self.pictures)
+        return any(len(picture.joints) for picture in self.records)
 
 
 def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
@@ -174,16 +174,16 @@ def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
     data = cfg.DATASET
     spec = keypoints_of(cfg, is_train=False)
     layout = layout_of(cfg, is_train=False)
-    pictures = select_pictures(
-        read_pictures(layout.annotations, spec), data.MIN_LABELLED_JOINTS, data.MAX_IMAGES
+    pictures = select_records(
+        read_records(layout.annotations, spec), data.MIN_LABELLED_JOINTS, data.MAX_IMAGES
     )
     if not pictures:
         raise ValueError(f"{layout.annotations} has no picture to evaluate on")
     found = EvaluationSet(
-        *(spec, data.TEST, layout.annotations, pictures, PictureFiles(layout.pictures)),
+        *(spec, data.TEST, layout.annotations, pictures, ImageFiles(layout.images)),
         category_of(layout.annotations, spec),
     )
-    if spec.is_own and not found.has_people:
+    if spec.is_custom and not found.has_people:
         raise ValueError(f"nobody is labelled in {layout.annotations}")
     return found
 

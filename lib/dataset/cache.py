@@ -23,12 +23,12 @@ import cv2
 import numpy as np
 from yacs.config import CfgNode
 
-from lib.dataset.reader import Picture, ReadError
+from lib.dataset.reader import ImageRecord, ReadError
 
 Place = tuple[int, int, int]  # width, height, offset in bytes
 
 
-class PictureCache:
+class ImageCache:
     """The pictures of one split, `read(picture)` gives (h, w, 3) uint8 RGB, read only."""
 
     def __init__(self, path: Path, places: dict[int, Place]) -> None:
@@ -37,7 +37,7 @@ class PictureCache:
         self._pixels: np.memmap | None = None
 
     @classmethod
-    def open(cls, path: Path) -> PictureCache:
+    def open(cls, path: Path) -> ImageCache:
         """The cache whose pixels are at `path`; ValueError when it is not there or damaged."""
         index = path.with_suffix(".json")
         try:
@@ -54,7 +54,7 @@ class PictureCache:
             raise ValueError(f"DATASET.CACHE: {path} has another size than {index.name} says")
         return cls(path, places)
 
-    def read(self, picture: Picture) -> np.ndarray:
+    def read(self, picture: ImageRecord) -> np.ndarray:
         """ReadError when the picture is not in the cache."""
         if picture.id not in self.places:
             raise ReadError(f"image {picture.id}: {picture.file_name} is not in {self.path}")
@@ -92,7 +92,7 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_cache(
-    path: Path, pictures: Sequence[Picture], images: Iterable[np.ndarray | None], cfg: CfgNode
+    path: Path, pictures: Sequence[ImageRecord], images: Iterable[np.ndarray | None], cfg: CfgNode
 ) -> None:
     """Shrunk `images` of the `pictures`, in their order, at `path`; None: left out.
 

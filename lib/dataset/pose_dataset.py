@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.dataset.cache import PictureCache
+from lib.dataset.cache import ImageCache
 from lib.dataset.codec import REFERENCE, Codec
-from lib.dataset.reader import Picture, PictureFiles, ReadError, ignore_mask
+from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, ignore_mask
 from lib.dataset.transforms import Affine, AffineRange
 from lib.keypoints import KeypointSpec
 
@@ -88,8 +88,8 @@ class PoseDataset(Dataset):
     def __init__(
         self,
         spec: KeypointSpec,
-        pictures: Sequence[Picture],
-        files: PictureFiles,
+        pictures: Sequence[ImageRecord],
+        files: ImageFiles,
         crop_size: int,
         map_sizes: Sequence[int],
         affine: AffineRange,
@@ -99,11 +99,11 @@ class PoseDataset(Dataset):
         skip_unreadable: bool = False,
         seed: int = 0,
         codec: Codec = REFERENCE,
-        cache: PictureCache | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.spec = spec.with_center() if with_center else spec
         self.with_center = with_center
-        self.pictures = [keep_largest(picture, max_people) for picture in pictures]
+        self.records = [keep_largest(picture, max_people) for picture in pictures]
         self.files = files
         self.crop_size = crop_size
         self.map_sizes = list(map_sizes)
@@ -115,7 +115,7 @@ class PoseDataset(Dataset):
         self.cache = cache
         self.dropped_people = sum(
             len(before.joints) - len(after.joints)
-            for before, after in zip(pictures, self.pictures, strict=True)
+            for before, after in zip(pictures, self.records, strict=True)
         )
         if self.dropped_people:
             logger.warning(
@@ -125,7 +125,7 @@ class PoseDataset(Dataset):
             )
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -133,7 +133,7 @@ class PoseDataset(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         return self.sample(picture, image, self.affine.draw(rng, picture.width, picture.height))
 
-    def sample(self, picture: Picture, image: np.ndarray, affine: Affine) -> Sample:
+    def sample(self, picture: ImageRecord, image: np.ndarray, affine: Affine) -> Sample:
         """`picture` as `affine` shows it; `image`: the whole of it, perhaps shrunk."""
         people = add_center(picture.joints) if self.with_center else picture.joints
         joints = affine.move(people, self.crop_size)
@@ -147,10 +147,10 @@ class PoseDataset(Dataset):
             image_id=picture.id,
         )
 
-    def _read(self, index: int) -> tuple[Picture, np.ndarray]:
+    def _read(self, index: int) -> tuple[ImageRecord, np.ndarray]:
         """The picture, or the next one that can be read when unreadable ones are skipped."""
         for step in range(len(self)):
-            picture = self.pictures[(index + step) % len(self)]
+            picture = self.records[(index + step) % len(self)]
             try:
                 if self.cache is not None:
                     return picture, self.cache.read(picture)
@@ -170,7 +170,7 @@ def add_center(joints: np.ndarray) -> np.ndarray:
     return np.concatenate([joints, center.astype(np.float32)], axis=1)
 
 
-def keep_largest(picture: Picture, max_people: int) -> Picture:
+def keep_largest(picture: ImageRecord, max_people: int) -> ImageRecord:
     """At most `max_people` people, those with the largest boxes, in their order."""
     if len(picture.joints) <= max_people:
         return picture

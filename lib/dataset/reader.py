@@ -18,7 +18,7 @@ from lib.dataset.annotations import complete
 from lib.keypoints import KeypointSpec, keypoints_of
 
 
-class Picture(NamedTuple):
+class ImageRecord(NamedTuple):
     """One picture's annotations, in its own pixels."""
 
     id: int
@@ -38,7 +38,7 @@ class Layout(NamedTuple):
     """Where one split of a data set keeps its files."""
 
     annotations: Path
-    pictures: Path  # a folder or, when it ends in .zip, an archive
+    images: Path  # a folder or, when it ends in .zip, an archive
 
     @classmethod
     def of(cls, spec: KeypointSpec, root: Path, split: str, data_format: str) -> Layout:
@@ -46,7 +46,7 @@ class Layout(NamedTuple):
         if spec.name == "crowd_pose":
             annotations = root / "json" / f"crowdpose_{split}.json"
             pictures = root / "images"
-        elif spec.is_own:
+        elif spec.is_custom:
             annotations = root / "annotations" / f"{split}.json"
             pictures = root / "images" / split
         else:
@@ -58,7 +58,7 @@ class Layout(NamedTuple):
         return cls(annotations, pictures)
 
 
-class PictureFiles:
+class ImageFiles:
     """The pictures of one split: `read(picture)` gives (H, W, 3) uint8 RGB."""
 
     def __init__(self, path: Path) -> None:
@@ -68,12 +68,12 @@ class PictureFiles:
         self.path = path
         self._archive: zipfile.ZipFile | None = None
 
-    def where(self, picture: Picture) -> str:
+    def where(self, picture: ImageRecord) -> str:
         """The name a message gives to a picture's file."""
         separator = "@" if self.path.suffix == ".zip" else "/"
         return f"{self.path}{separator}{picture.file_name}"
 
-    def read(self, picture: Picture) -> np.ndarray:
+    def read(self, picture: ImageRecord) -> np.ndarray:
         """ReadError when the file is missing or no picture."""
         data = self._bytes(picture)
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -85,7 +85,7 @@ class PictureFiles:
             raise ReadError(f"image {picture.id}: cannot read {self.where(picture)}")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def read_checked(self, picture: Picture) -> np.ndarray:
+    def read_checked(self, picture: ImageRecord) -> np.ndarray:
         """The same; ReadError, too, when it is not as large as annotated: joints would be off."""
         image = self.read(picture)
         height, width = image.shape[:2]
@@ -96,7 +96,7 @@ class PictureFiles:
             )
         return image
 
-    def _bytes(self, picture: Picture) -> bytes | None:
+    def _bytes(self, picture: ImageRecord) -> bytes | None:
         try:
             if self.path.suffix != ".zip":
                 return (self.path / picture.file_name).read_bytes()
@@ -143,20 +143,20 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
     """An annotation file; an own data set's is made whole."""
     tree = read_json(path)
-    return complete(tree, spec, path) if spec.is_own else tree
+    return complete(tree, spec, path) if spec.is_custom else tree
 
 
 def category_of(path: Path, spec: KeypointSpec) -> int:
     """The category id of people in an annotation file, and so in results on it."""
-    return category_in(read_annotations(path, spec), spec) if spec.is_own else 1
+    return category_in(read_annotations(path, spec), spec) if spec.is_custom else 1
 
 
 def category_in(tree: Mapping[str, Any], spec: KeypointSpec) -> int:
     """The same of what `read_annotations` gave."""
-    return tree["categories"][0]["id"] if spec.is_own else 1
+    return tree["categories"][0]["id"] if spec.is_custom else 1
 
 
-def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
+def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
     """All pictures of an annotation file, in its order, those without people included."""
     tree = read_annotations(path, spec)
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -170,9 +170,9 @@ def read_pictures(path: Path, spec: KeypointSpec) -> list[Picture]:
         raise ValueError(f"{path}: an entry of images or annotations is malformed") from None
 
 
-def select_pictures(
-    pictures: Sequence[Picture], min_labelled_joints: int = 0, max_images: int = 0
-) -> list[Picture]:
+def select_records(
+    pictures: Sequence[ImageRecord], min_labelled_joints: int = 0, max_images: int = 0
+) -> list[ImageRecord]:
     """The first `max_images` (0: all) in which one person has at least so many joints."""
     chosen = [
         picture
@@ -182,7 +182,7 @@ def select_pictures(
     return chosen[:max_images] if max_images else chosen
 
 
-def ignore_mask(picture: Picture) -> np.ndarray:
+def ignore_mask(picture: ImageRecord) -> np.ndarray:
     """(H, W) uint8: 255 where the picture is judged, 0 in crowds and on people without joints."""
     mask = np.full((picture.height, picture.width), 255, np.uint8)
     for rle in picture.ignore:
@@ -190,7 +190,7 @@ def ignore_mask(picture: Picture) -> np.ndarray:
     return mask
 
 
-def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec) -> Picture:
+def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec) -> ImageRecord:
     width, height = image["width"], image["height"]
     people = [a for a in annotations if _is_labelled(a)]
     # CrowdPose has no segmentations and judges every pixel.
@@ -201,7 +201,7 @@ def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec)
                 f"image {image['id']}, annotation {a['id']}: {len(a['keypoints'])} numbers in "
                 f"keypoints, {spec.name} has 3 for each of {spec.num_joints} joints"
             )
-    return Picture(
+    return ImageRecord(
         id=image["id"],
         file_name=image["file_name"],
         width=width,

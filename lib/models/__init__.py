@@ -6,8 +6,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models import pose_mobilenet, pose_supermobilenet
-from lib.models.baselines import pose_efficient_hrnet, pose_higher_hrnet
 from lib.models.arch import ArchSpec
+from lib.models.baselines import pose_efficient_hrnet, pose_higher_hrnet
 
 MODELS = {  # each `get_pose_net(cfg, arch)` is a door: it reads cfg, the classes behind it never do
     "pose_mobilenet": pose_mobilenet.get_pose_net,

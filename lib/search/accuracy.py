@@ -19,7 +19,7 @@ from lib.models.arch import ArchSpec
 
 
 @dataclass(frozen=True)
-class CutAccuracy:
+class SubnetAccuracy:
     """arch -> AP, 0 to 1, at the resolution of `arch`."""
 
     cfg: CfgNode

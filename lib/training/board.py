@@ -62,8 +62,8 @@ class Board:
         """AP and so on, and the same few pictures each time: truth above, people found below."""
         self.scalars(step, {f"val/{name}": value for name, value in table.items()})
         if self.cfg.DEBUG.DEBUG and predictions:
-            peopled_first = sorted(data.pictures, key=lambda picture: not len(picture.joints))
-            sheet = contact_sheet(data._replace(pictures=peopled_first), predictions, EVALUATED)
+            peopled_first = sorted(data.records, key=lambda picture: not len(picture.joints))
+            sheet = contact_sheet(data._replace(records=peopled_first), predictions, EVALUATED)
             self.writer.add_image("val/people", sheet, step, dataformats="HWC")
 
     def pictures(

@@ -86,7 +86,7 @@ def caption(picture: np.ndarray, text: str) -> np.ndarray:
     return np.concatenate([strip, picture])
 
 
-def save_picture(path: str, picture: np.ndarray) -> None:
+def save_image(path: str, picture: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; the ending of `path` chooses the format."""
     if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), picture[..., ::-1])):
         raise ValueError(f"cannot write the picture {path}")

@@ -47,7 +47,7 @@ def rows_of(data, noise: float, false: int = 0) -> list[dict]:
     """
     rng = np.random.default_rng(5)
     predictions = []
-    for picture in data.pictures:
+    for picture in data.records:
         middle = picture.boxes[:, None, :2] + picture.boxes[:, None, 2:] / 2
         people = np.where(picture.joints[..., 2:] > 0, picture.joints[..., :2], middle)
         people = np.pad(people, ((0, 0), (0, 0), (0, 1)), constant_values=1)
@@ -59,7 +59,7 @@ def rows_of(data, noise: float, false: int = 0) -> list[dict]:
 
 
 def ids_of(data) -> list[int]:
-    return [picture.id for picture in data.pictures]
+    return [picture.id for picture in data.records]
 
 
 def pycocotools(
@@ -161,9 +161,9 @@ def test_curves_fall_and_their_mean_is_ap(data):
 
 
 def test_only_the_pictures_looked_at_count(data):
-    half = data._replace(pictures=data.pictures[:2])
+    half = data._replace(records=data.records[:2])
     parts = break_down(data.spec, data.annotations, rows_of(half, 0), ids_of(half))
-    everybody = sum(len(picture.joints) for picture in half.pictures)
+    everybody = sum(len(picture.joints) for picture in half.records)
     assert sum(part.people for part in list(parts.sizes.values())[:3]) == everybody
     assert min(parts.precision[".50"]) == 1
 
@@ -181,7 +181,7 @@ def test_people_who_are_not_judged_count_nowhere(tmp_path):
 
 def test_a_part_in_which_nobody_was_found_is_0(data):
     """The evaluator has no detection at all in pictures of some crowding."""
-    few = [row for row in rows_of(data, 0) if row["image_id"] == data.pictures[0].id]
+    few = [row for row in rows_of(data, 0) if row["image_id"] == data.records[0].id]
     parts = break_down(data.spec, data.annotations, few, ids_of(data))
     assert all(0 <= part.ap < 1 for part in parts.joints.values())
     assert all(part.ap >= 0 or part.people == 0 for part in parts.crowding.values())

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from lib.analysis.oracle import MODES, Oracle
 from lib.config import load_config
 from lib.core.inference import find_people, network_maps, predict, prepare
-from lib.dataset.reader import Picture
+from lib.dataset.reader import ImageRecord
 from lib.models import build_model
 from lib.utils.checkpoint import save_weights
 from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts
@@ -32,7 +32,7 @@ COARSE = 5.0  # pixels of the picture: a cell of the coarse map is 4 wide at INP
 each_variant = pytest.mark.parametrize("keys", VARIANTS.values(), ids=VARIANTS)
 
 
-def picture_of(people: int, seed: int, width: int = 320, height: int = 240) -> Picture:
+def noise_image(people: int, seed: int, width: int = 320, height: int = 240) -> ImageRecord:
     """People whose joints are far enough apart to be told from one another."""
     rng = np.random.default_rng(seed)
     cells = rng.permutation([(x, y) for x in range(16, 300, 16) for y in range(16, 220, 16)])
@@ -40,34 +40,34 @@ def picture_of(people: int, seed: int, width: int = 320, height: int = 240) -> P
     for k in range(17):
         at = cells[(np.arange(people) + k * people) % len(cells)]
         joints[:, k, :2] = at + rng.uniform(0, 4, (people, 2))
-    return Picture(1, "", width, height, joints, np.zeros((people, 4), np.float32), ())
+    return ImageRecord(1, "", width, height, joints, np.zeros((people, 4), np.float32), ())
 
 
-def four_apart() -> Picture:
+def four_apart() -> ImageRecord:
     """One person in each quarter, so that centers and single tag maps tell them apart, too."""
     rng = np.random.default_rng(0)
     cells = np.array([(x, y) for x in range(24, 130, 16) for y in range(24, 100, 16)])
     joints = np.full((4, 17, 3), 2.0, np.float32)
     for person, corner in zip(joints, [(0, 0), (165, 0), (0, 130), (165, 130)], strict=True):
         person[:, :2] = corner + rng.permutation(cells)[:17]
-    return Picture(1, "", 331, 280, joints, np.zeros((4, 4), np.float32), ())
+    return ImageRecord(1, "", 331, 280, joints, np.zeros((4, 4), np.float32), ())
 
 
 def config(*opts: str) -> CfgNode:
     return load_config(ROOT / "experiments/coco/mobilenet/mobile.yaml", opts)
 
 
-def decode(picture: Picture, *opts: str) -> tuple[np.ndarray, list[float]]:
+def decode(picture: ImageRecord, *opts: str) -> tuple[np.ndarray, list[float]]:
     cfg = config(*opts)
     return show(cfg, Oracle.from_config(cfg), picture)
 
 
-def show(cfg: CfgNode, model: nn.Module, picture: Picture) -> tuple[np.ndarray, list[float]]:
+def show(cfg: CfgNode, model: nn.Module, picture: ImageRecord) -> tuple[np.ndarray, list[float]]:
     model.look_at(picture)
     return predict(cfg, model, np.zeros((picture.height, picture.width, 3), np.uint8))
 
 
-def is_everybody(found: np.ndarray, picture: Picture, tolerance: float = 2.5) -> bool:
+def is_everybody(found: np.ndarray, picture: ImageRecord, tolerance: float = 2.5) -> bool:
     """Whether exactly the people of `picture` were found, all joints within so many pixels."""
     offset = found[:, None, :17, :2] - picture.joints[..., :2]  # (N, P, K, 2)
     near = np.linalg.norm(offset, axis=-1).max(axis=2) < tolerance
@@ -78,7 +78,7 @@ def is_everybody(found: np.ndarray, picture: Picture, tolerance: float = 2.5) ->
 @pytest.mark.parametrize("scale_type", ["short", "long"])
 @pytest.mark.parametrize("people", [0, 1, 2, 8, 20])
 def test_decoding_targets_returns_the_people(people, scale_type, flip):
-    picture = picture_of(people, seed=people)
+    picture = noise_image(people, seed=people)
     keys = ("TEST.SCALE_TYPE", scale_type, "TEST.FLIP_TEST", flip)
     found, scores = decode(picture, *LARGE, *keys)
     # The coarse map's cells are 4 input pixels wide, 2.5 of the picture's at most.
@@ -96,7 +96,7 @@ def test_decoding_returns_the_people_whatever_shapes_the_maps_have(keys):
 
 
 def test_the_center_of_a_person_is_the_mean_of_its_labelled_joints():
-    picture = picture_of(3, seed=4)
+    picture = noise_image(3, seed=4)
     picture.joints[:, 9:, 2] = 0
     found, _ = decode(picture, *LARGE, *CENTER, "TEST.IGNORE_CENTER", "False")
     assert len(found) == 3
@@ -107,14 +107,14 @@ def test_the_center_of_a_person_is_the_mean_of_its_labelled_joints():
 
 def test_a_joint_is_found_at_most_as_often_as_there_are_slots():
     everyone = ("TEST.REFINE", "False")
-    found, _ = decode(picture_of(12, seed=1), *everyone)
+    found, _ = decode(noise_image(12, seed=1), *everyone)
     assert ((found[..., 2] > 0).sum(axis=0) == 12).all()
-    found, _ = decode(picture_of(12, seed=1), *everyone, "DATASET.MAX_NUM_PEOPLE", "10")
+    found, _ = decode(noise_image(12, seed=1), *everyone, "DATASET.MAX_NUM_PEOPLE", "10")
     assert ((found[..., 2] > 0).sum(axis=0) == 10).all()
 
 
 def test_a_person_with_few_joints_is_found_with_few():
-    picture = picture_of(1, seed=3)
+    picture = noise_image(1, seed=3)
     picture.joints[0, 5:, 2] = 0
     found, scores = decode(picture)
     assert len(found) == 1
@@ -129,7 +129,7 @@ def test_a_person_with_few_joints_is_found_with_few():
 class Spoilt(nn.Module):
     """A perfect network, but for its heatmaps (nothing is seen) or its tags (all the same)."""
 
-    def __init__(self, cfg: CfgNode, picture: Picture, *spoilt: str) -> None:
+    def __init__(self, cfg: CfgNode, picture: ImageRecord, *spoilt: str) -> None:
         super().__init__()
         self.perfect = Oracle.from_config(cfg)
         self.perfect.look_at(picture)
@@ -169,7 +169,7 @@ def test_maps_that_are_not_replaced_are_the_networks(tmp_path):
     cfg = tiny_config(tmp_path, tmp_path)
     network = build_model(cfg, TINY).eval()
     images = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
-    picture = picture_of(2, seed=1, width=128, height=64)
+    picture = noise_image(2, seed=1, width=128, height=64)
     coarse, fine = network(images)
     for mode, kept in (("heatmaps", slice(17, None)), ("tags", slice(17))):
         oracle = Oracle.from_config(cfg, network, mode)
@@ -191,7 +191,7 @@ def test_away_from_labelled_joints_the_networks_tags_stay():
 
 def test_of_two_candidates_near_a_joint_the_stronger_is_taken():
     cfg = config(*LARGE, "TEST.FLIP_TEST", "False")
-    picture = picture_of(1, seed=2)
+    picture = noise_image(1, seed=2)
     beside = picture._replace(joints=picture.joints + np.float32([9, 0, 0]))
 
     class Twice(nn.Module):
@@ -211,7 +211,7 @@ def test_of_two_candidates_near_a_joint_the_stronger_is_taken():
 
 def test_several_pictures_of_one_size_go_together():
     cfg = config(*LARGE)
-    pictures = [picture_of(people, seed=people) for people in (2, 0, 5)]
+    pictures = [noise_image(people, seed=people) for people in (2, 0, 5)]
     oracle = Oracle.from_config(cfg)
     oracle.look_at(*pictures)
     given = [prepare(cfg, np.zeros((240, 320, 3), np.uint8)) for _ in pictures]

@@ -186,7 +186,7 @@ def test_others_are_drawn_evenly_from_the_rest_of_the_ranking(report, many):
         *("The worst pictures", "Others, evenly drawn from the rest of the ranking"),
     ]
     assert len(page.pictures) == 2 * (WORST + OTHERS)
-    captions = re.findall(r"Picture (\d+) .*?OKS (\d\.\d\d)", page.text)
+    captions = re.findall(r"Image (\d+) .*?OKS (\d\.\d\d)", page.text)
     oks = [float(said) for _, said in captions]
     assert oks == sorted(oks)
     assert len({number for number, _ in captions}) == WORST + OTHERS

@@ -11,7 +11,7 @@ from lib.analysis.ranking import Standing, rank
 from lib.core.evaluate import contact_sheet
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.reader import read_pictures
+from lib.dataset.reader import read_records
 from lib.keypoints import COCO
 from tests.analysis.test_diagnose import annotation, person, write
 
@@ -20,7 +20,7 @@ NOBODY = np.zeros((0, COCO.num_joints, 3))
 
 
 class Blank:
-    """Picture files without pictures."""
+    """Image files without images."""
 
     def read(self, picture):
         return np.full((picture.height, picture.width, 3), 128, np.uint8)
@@ -34,7 +34,7 @@ def pictures(tmp_path):
         ids = tuple(range(1, len(people) + 1))
         rows = [one | {"image_id": i} for i, own in zip(ids, people, strict=True) for one in own]
         path = write(tmp_path / "a.json", *rows, image_ids=ids)
-        return EvaluationSet(COCO, "val2017", path, read_pictures(path, COCO), Blank())
+        return EvaluationSet(COCO, "val2017", path, read_records(path, COCO), Blank())
 
     return make
 
@@ -100,6 +100,6 @@ def test_a_contact_sheet_follows_the_ranking(pictures):
     predictions = [found(1, person(0)), found(2)]
     ranking = rank(data, predictions)
     one = contact_sheet(data, predictions, 1, ranking)
-    reversed_set = data._replace(pictures=data.pictures[::-1])
+    reversed_set = data._replace(records=data.records[::-1])
     assert np.array_equal(one, contact_sheet(reversed_set, predictions, 1, ranking))
     assert not np.array_equal(one, contact_sheet(data, predictions, 1))

@@ -43,7 +43,7 @@ def data(request, tmp_path):
 def perfect(data) -> list[Prediction]:
     return [
         Prediction(picture.id, picture.joints, [0.9] * len(picture.joints))
-        for picture in data.pictures
+        for picture in data.records
     ]
 
 
@@ -72,7 +72,7 @@ def test_half_the_people_are_half_the_recall(data, tmp_path):
 
 
 def test_nobody_found_is_ap_0_and_a_result_file(data, tmp_path):
-    nobody = [Prediction(p.id, np.zeros((0, data.spec.num_joints, 5)), []) for p in data.pictures]
+    nobody = [Prediction(p.id, np.zeros((0, data.spec.num_joints, 5)), []) for p in data.records]
     table = evaluate_predictions(data, nobody, tmp_path)
     assert table == OrderedDict.fromkeys(NAMES[data.spec.name], 0.0)
     assert json.loads((tmp_path / f"results/keypoints_{data.split}_results.json").read_text()) == []
@@ -86,7 +86,7 @@ def test_results_are_written_before_they_are_scored(data, tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="broke down"):
         evaluate_predictions(data, perfect(data), tmp_path)
     rows = json.loads((tmp_path / f"results/keypoints_{data.split}_results.json").read_text())
-    people = [(p.id, person) for p in data.pictures for person in p.joints]
+    people = [(p.id, person) for p in data.records for person in p.joints]
     assert [row["image_id"] for row in rows] == [image_id for image_id, _ in people]
     for row, (_, person) in zip(rows, people, strict=True):
         assert row["category_id"] == 1
@@ -139,7 +139,7 @@ def test_test_dev_has_its_servers_file_name_and_no_table(test_dev_root, tmp_path
     cfg = tiny_config(test_dev_root, tmp_path, "DATASET.TEST", "test-dev2017")
     data = build_evaluation_set(cfg)
     people = np.ones((1, 17, 3), np.float32)
-    predictions = [Prediction(picture.id, people, [0.5]) for picture in data.pictures]
+    predictions = [Prediction(picture.id, people, [0.5]) for picture in data.records]
     assert evaluate_predictions(data, predictions, tmp_path) == OrderedDict()
     [path] = (tmp_path / "results").iterdir()
     assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
@@ -184,7 +184,7 @@ def test_only_the_pictures_looked_at_are_judged(data_set, request, tmp_path):
     root = request.getfixturevalue(f"{data_set}_root")
     cfg = tiny_config(root, tmp_path, "DATASET.MAX_IMAGES", "2", data_set=data_set)
     data = build_evaluation_set(cfg)
-    assert len(data.pictures) == 2
+    assert len(data.records) == 2
     table = evaluate_predictions(data, perfect(data), tmp_path)
     assert table["AR"] == pytest.approx(1)
     assert all(value == pytest.approx(1) for value in table.values() if value != -1)
@@ -223,7 +223,7 @@ def test_people_are_found_in_pixels_of_the_picture(data, tmp_path, monkeypatch):
     monkeypatch.setattr(data.files, "read", read)
     predictions, problems = predict_set(cfg, OneDot(data.spec.num_joints), data)
     assert problems == []
-    assert [p.image_id for p in predictions] == [picture.id for picture in data.pictures]
+    assert [p.image_id for p in predictions] == [picture.id for picture in data.records]
     for prediction in predictions:
         joints = prediction.people[0, :, :2]
         # One pixel of the finest map is 3 pixels of the picture.
@@ -239,7 +239,7 @@ def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
     cfg = tiny_config(coco_root, tmp_path, "DATASET.UNREADABLE", key)
     data = build_evaluation_set(cfg)
     whole = data.files.read
-    broken = data.pictures[1].id
+    broken = data.records[1].id
 
     def read(picture):
         if picture.id == broken:
@@ -251,7 +251,7 @@ def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
     predictions, problems = predict_set(cfg, model, data)
     assert problems == [f"image {broken}: cannot read it"]
     assert [p.image_id for p in predictions] == [
-        picture.id for picture in data.pictures if picture.id != broken
+        picture.id for picture in data.records if picture.id != broken
     ]
 
 

@@ -24,7 +24,7 @@ from lib.core.pipeline import (
     expected_batches,
 )
 from lib.dataset.build import EvaluationSet
-from lib.dataset.reader import Picture, PictureFiles
+from lib.dataset.reader import ImageFiles, ImageRecord
 from lib.keypoints import COCO
 from lib.models import build_model
 from tests.helpers import TINY, fill, tiny_config
@@ -43,8 +43,8 @@ def data(tmp_path_factory) -> EvaluationSet:
     for i, (width, height) in enumerate(SIZES):
         noise = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (width, height))
         cv2.imwrite(str(folder / f"{i}.png"), noise)
-        pictures.append(Picture(100 + i, f"{i}.png", width, height, *nobody))
-    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, PictureFiles(folder))
+        pictures.append(ImageRecord(100 + i, f"{i}.png", width, height, *nobody))
+    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, ImageFiles(folder))
 
 
 def config(*opts: str):
@@ -78,9 +78,7 @@ def assert_same_people(found: Prediction, expected: Prediction) -> None:
 def expected(data, model) -> dict[int, Prediction]:
     """By `predict`, picture by picture."""
     cfg = config()
-    found = {
-        p.id: Prediction(p.id, *predict(cfg, model, data.files.read(p))) for p in data.pictures
-    }
+    found = {p.id: Prediction(p.id, *predict(cfg, model, data.files.read(p))) for p in data.records}
     assert sum(len(one.people) for one in found.values()) > 10
     return found
 
@@ -96,14 +94,14 @@ def test_people_do_not_depend_on_workers_or_batches(data, model, expected, worke
 
 
 def test_pictures_of_equal_inputs_come_together(data):
-    assert expected_batches(config("TEST.IMAGES_PER_GPU", "3"), data.pictures) == [
+    assert expected_batches(config("TEST.IMAGES_PER_GPU", "3"), data.records) == [
         *([0, 2, 4], [1], [3], [5, 6]),
     ]
-    assert expected_batches(config(), data.pictures) == [[i] for i in range(len(SIZES))]
+    assert expected_batches(config(), data.records) == [[i] for i in range(len(SIZES))]
 
 
 def test_inputs_come_together_where_all_their_sizes_are_equal(data):
-    given = prepare(config(), data.files.read(data.pictures[0]))
+    given = prepare(config(), data.files.read(data.records[0]))
     other = given._replace(base_size=(64, 64))
     failure = Failure(7, "image 7: odd")
     loaded = [Loaded(i, one) for i, one in enumerate([given, other, failure, given])]
@@ -113,12 +111,12 @@ def test_inputs_come_together_where_all_their_sizes_are_equal(data):
 def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
     path = tmp_path / "val2017.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for picture in data.pictures:
+        for picture in data.records:
             archive.write(data.files.path / picture.file_name, picture.file_name)
-    files = PictureFiles(path)
-    files.read(data.pictures[0])
+    files = ImageFiles(path)
+    files.read(data.records[0])
     assert files._archive is not None
-    inputs = Inputs(config(), data.pictures, files)
+    inputs = Inputs(config(), data.records, files)
     monkeypatch.setattr(pipeline, "get_worker_info", lambda: SimpleNamespace(dataset=inputs))
     pipeline._start_worker(0)
     assert inputs.files._archive is None
@@ -126,9 +124,9 @@ def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [(96, 128), (0, 0), (-5, 3), (None, "x")])
 def test_a_wrong_annotated_size_changes_nothing(data, model, expected, size):
-    pictures = [data.pictures[0]._replace(width=size[0], height=size[1]), *data.pictures[1:]]
+    pictures = [data.records[0]._replace(width=size[0], height=size[1]), *data.records[1:]]
     cfg = config("TEST.IMAGES_PER_GPU", "4")
-    outcomes = outcomes_of(cfg, model, data._replace(pictures=pictures))
+    outcomes = outcomes_of(cfg, model, data._replace(records=pictures))
     for image_id, outcome in outcomes.items():
         assert_same_people(outcome, expected[image_id])
 
@@ -138,14 +136,14 @@ def test_a_wrong_annotated_size_changes_nothing(data, model, expected, size):
 def test_a_bad_picture_costs_itself_only(data, model, expected, tmp_path, workers, what):
     for path in data.files.path.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    bad = tmp_path / data.pictures[2].file_name
+    bad = tmp_path / data.records[2].file_name
     bad.unlink()
     if what == "broken":
         bad.write_bytes(b"no picture")
     if what == "sliver":
         cv2.imwrite(str(bad), np.zeros((2000, 2, 3), np.uint8))
     cfg = config("WORKERS", workers, "TEST.IMAGES_PER_GPU", "3")
-    outcomes = outcomes_of(cfg, model, data._replace(files=PictureFiles(tmp_path)))
+    outcomes = outcomes_of(cfg, model, data._replace(files=ImageFiles(tmp_path)))
     failure = outcomes.pop(102)
     said = "2 x 2000 pixels" if what == "sliver" else "cannot read"
     assert failure.problem.startswith(f"image 102: {said}")
@@ -161,7 +159,7 @@ class Stumbling(nn.Module):
         super().__init__()
         self.network, self.bad, self.error = network, bad, error
 
-    def look_at(self, *pictures: Picture) -> None:
+    def look_at(self, *pictures: ImageRecord) -> None:
         self.ids = [picture.id for picture in pictures]
 
     def forward(self, images):

@@ -139,7 +139,7 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
     seen = []
 
     def watched(cfg, model, data):
-        seen.extend(picture.id for picture in data.pictures)
+        seen.extend(picture.id for picture in data.records)
         yield from ready(cfg, model, data)
 
     monkeypatch.setattr(predictions, "each_outcome", watched)
@@ -147,19 +147,19 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
     known = ids(unfinished)
     found, problems = predict_set(cfg, model, data, unfinished=unfinished)
     assert len(known) == 2
-    assert sorted(known + seen) == sorted(picture.id for picture in data.pictures)
+    assert sorted(known + seen) == sorted(picture.id for picture in data.records)
     assert problems == []
     assert json.dumps(result_rows(data.spec, found)) == json.dumps(rows)
-    assert [p.image_id for p in found] == [picture.id for picture in data.pictures]
+    assert [p.image_id for p in found] == [picture.id for picture in data.records]
 
 
 def test_processes_share_what_is_left(start, monkeypatch):
     cfg, model, data = start
-    finished, *left = [picture.id for picture in data.pictures]
+    finished, *left = [picture.id for picture in data.records]
     seen = []
 
     def nothing(cfg, model, data):
-        seen.append([picture.id for picture in data.pictures])
+        seen.append([picture.id for picture in data.records])
         return iter(())
 
     monkeypatch.setattr(predictions, "each_outcome", nothing)
@@ -172,7 +172,7 @@ def test_processes_share_what_is_left(start, monkeypatch):
 
 def test_failures_are_tried_again(start, results, monkeypatch):
     cfg, model, data = start
-    bad = data.pictures[1].id
+    bad = data.records[1].id
     monkeypatch.setattr(predictions, "each_outcome", lambda *_: iter([Failure(bad, "image: bad")]))
     found, problems = predict_set(cfg, model, data, unfinished=Unfinished(results, HEADER))
     assert (found, problems) == ([], ["image: bad"])

@@ -91,7 +91,7 @@ def test_two_processes_share_an_epoch(coco_root, tmp_path):
         for batch in make_dataloader(cfg, dataset, rank, 2)
         for image_id in batch.image_ids.tolist()
     ]
-    assert sorted(seen) == sorted(picture.id for picture in dataset.pictures)
+    assert sorted(seen) == sorted(picture.id for picture in dataset.records)
 
 
 @pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
@@ -135,7 +135,7 @@ def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_pa
     [record] = caplog.records
     assert record.getMessage().startswith(f"{total - shown} people are left out")
     assert "MAX_NUM_PEOPLE 1" in record.getMessage()
-    for picture, whole in zip(dataset.pictures, everybody.pictures, strict=True):
+    for picture, whole in zip(dataset.records, everybody.pictures, strict=True):
         if len(whole.joints):
             areas = whole.boxes[:, 2] * whole.boxes[:, 3]
             assert (picture.boxes[0] == whole.boxes[areas.argmax()]).all()

@@ -81,7 +81,7 @@ def test_a_cached_sample_has_the_same_joints_and_masks_and_nearly_the_same_pictu
 def test_pictures_no_larger_than_the_side_are_the_files(fill, coco_root):
     _, cfg = fill("DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]")
     data = build_dataset(cfg)
-    for picture in data.pictures:
+    for picture in data.records:
         np.testing.assert_array_equal(data.cache.read(picture), data.files.read(picture))
 
 
@@ -144,7 +144,7 @@ def test_an_unreadable_picture_is_named_or_left_out(fill, coco_root, tmp_path, c
     code, cfg = fill("DATASET.UNREADABLE", "skip", root=root)
     data = build_dataset(cfg)
     assert code == 1
-    assert data[0, 2].image_id == data.pictures[3].id
+    assert data[0, 2].image_id == data.records[3].id
     assert "000000000003.jpg is not in" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ from lib.analysis.oracle import Oracle
 from lib.config import load_config
 from lib.core.inference import find_people, predict, prepare
 from lib.dataset.codec import CODECS
-from lib.dataset.reader import Picture
+from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets, make_targets
 from lib.dataset.transforms import Affine
 from lib.utils.transforms import get_multi_scale_size, warp_matrix
@@ -121,7 +121,7 @@ def test_ideal_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
     rng = np.random.default_rng(size)
     joints[0, :, 0] = rng.permutation(17) * 16 + rng.uniform(20, 24, 17)
     joints[0, :, 1] = rng.permutation(17) * 10 + rng.integers(20, 24, 17) / 2
-    picture = Picture(1, "", 320, 240, joints, np.zeros((1, 4), np.float32), ())
+    picture = ImageRecord(1, "", 320, 240, joints, np.zeros((1, 4), np.float32), ())
     opts = ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(size), "TEST.FLIP_TEST", flip]
     cfg = load_config(YAMLS["coco"], opts)
     oracle = Oracle.from_config(cfg)

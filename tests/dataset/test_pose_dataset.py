@@ -15,7 +15,7 @@ from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate, keep_largest
-from lib.dataset.reader import Picture, PictureFiles, ReadError
+from lib.dataset.reader import ImageFiles, ImageRecord, ReadError
 from lib.dataset.transforms import Affine, AffineRange
 from lib.keypoints import COCO
 from lib.models import build_model
@@ -25,23 +25,23 @@ from tests.helpers import TINY, tiny_config
 STILL = AffineRange("long", 1, 1, 0, 0, 0)
 
 
-def picture(index: int = 1, people: int = 1, **fields) -> Picture:
+def picture(index: int = 1, people: int = 1, **fields) -> ImageRecord:
     """80 x 60 pixels; people whose joints stand on a diagonal, every one labelled."""
     joints = np.ones((people, 17, 3), np.float32)
     joints[..., 0] = joints[..., 1] = np.arange(17) * 2 + 10
     joints[..., :2] += np.arange(people)[:, None, None]
     boxes = np.tile(np.float32([10, 10, 32, 20]), (people, 1))
-    shown = Picture(index, f"{index}.png", 80, 60, joints, boxes, ())
+    shown = ImageRecord(index, f"{index}.png", 80, 60, joints, boxes, ())
     return shown._replace(**fields)
 
 
-def dataset(folder: Path, *pictures: Picture, **kwargs) -> PoseDataset:
+def dataset(folder: Path, *pictures: ImageRecord, **kwargs) -> PoseDataset:
     """The pictures exist; a crop shows the whole of them, 64 pixels wide."""
     for shown in pictures:
         noise = np.random.default_rng(shown.id).integers(0, 256, (shown.height, shown.width, 3))
         cv2.imwrite(str(folder / shown.file_name), noise.astype(np.uint8))
     settings = {"affine": STILL, "sigma": SigmaRule()} | kwargs
-    return PoseDataset(COCO, pictures, PictureFiles(folder), 64, (16, 32), **settings)
+    return PoseDataset(COCO, pictures, ImageFiles(folder), 64, (16, 32), **settings)
 
 
 def rectangle(x: slice, y: slice) -> dict:
@@ -67,9 +67,9 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
 
 def test_mirroring_swaps_left_and_right(tmp_path):
     data = dataset(tmp_path, picture())
-    image = data.files.read(data.pictures[0])
+    image = data.files.read(data.records[0])
     plain, mirrored = (
-        data.sample(data.pictures[0], image, Affine((40, 30), 80, 0, mirrored=flip))
+        data.sample(data.records[0], image, Affine((40, 30), 80, 0, mirrored=flip))
         for flip in (False, True)
     )
     np.testing.assert_array_equal(mirrored.image, plain.image[:, ::-1])
@@ -161,9 +161,9 @@ def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
 
 def test_the_center_is_its_own_mirror_image(tmp_path):
     data = dataset(tmp_path, picture(), with_center=True)
-    image = data.files.read(data.pictures[0])
-    sample = data.sample(data.pictures[0], image, Affine((40, 30), 80, 0, mirrored=True))
-    plain = data.sample(data.pictures[0], image, Affine((40, 30), 80, 0))
+    image = data.files.read(data.records[0])
+    sample = data.sample(data.records[0], image, Affine((40, 30), 80, 0, mirrored=True))
+    plain = data.sample(data.records[0], image, Affine((40, 30), 80, 0))
     x, y, _ = plain.joints[0, 17]
     assert sample.joints[0, 17].tolist() == [63 - x, y, 1]
 

@@ -13,12 +13,12 @@ import pytest
 from pycocotools import mask as rle_tools
 
 from lib.dataset.reader import (
+    ImageFiles,
     Layout,
-    PictureFiles,
     ReadError,
     ignore_mask,
-    read_pictures,
-    select_pictures,
+    read_records,
+    select_records,
 )
 from lib.keypoints import COCO, CROWD_POSE
 
@@ -54,13 +54,13 @@ def test_an_rle_is_a_hole_in_the_mask(tmp_path, counts):
     if counts == "string":
         rle = rle_tools.encode(np.asfortranarray(ELLIPSE))
         rle["counts"] = rle["counts"].decode()
-    [picture] = read_pictures(write(tmp_path / "a.json", crowd(rle)), COCO)
+    [picture] = read_records(write(tmp_path / "a.json", crowd(rle)), COCO)
     np.testing.assert_array_equal(ignore_mask(picture), np.where(ELLIPSE, 0, 255))
 
 
 def test_polygons_are_holes_in_the_mask(tmp_path):
     square, triangle = [5, 5, 15, 5, 15, 15, 5, 15], [30, 30, 50, 30, 40, 10]
-    [picture] = read_pictures(write(tmp_path / "a.json", crowd([square, triangle])), COCO)
+    [picture] = read_records(write(tmp_path / "a.json", crowd([square, triangle])), COCO)
     mask = ignore_mask(picture)
     assert (mask[6:14, 6:14] == 0).all()
     assert mask[25, 40] == 0
@@ -69,19 +69,19 @@ def test_polygons_are_holes_in_the_mask(tmp_path):
 
 def test_a_labelled_person_is_no_hole(tmp_path):
     person = annotation(segmentation=[[0, 0, 60, 0, 60, 40, 0, 40]])
-    [picture] = read_pictures(write(tmp_path / "a.json", person), COCO)
+    [picture] = read_records(write(tmp_path / "a.json", person), COCO)
     assert (ignore_mask(picture) == 255).all()
     assert picture.joints[0, 0].tolist() == [5, 6, 2]
     assert picture.boxes.tolist() == [[1, 2, 20, 30]]
 
 
 def test_an_empty_segmentation_is_no_hole(tmp_path):
-    [picture] = read_pictures(write(tmp_path / "a.json", crowd([])), COCO)
+    [picture] = read_records(write(tmp_path / "a.json", crowd([])), COCO)
     assert (ignore_mask(picture) == 255).all()
 
 
 def test_a_picture_without_annotations_has_no_people(tmp_path):
-    [picture] = read_pictures(write(tmp_path / "a.json"), COCO)
+    [picture] = read_records(write(tmp_path / "a.json"), COCO)
     assert picture.joints.shape == (0, 17, 3)
     assert picture.boxes.shape == (0, 4)
 
@@ -89,14 +89,14 @@ def test_a_picture_without_annotations_has_no_people(tmp_path):
 def test_head_and_neck_alone_are_a_person_of_crowd_pose(tmp_path):
     keypoints = [0, 0, 0] * 12 + [10, 5, 2, 10, 12, 2]
     person = annotation(keypoints=keypoints, num_keypoints=0)
-    [picture] = read_pictures(write(tmp_path / "a.json", person), CROWD_POSE)
+    [picture] = read_records(write(tmp_path / "a.json", person), CROWD_POSE)
     assert len(picture.joints) == 1
 
 
 def test_pictures_with_enough_labelled_joints_are_selected(tmp_path):
-    pictures = read_pictures(write(tmp_path / "a.json", annotation()), COCO)
-    assert select_pictures(pictures, min_labelled_joints=1) == pictures
-    assert select_pictures(pictures, min_labelled_joints=2) == []
+    pictures = read_records(write(tmp_path / "a.json", annotation()), COCO)
+    assert select_records(pictures, min_labelled_joints=1) == pictures
+    assert select_records(pictures, min_labelled_joints=2) == []
 
 
 # --- annotations that are none ----------------------------------------------------------
@@ -115,12 +115,12 @@ def test_pictures_with_enough_labelled_joints_are_selected(tmp_path):
 def test_a_file_that_is_no_annotation_file_is_named(tmp_path, content, told):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.json {told}"):
-        read_pictures(tmp_path / "a.json", COCO)
+        read_records(tmp_path / "a.json", COCO)
 
 
 def test_a_missing_annotation_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the annotations .*none\.json: No such file"):
-        read_pictures(tmp_path / "none.json", COCO)
+        read_records(tmp_path / "none.json", COCO)
 
 
 @pytest.mark.parametrize("key", ["image_id", "bbox"])
@@ -128,7 +128,7 @@ def test_an_annotation_that_lacks_a_key_is_told_which(tmp_path, key):
     broken = annotation()
     del broken[key]
     with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
-        read_pictures(write(tmp_path / "a.json", broken), COCO)
+        read_records(write(tmp_path / "a.json", broken), COCO)
 
 
 @pytest.mark.parametrize("key", ["id", "file_name", "width", "height"])
@@ -136,19 +136,19 @@ def test_an_image_that_lacks_a_key_is_told_which(tmp_path, key):
     image = {"id": 7, "file_name": "7.jpg", "width": 60, "height": 40}
     del image[key]
     with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
-        read_pictures(write(tmp_path / "a.json", image=image), COCO)
+        read_records(write(tmp_path / "a.json", image=image), COCO)
 
 
 def test_people_of_another_data_set_are_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"image 7, annotation 1: 51 numbers .* crowd_pose .* 14 joints"
     ):
-        read_pictures(write(tmp_path / "a.json", annotation()), CROWD_POSE)
+        read_records(write(tmp_path / "a.json", annotation()), CROWD_POSE)
 
 
 def test_a_region_that_is_no_segmentation_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"image 7, annotation 2: the segmentation cannot be read"):
-        read_pictures(write(tmp_path / "a.json", crowd("outline")), COCO)
+        read_records(write(tmp_path / "a.json", crowd("outline")), COCO)
 
 
 # --- pictures ---------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def folder(coco_root) -> Path:
 
 @pytest.fixture
 def pictures(coco_root):
-    return read_pictures(coco_root / "annotations/person_keypoints_val2017.json", COCO)
+    return read_records(coco_root / "annotations/person_keypoints_val2017.json", COCO)
 
 
 @pytest.mark.parametrize("inside", ["", "val2017/"])
@@ -169,7 +169,7 @@ def test_an_archive_gives_the_pictures_of_its_folder(folder, pictures, tmp_path,
     with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
         for path in folder.iterdir():
             archive.write(path, inside + path.name)
-    packed, plain = PictureFiles(tmp_path / "val2017.zip"), PictureFiles(folder)
+    packed, plain = ImageFiles(tmp_path / "val2017.zip"), ImageFiles(folder)
     for picture in pictures:
         np.testing.assert_array_equal(packed.read(picture), plain.read(picture))
     # A loader's worker opens the archive itself.
@@ -181,13 +181,13 @@ def test_channels_are_red_green_blue(tmp_path, pictures):
     red = np.zeros((96, 128, 3), np.uint8)
     red[..., 2] = 255  # cv2 writes blue, green, red
     cv2.imwrite(str(tmp_path / "red.png"), red)
-    image = PictureFiles(tmp_path).read(pictures[0]._replace(file_name="red.png"))
+    image = ImageFiles(tmp_path).read(pictures[0]._replace(file_name="red.png"))
     assert (image == (255, 0, 0)).all()
 
 
 def test_a_gray_picture_has_three_channels(tmp_path, pictures):
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((96, 128), 77, np.uint8))
-    image = PictureFiles(tmp_path).read(pictures[0]._replace(file_name="gray.png"))
+    image = ImageFiles(tmp_path).read(pictures[0]._replace(file_name="gray.png"))
     assert image.shape == (96, 128, 3)
     assert (image == 77).all()
 
@@ -198,7 +198,7 @@ def test_an_unreadable_picture_is_named(tmp_path, pictures, content):
     if content is not None:
         (tmp_path / picture.file_name).write_bytes(content)
     with pytest.raises(ReadError) as caught:
-        PictureFiles(tmp_path).read(picture)
+        ImageFiles(tmp_path).read(picture)
     path = tmp_path / picture.file_name
     assert str(caught.value) == f"image {picture.id}: cannot read {path}"
 
@@ -208,7 +208,7 @@ def test_a_header_that_claims_a_huge_picture_is_an_unreadable_picture(tmp_path, 
     side = (100_000).to_bytes(4, "big")
     (tmp_path / "huge.png").write_bytes(png[:16].tobytes() + side + side + png[24:].tobytes())
     with pytest.raises(ReadError, match="huge.png"):
-        PictureFiles(tmp_path).read(pictures[0]._replace(file_name="huge.png"))
+        ImageFiles(tmp_path).read(pictures[0]._replace(file_name="huge.png"))
 
 
 def test_a_picture_missing_from_an_archive_is_named(tmp_path, pictures):
@@ -219,7 +219,7 @@ def test_a_picture_missing_from_an_archive_is_named(tmp_path, pictures):
         if content:
             path.write_bytes(content)
         with pytest.raises(ReadError, match=rf"{name}@{pictures[0].file_name}"):
-            PictureFiles(path).read(pictures[0])
+            ImageFiles(path).read(pictures[0])
 
 
 def test_files_are_where_higher_hrnet_has_them():

@@ -36,11 +36,11 @@ def test_its_candidates_are_those_of_the_evaluation(tmp_path, picture, codec, fl
     graph, cfg = graph_of(tmp_path, "candidates", *opts)
     given = prepare(cfg, picture)
     with torch.no_grad():
-        outputs = [output[0].numpy() for output in graph(given.pictures[0][None])]
+        outputs = [output[0].numpy() for output in graph(given.images[0][None])]
         heatmaps, tags = network_maps(cfg, graph.network, [given])
     params = GroupParams.from_config(cfg)
     expected = find_candidates(maps_of(heatmaps[0], tags[0]), params, codec_of(cfg), adjust=True)
-    scale = given.pictures[0].shape[1] / heatmaps.shape[3]
+    scale = given.images[0].shape[1] / heatmaps.shape[3]
     assert sum(map(len, expected)) > 50
     for rows, positions, values, own_tags in zip(expected, *outputs, strict=True):
         assert (np.diff(values) <= 0).all()
@@ -56,8 +56,8 @@ def test_pixels_follow_the_candidates(tmp_path, picture):
     candidates, _ = graph_of(tmp_path, "candidates", "TEST.FLIP_TEST", "True")
     given = prepare(cfg, picture)
     with torch.no_grad():
-        outputs = graph(given.pictures[0][None])
-        few = candidates(given.pictures[0][None])
+        outputs = graph(given.images[0][None])
+        few = candidates(given.images[0][None])
         heatmaps, tags = network_maps(cfg, graph.network, [given])
     for one, other in zip(outputs, few, strict=False):
         assert torch.equal(one, other)

@@ -17,7 +17,7 @@ from tests.helpers import TINY, network, tiny_config
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark.latency import cost_of, input_size
 from tools.export import __main__ as export
-from tools.export.forms import FORMS, eager_graph, forms_in, open_form, picture_of
+from tools.export.forms import FORMS, eager_graph, forms_in, noise_image, open_form
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_table_has_a_row_for_each_form(exported, capsys):
 
 def test_all_forms_give_outputs_of_the_same_shapes(exported):
     """So what is timed is the same work; weights of the eager one are at random."""
-    picture = picture_of((64, 128))
+    picture = noise_image((64, 128))
     shapes = [
         [tuple(np.shape(output)) for output in open_form(path, threads=1)(picture)]
         for path in forms_in(exported).values()

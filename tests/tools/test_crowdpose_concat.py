@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.dataset.reader import read_pictures
+from lib.dataset.reader import read_records
 from lib.keypoints import CROWD_POSE
 from lib.utils import cli
 from tools.crowdpose_concat_train_val import main
@@ -38,7 +38,7 @@ def test_the_joined_file_has_the_pictures_of_both(
 ) -> None:
     assert main(["--data_dir", str(root)]) == 0
     files = [root / "json" / f"crowdpose_{split}.json" for split in ("train", "val", "trainval")]
-    train, val, both = ([p.id for p in read_pictures(file, CROWD_POSE)] for file in files)
+    train, val, both = ([p.id for p in read_records(file, CROWD_POSE)] for file in files)
     assert both == train + val
     assert f"{files[2]}: {len(both)} images" in capsys.readouterr().out
 

@@ -21,11 +21,11 @@ from lib.keypoints import COCO
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint, save_weights
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 from tests.helpers import OTHER, TINY, YAMLS, Result, network, tiny_config
 from tools import device_runner
 from tools.demo import __main__ as demo
-from tools.demo.media import VideoFile, find_sources, read_picture, read_video
+from tools.demo.media import VideoFile, find_sources, read_image, read_video
 from tools.export import __main__ as export
 from tools.make_clip import walk
 from tools.network import Network, open_network
@@ -98,7 +98,7 @@ def clip(tmp_path):
 
 def picture_file(path: Path, picture: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_picture(path, picture)
+    save_image(path, picture)
     return path
 
 
@@ -131,7 +131,7 @@ def test_people_are_drawn_on_a_picture_and_listed(look, out, tmp_path):
     np.testing.assert_allclose(xy, find(scene((60, 70)))[0][0, :, :3], atol=1e-3)
     assert image["file_name"] == str(given)
     assert (image["width"], image["height"]) == (160, 120)
-    drawn = read_picture(out / image["drawn"])
+    drawn = read_image(out / image["drawn"])
     changed = np.abs(drawn.astype(int) - scene((60, 70))).max(axis=2) > 40
     x, y, _ = xy.round().astype(int).T
     assert changed[y, x].all()
@@ -149,7 +149,7 @@ def test_what_was_found_loads_as_coco_results(look, out, tmp_path):
 def test_a_picture_without_people_comes_out_as_it_is(look, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene())
     assert look(tmp_path / "in").code == 0
-    assert (read_picture(out / "a.png") == scene()).all()
+    assert (read_image(out / "a.png") == scene()).all()
     assert rows_of(out) == []
 
 
@@ -197,7 +197,7 @@ def test_pictures_are_never_written_over_themselves(look, out):
     done = look(out)
     assert done.code == cli.MISTAKE
     assert "is the folder of" in done.err
-    assert (read_picture(out / "a.png") == scene((60, 60))).all()
+    assert (read_image(out / "a.png") == scene((60, 60))).all()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(look, out, tmp_path):
@@ -344,7 +344,7 @@ def street(tmp_path) -> Path:
 def test_a_checkpoint_alone_is_enough(call, trained, street, tmp_path):
     assert call("--model", trained, "--input", street, "--min-score", "0").code == 0
     cfg = tiny_config(tmp_path, tmp_path, "TEST.DETECTION_THRESHOLD", "0.0")
-    people, scores = predict(cfg, network(cfg, seed=0).eval(), read_picture(street))
+    people, scores = predict(cfg, network(cfg, seed=0).eval(), read_image(street))
     rows = rows_of(tmp_path / "output/demo")
     assert len(rows) == len(people) > 0
     best = int(np.argmax(scores))
@@ -467,7 +467,7 @@ def test_an_exported_network_is_run_as_on_a_device(call, trained, street, tmp_pa
     model = folder / "model.onnx"
     assert call("--model", model, "--input", street, "--min-score", "0").code == 0
     opened = device_runner.open_model(model, threads=1)
-    people, scores = device_runner.find_people(*opened, read_picture(street))
+    people, scores = device_runner.find_people(*opened, read_image(street))
     rows = rows_of(tmp_path / "output/demo")
     assert len(rows) == len(people) > 0
     for row, person, score in zip(rows, people, scores, strict=True):

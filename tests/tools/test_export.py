@@ -251,7 +251,7 @@ def test_inputs_are_those_of_the_evaluation(codec, kind):
     rules = {"size": None, "scale_type": kind, "side": 128, "multiple_of": 64}
     card = {"input": rules, "pixel_center": 0.5 if codec == "unbiased" else 0.0}
     for shape in [(30, 40, 3), (427, 640, 3), (640, 427, 3), (301, 299, 3), (1, 1, 3)]:
-        expected = prepare_for_torch(cfg, noise(*shape)).pictures[0].numpy()
+        expected = prepare_for_torch(cfg, noise(*shape)).images[0].numpy()
         found = device_runner.prepare(card, noise(*shape))[0][0]
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).max() <= 1  # OpenCV rounds in its own way
@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(capsys, checkpo
 
 
 def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
-    assert export.pictures_at_hand(tiny_config(tmp_path / "gone", tmp_path)) is None
+    assert export.available_images(tiny_config(tmp_path / "gone", tmp_path)) is None
     assert "compared on noise alone" in caplog.text
     assert len(list(export.samples(None))) == 2
     path = save_tiny(tmp_path / "checkpoint.pth.tar", tmp_path / "gone")

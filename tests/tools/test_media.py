@@ -12,7 +12,7 @@ from tools.demo.media import (
     VideoFile,
     find_sources,
     frame_count,
-    read_picture,
+    read_image,
     read_source,
     read_video,
 )
@@ -65,7 +65,7 @@ def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, turn):
     exif[0x0112] = turn
     stored = upright if back is None else upright.transpose(back)
     stored.save(tmp_path / "phone.jpg", exif=exif, quality=95, subsampling=0)
-    image = read_picture(tmp_path / "phone.jpg")
+    image = read_image(tmp_path / "phone.jpg")
     assert image.shape == (48, 64, 3)
     assert is_red(image[12, 16])
     assert not is_red(image[12, 48])
@@ -86,7 +86,7 @@ def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, turn):
 )
 def test_a_picture_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
     cv2.imwrite(str(tmp_path / "a.png"), stored)
-    image = read_picture(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
     assert image.dtype == np.uint8
     assert image.shape == (*stored.shape[:2], 3)
     assert np.abs(image.astype(int) - color).max() <= 1
@@ -96,12 +96,12 @@ def test_a_picture_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
 def test_a_file_that_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.jpg is no picture that can be read"):
-        read_picture(tmp_path / "a.jpg")
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_picture_that_has_gone_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*a\.jpg: No such file"):
-        read_picture(tmp_path / "a.jpg")
+        read_image(tmp_path / "a.jpg")
 
 
 # --- inputs -----------------------------------------------------------------------------

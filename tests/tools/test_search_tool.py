@@ -98,11 +98,11 @@ def scored(monkeypatch) -> list[ArchSpec]:
     """Architectures whose accuracy was asked for; the wider, the better."""
     asked = []
 
-    def score(self: accuracy.CutAccuracy, arch: ArchSpec) -> float:
+    def score(self: accuracy.SubnetAccuracy, arch: ArchSpec) -> float:
         asked.append(arch)
         return sum(stage.channel for stage in arch.stages) / 100 + arch.img_size / 1000
 
-    monkeypatch.setattr(accuracy.CutAccuracy, "__call__", score)
+    monkeypatch.setattr(accuracy.SubnetAccuracy, "__call__", score)
     return asked
 
 
@@ -180,7 +180,7 @@ def test_a_real_cut_is_calibrated_and_scored(args, call, data, supernet):
     cfg = load_config(CFG, keys(data))
     training, held_out = build_search_sets(cfg, 3)
     model = build_model(cfg, LARGEST).eval()
-    score = accuracy.CutAccuracy(cfg, lambda arch: model, training, held_out, 4)
+    score = accuracy.SubnetAccuracy(cfg, lambda arch: model, training, held_out, 4)
     before = model.first[0][1].running_mean.clone()
     assert 0 <= score(LARGEST) <= 1
     assert not torch.equal(model.first[0][1].running_mean, before)
@@ -205,8 +205,8 @@ def test_latency_is_looked_up_in_a_measured_table(args, call, scored, data, tmp_
 
 def test_the_pictures_to_search_on_are_the_last_and_not_calibrated_on(data):
     training, held_out = build_search_sets(load_config(CFG, keys(data)), 3)
-    ids = [picture.id for picture in training.pictures]
-    last = [picture.id for picture in held_out.pictures]
+    ids = [picture.id for picture in training.records]
+    last = [picture.id for picture in held_out.records]
     assert ids + last == sorted(ids + last)
     assert (len(ids), len(last)) == (PICTURES - 3, 3)
     assert held_out.has_people

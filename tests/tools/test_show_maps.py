@@ -19,7 +19,7 @@ from lib.utils.transforms import get_final_preds
 from lib.utils.vis import person_color
 from tests.helpers import TINY, network, tiny_config
 from tools import show_maps
-from tools.demo.media import read_picture
+from tools.demo.media import read_image
 from tools.make_clip import walk
 
 COLUMNS = (12, 40)  # of the map, on which two people stand
@@ -273,7 +273,7 @@ def test_a_checkpoint_alone_is_enough_and_a_second_sheet_replaces_the_first(call
 def test_gray_and_transparent_pictures_will_do(call, trained, channels):
     cv2.imwrite("other.png", cv2.cvtColor(cv2.imread("street.png"), channels))
     assert call("--model", trained(), "--input", "other.png").code == 0
-    assert read_picture(Path("maps.png")).ndim == 3
+    assert read_image(Path("maps.png")).ndim == 3
 
 
 def test_a_center_joint_is_shown_where_it_is_grouped(call, trained):

@@ -137,19 +137,19 @@ def test_an_evaluation_shows_the_same_pictures_each_time(board, monkeypatch):
     """Those with people first; what could not be evaluated is not there."""
     shown = board()
     data = build_evaluation_set(shown.cfg)
-    empty = data.pictures[0]._replace(joints=data.pictures[0].joints[:0])
-    data = data._replace(pictures=[empty, *data.pictures[1:]])
+    empty = data.records[0]._replace(joints=data.records[0].joints[:0])
+    data = data._replace(records=[empty, *data.records[1:]])
     sheets = []
     sheet = module.contact_sheet
     monkeypatch.setattr(module, "contact_sheet", lambda *args: sheets.append(args) or sheet(*args))
     nobody = np.zeros((0, 17, 3))
-    found = [Prediction(picture.id, nobody, []) for picture in data.pictures]
+    found = [Prediction(picture.id, nobody, []) for picture in data.records]
     shown.evaluation(3, {"AP": 0.0}, data, found)
     shown.evaluation(6, {"AP": 0.0}, data, found[:1])
     shown.evaluation(9, {}, data, [])  # nothing to show, nothing to say
     assert len(sheets) == 2
     assert all(count == EVALUATED for _, _, count in sheets)
-    orders = [[picture.id for picture in given.pictures] for given, _, _ in sheets]
+    orders = [[picture.id for picture in given.records] for given, _, _ in sheets]
     assert orders[0] == orders[1]
     assert orders[0][-1] == empty.id
     assert list(read_scalars(shown.log)["val/AP"]) == [3, 6]

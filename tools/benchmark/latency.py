@@ -25,7 +25,7 @@ from lib.utils.run_card import hardware
 from tools.benchmark.activations import PeakActivations
 from tools.benchmark.train import traffic
 from tools.export.__main__ import read_size
-from tools.export.forms import eager_graph, forms_in, open_form, picture_of
+from tools.export.forms import eager_graph, forms_in, noise_image, open_form
 
 MIB = 2**20
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     forms = forms_in(args.folder)
     card = json.loads((args.folder / "card.json").read_text())
     size = input_size(card, args.size)
-    picture = picture_of(size)
+    picture = noise_image(size)
     counts = args.threads or sorted({1, torch.get_num_threads()})
     if min(counts) < 1 or args.rounds < 1:
         raise ValueError("--threads and --rounds are numbers from 1")
@@ -97,7 +97,7 @@ def memory_of(path: Path, size: tuple[int, int], threads: int) -> list[float]:
 def cost_of(card: dict[str, Any], size: tuple[int, int]) -> dict[str, int]:
     """What the network alone costs on any machine, in float32, BatchNorms folded."""
     network = fold_norms(eager_graph(card).network)
-    image = normalize(torch.from_numpy(picture_of(size)))
+    image = normalize(torch.from_numpy(noise_image(size)))
     passes = 1 + card["flip_test"]
     with torch.no_grad(), PeakActivations() as memory:
         network(torch.cat([image] * passes))

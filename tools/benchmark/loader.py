@@ -20,7 +20,7 @@ import torch
 
 from lib.config import load_config
 from lib.dataset.build import build_dataset
-from lib.dataset.cache import PictureCache, cache_path
+from lib.dataset.cache import ImageCache, cache_path
 from lib.dataset.pose_dataset import collate
 from lib.search.latency import machine
 from tools.benchmark.plain_targets import plain_batch, plain_sample
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         cfg.DATASET.CACHE = folder
         path = Path(cache_path(cfg))
         fill(cfg, path)
-        cached.cache = PictureCache.open(path)
+        cached.cache = ImageCache.open(path)
         makers = {
             "plain": (lambda key: plain_sample(data[key], people), plain_batch),
             "ours": (lambda key: data[key], collate),

@@ -27,7 +27,7 @@ from lib.core.inference import find_people, network_maps, prepare
 from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.dataset.reader import Picture
+from lib.dataset.reader import ImageRecord
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.search.latency import machine
@@ -56,29 +56,29 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     network = Timed(network.to(device, memory_format=memory).eval(), clock, "network")
     model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
     people = time_parts(cfg, model, data, clock)
-    per_picture = {part: 1000 * clock.seconds[part] / len(data.pictures) for part in PARTS}
+    per_picture = {part: 1000 * clock.seconds[part] / len(data.records) for part in PARTS}
     begin = time.perf_counter()
     predict_set(cfg, model, data)
     whole = time.perf_counter() - begin
     report = {
         "machine": machine(device),
         "network": args.superconfig,
-        "pictures": len(data.pictures),
-        "people_a_picture": people / len(data.pictures),
+        "pictures": len(data.records),
+        "people_a_picture": people / len(data.records),
         "ms_a_picture": per_picture,
-        "whole_ms_a_picture": 1000 * whole / len(data.pictures),
+        "whole_ms_a_picture": 1000 * whole / len(data.records),
     }
     print(json.dumps(report, indent=2) if args.json else table(report))
 
 
 def time_parts(cfg: CfgNode, model: Outer, data: EvaluationSet, clock: Clock) -> int:
     """Evaluate `data` picture by picture; the number of people found."""
-    warm_up = prepare(cfg, data.files.read(data.pictures[0]))
-    model.look_at(data.pictures[0])
+    warm_up = prepare(cfg, data.files.read(data.records[0]))
+    model.look_at(data.records[0])
     network_maps(cfg, model, [warm_up])
     clock.seconds.clear()
     predictions = []
-    for picture in data.pictures:
+    for picture in data.records:
         with clock.time("read"):
             image = data.files.read(picture)
         with clock.time("warp"):
@@ -91,7 +91,7 @@ def time_parts(cfg: CfgNode, model: Outer, data: EvaluationSet, clock: Clock) ->
     clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
     with clock.time("score"):
         rows = result_rows(data.spec, predictions)
-        score_rows(data.spec, data.annotations, rows, [p.id for p in data.pictures])
+        score_rows(data.spec, data.annotations, rows, [p.id for p in data.records])
     return sum(len(prediction.people) for prediction in predictions)
 
 
@@ -131,7 +131,7 @@ class Timed(nn.Module):
 class Outer(Timed):
     """What the evaluation calls: the network, or an oracle in front of it."""
 
-    def look_at(self, *pictures: Picture) -> None:
+    def look_at(self, *pictures: ImageRecord) -> None:
         """Tell the oracle, where there is one."""
         if isinstance(self.module, Oracle):
             self.module.look_at(*pictures)

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from lib.core.pipeline import PICTURE_ERRORS
+from lib.core.pipeline import IMAGE_ERRORS
 from lib.keypoints import KeypointSpec
 from lib.utils import cli
 from lib.utils.vis import draw_named_people
@@ -202,7 +202,7 @@ def attempt(work: Callable[[Shot], Any], shot: Shot | Problem) -> Shot | Problem
         return shot
     try:
         return shot._replace(made=work(shot))
-    except PICTURE_ERRORS as error:
+    except IMAGE_ERRORS as error:
         source = shot.frame.source
         where = f"{source.name}, frame {shot.frame.number}" if source.is_video else source.name
         lines = str(error).strip().splitlines() or [type(error).__name__]

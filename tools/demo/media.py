@@ -72,7 +72,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     return sources
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as its EXIF orientation says; grey, 16 bits, alpha will do.
 
     ValueError when it cannot be read.
@@ -94,7 +94,7 @@ def read_source(source: Source) -> Generator[Frame]:
     if source.is_video:
         yield from read_video(source)
     else:
-        yield Frame(source, 1, 0.0, 0.0, read_picture(source.place))
+        yield Frame(source, 1, 0.0, 0.0, read_image(source.place))
 
 
 def read_video(source: Source) -> Generator[Frame]:

@@ -18,7 +18,7 @@ import numpy as np
 from lib.core.evaluate import result_rows
 from lib.core.pipeline import Prediction
 from lib.keypoints import KeypointSpec
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 from tools.demo.media import Frame, Source, VideoFile
 
 JPEG = (".jpg", ".jpeg")  # whatever else comes in goes out as .png
@@ -47,7 +47,7 @@ class Output:
         self.video: VideoFile | None = None
         person = {
             "id": 1,
-            "name": spec.name if spec.is_own else "person",
+            "name": spec.name if spec.is_custom else "person",
             "keypoints": spec.joints,
             "skeleton": [(a + 1, b + 1) for a, b in spec.limb_index],
         }
@@ -89,7 +89,7 @@ class Output:
             stem = self._free_stem(source)
             if not source.is_video:
                 suffix = source.place.suffix if source.place.suffix.lower() in JPEG else ".png"
-                save_picture(stem.with_name(stem.name + suffix), picture)
+                save_image(stem.with_name(stem.name + suffix), picture)
                 return stem.with_name(stem.name + suffix)
             if self.video:
                 self.video.close()

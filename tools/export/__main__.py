@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg, model, provenance = read_model(args)
     make_folders(str(args.out / "card.json"))
     training = build_dataset(cfg) if args.int8 else None
-    data = build_evaluation_set(cfg) if args.evaluate else pictures_at_hand(cfg)
+    data = build_evaluation_set(cfg) if args.evaluate else available_images(cfg)
 
     graph = GRAPHS[args.graph](cfg, fold_norms(model)).eval()
     program = make_program(graph, size)
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     models = [args.out / "model.onnx"]
     if training:
         models.append(args.out / "model-int8.onnx")
-        pictures = (training.files.read(picture) for picture in training.pictures[: args.int8])
+        pictures = (training.files.read(picture) for picture in training.records[: args.int8])
         quantize(models[0], models[1], (prepare(card, picture)[0] for picture in pictures))
 
     whole = GRAPHS[args.graph](cfg, model).eval()  # nothing is folded in it
@@ -140,14 +140,14 @@ def read_model(args: argparse.Namespace) -> tuple[CfgNode, nn.Module, dict[str, 
     return cfg, model, provenance
 
 
-def pictures_at_hand(cfg: CfgNode) -> EvaluationSet | None:
+def available_images(cfg: CfgNode) -> EvaluationSet | None:
     """The first pictures of the test split; None, with a line, where it cannot be read."""
     try:
         data = build_evaluation_set(cfg)
     except ValueError as error:
         logger.warning("compared on noise alone: %s", error)
         return None
-    return data._replace(pictures=data.pictures[:CHECKED])
+    return data._replace(records=data.records[:CHECKED])
 
 
 def samples(data: EvaluationSet | None) -> Iterator[np.ndarray]:
@@ -155,7 +155,7 @@ def samples(data: EvaluationSet | None) -> Iterator[np.ndarray]:
     noise = np.random.default_rng(0)
     for size in ((480, 640, 3), (640, 480, 3)):
         yield noise.integers(0, 256, size, np.uint8)
-    for picture in data.pictures[:CHECKED] if data else ():
+    for picture in data.records[:CHECKED] if data else ():
         yield data.files.read(picture)
 
 

@@ -80,7 +80,7 @@ def runner(path: Path) -> Finder:
 def look(data: EvaluationSet, find: Finder) -> list[Prediction]:
     """What `find` finds in each picture, the best people first."""
     predictions = []
-    for picture in tqdm(data.pictures, leave=False, disable=None):
+    for picture in tqdm(data.records, leave=False, disable=None):
         people, scores = find(data.files.read(picture))
         order = np.argsort(-np.array(scores), kind="stable")
         predictions.append(Prediction(picture.id, people[order], np.array(scores)[order]))
@@ -90,7 +90,7 @@ def look(data: EvaluationSet, find: Finder) -> list[Prediction]:
 def precision(data: EvaluationSet, predictions: list[Prediction]) -> str:
     """AP, AP .5 and AP .75, as cells."""
     rows = result_rows(data.spec, predictions)
-    ids = [picture.id for picture in data.pictures]
+    ids = [picture.id for picture in data.records]
     figures = score_rows(data.spec, data.annotations, rows, ids)
     return " | ".join(f"{figure:.3f}" for figure in list(figures.values())[:3])
 

@@ -84,7 +84,7 @@ def eager_graph(card: dict[str, Any]) -> nn.Module:
     return graphs[tuple(card["outputs"])](cfg, model).eval()
 
 
-def picture_of(size: tuple[int, int]) -> np.ndarray:
+def noise_image(size: tuple[int, int]) -> np.ndarray:
     """(1, H, W, 3) uint8 of noise."""
     width, height = size
     return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
@@ -99,7 +99,7 @@ def peak_memory() -> float:
 if __name__ == "__main__":
     form = Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
-    given = picture_of((width, height))
+    given = noise_image((width, height))
     importlib.import_module("onnxruntime" if form.suffix == ".onnx" else "torch")
     peaks = [peak_memory()]
     call = open_form(form, int(sys.argv[3]))

@@ -56,13 +56,13 @@ def ceiling(cfg: CfgNode) -> float:
     """AP of ideal maps, drawn and decoded as `cfg` says."""
     data = build_evaluation_set(cfg)
     rows = result_rows(data.spec, ideal_predictions(cfg, data))
-    image_ids = [picture.id for picture in data.pictures]
+    image_ids = [picture.id for picture in data.records]
     return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
 
 
 def ideal_predictions(cfg: CfgNode, data: EvaluationSet) -> Iterator[Prediction]:
     oracle = Oracle.from_config(cfg)
-    for picture in tqdm(data.pictures, disable=None if cfg.VERBOSE else True, leave=False):
+    for picture in tqdm(data.records, disable=None if cfg.VERBOSE else True, leave=False):
         oracle.look_at(picture)
         canvas = np.zeros((picture.height, picture.width, 3), np.uint8)
         yield Prediction(picture.id, *predict(cfg, oracle, canvas))

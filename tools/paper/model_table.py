@@ -5,8 +5,8 @@
     python -m tools.paper.model_table --doc docs/results.md --figures docs
 
 Parameters, multiply-adds (lib/utils/complexity.py) and activations
-(tools/benchmark/activations.py) are computed; latency is measured, one picture at a time, random weights, medians of --rounds turns.
-The number of threads is OMP_NUM_THREADS's. Measure on a machine that does nothing else.
+(tools/benchmark/activations.py) are computed; latency is measured at batch 1 with random weights,
+medians of --rounds turns. OMP_NUM_THREADS sets the number of threads. Measure on an idle machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lib.search.latency import machine
 from lib.utils import cli
 from lib.utils.plot import families
 from lib.utils.run_card import hardware
-from lib.utils.vis import save_picture
+from lib.utils.vis import save_image
 from tools.paper.networks import (
     SLOW,
     Cost,
@@ -193,7 +193,7 @@ def draw(folder: Path, costs: Mapping[Row, Cost], times: Times) -> None:
             short = row.name.removeprefix(f"{family}-")
             series.setdefault(family, []).append((short, (values[row], row.said.ap)))
         picture = families(series, (label, "AP, CrowdPose test (paper)"))
-        save_picture(str(folder / f"ap_{name}.png"), picture)
+        save_image(str(folder / f"ap_{name}.png"), picture)
 
 
 # ------------------------------------------------------------------------------------ the page

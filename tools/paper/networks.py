@@ -22,7 +22,7 @@ from lib.models.baselines.lightweight_openpose import LightweightOpenPose
 from lib.search.latency import median_times
 from lib.utils.complexity import count_macs, count_params
 from tools.benchmark.activations import PeakActivations
-from tools.export.forms import open_onnx, picture_of
+from tools.export.forms import noise_image, open_onnx
 from tools.paper.tables import DEVICES, OPENPOSE, PAIRS, TABLES, Row
 
 OPENPOSE_SIZE = 368
@@ -129,7 +129,7 @@ def onnx_forward(model: nn.Module, size: int) -> Callable[[], Sequence[np.ndarra
         path = Path(folder) / "model.onnx"
         write_onnx(path, make_program(graph, (size, size)), graph.outputs)
         run = open_onnx(path, torch.get_num_threads())
-    picture = picture_of((size, size))
+    picture = noise_image((size, size))
     return lambda: run(picture)
 
 

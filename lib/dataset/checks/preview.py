@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lib.dataset.pose_dataset import PoseDataset, Sample, collate
-from lib.dataset.reader import Picture, ReadError, ignore_mask
+from lib.dataset.reader import ImageRecord, ReadError, ignore_mask
 from lib.dataset.target_generators import make_targets
 from lib.dataset.transforms import Affine
 from lib.utils.vis import caption, draw_people, tile
@@ -20,7 +20,7 @@ def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
 
     Pictures that cannot be read are left out.
     """
-    with_people = [i for i, picture in enumerate(dataset.pictures) if len(picture.joints)]
+    with_people = [i for i, picture in enumerate(dataset.records) if len(picture.joints)]
     shown = with_people or range(len(dataset))
     step = max(1, len(shown) // count)
     views = []
@@ -36,7 +36,7 @@ def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
 
 def draw_views(dataset: PoseDataset, index: int) -> np.ndarray:
     """One picture beside its crop of epoch 0, equally high, both with a caption."""
-    picture = dataset.pictures[index]
+    picture = dataset.records[index]
     image = dataset.files.read(picture)
     rng = np.random.default_rng((dataset.seed, 0, index))
     affine = dataset.affine.draw(rng, picture.width, picture.height)
@@ -49,7 +49,7 @@ def draw_views(dataset: PoseDataset, index: int) -> np.ndarray:
     return np.concatenate([left, np.full((len(left), 4, 3), 255, np.uint8), right], axis=1)
 
 
-def draw_annotations(dataset: PoseDataset, picture: Picture, image: np.ndarray) -> np.ndarray:
+def draw_annotations(dataset: PoseDataset, picture: ImageRecord, image: np.ndarray) -> np.ndarray:
     """The picture with boxes and skeletons; red where nothing is judged."""
     canvas = tint(image, ignore_mask(picture) == 0)
     width = max(1, round(max(image.shape[:2]) / 500))

@@ -25,7 +25,7 @@ from lib.dataset.checks.entries import (
     content_faults,
     sift,
 )
-from lib.dataset.reader import Picture, PictureFiles, ReadError, layout_of, read_json
+from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, layout_of, read_json
 from lib.keypoints import KeypointSpec, keypoints_of
 
 BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is not so
@@ -72,7 +72,7 @@ class Split(NamedTuple):
     spec: KeypointSpec
     annotations: Path
     tree: Entry
-    files: PictureFiles
+    files: ImageFiles
     present: frozenset[str]  # the files in that folder or archive
 
     def where(self, image: Entry, annotation: Entry | None = None) -> str:
@@ -81,7 +81,7 @@ class Split(NamedTuple):
         if annotation is not None and "id" in annotation:
             parts.append(f"annotation {annotation['id']}")
         name = image.get("file_name")
-        parts.append(self.files.where(as_picture(image)) if name else str(self.annotations))
+        parts.append(self.files.where(as_image(image)) if name else str(self.annotations))
         return ", ".join(parts)
 
 
@@ -98,7 +98,7 @@ def open_split(cfg: CfgNode, is_train: bool) -> Split:
     """The training or test split of `cfg`; ValueError when a folder or file of it is missing."""
     data = cfg.DATASET
     layout = layout_of(cfg, is_train)
-    files = PictureFiles(layout.pictures)
+    files = ImageFiles(layout.images)
     return Split(
         name=data.TRAIN if is_train else data.TEST,
         spec=keypoints_of(cfg, is_train),
@@ -123,7 +123,7 @@ def check_split(
     images, faults = check_images(split)
     annotations, more = check_annotations(split, images)
     faults += more + check_categories(split, annotations)
-    faults += check_pictures(split, images, decode, workers, tick)
+    faults += check_images(split, images, decode, workers, tick)
     notes = note_crowded(split, images, annotations, max_people)
     return Report(summarize(split, annotations), notes, faults, images)
 
@@ -155,7 +155,7 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     annotations, seen = [], set()
     entries, faults = entries_of(split)
     rules = ANNOTATION_RULES | ({} if split.spec.name == "crowd_pose" else {"area": NUMBER})
-    optional = DERIVED if split.spec.is_own else ()
+    optional = DERIVED if split.spec.is_custom else ()
     for index, entry in enumerate(entries):
         annotation, wrong = sift(entry, rules, optional)
         image_id = annotation.get("image_id")
@@ -197,10 +197,10 @@ def is_unannotated(split: Split) -> bool:
 def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
     """The file's joints must be the config's, name by name; of an own data set, of one category."""
     used = {one.get("category_id") for one in annotations if one.get("keypoints")} - {None}
-    if split.spec.is_own and len(used) > 1:
+    if split.spec.is_custom and len(used) > 1:
         what = f"has keypoints of the categories {sorted(used)}; a network finds one"
         return [Fault("several categories", str(split.annotations), what)]
-    if is_unannotated(split) or (split.spec.is_own and "categories" not in split.tree):
+    if is_unannotated(split) or (split.spec.is_custom and "categories" not in split.tree):
         return []
     categories = split.tree.get("categories")
     if not isinstance(categories, list):
@@ -214,7 +214,7 @@ def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
     return []
 
 
-def check_pictures(
+def check_images(
     split: Split,
     images: dict[int, Entry],
     decode: bool,
@@ -240,7 +240,7 @@ def check_pictures(
 def look_at(split: Split, image: Entry) -> Fault | None:
     """What is wrong with the file of `image`."""
     try:
-        height, width = split.files.read(as_picture(image)).shape[:2]
+        height, width = split.files.read(as_image(image)).shape[:2]
     except ReadError:
         return Fault("unreadable picture", split.where(image), "the file is no picture")
     said = image.get("width", width), image.get("height", height)
@@ -250,10 +250,10 @@ def look_at(split: Split, image: Entry) -> Fault | None:
     return Fault("other size", split.where(image), what)
 
 
-def as_picture(image: Entry) -> Picture:
-    """What PictureFiles asks for: the file's name and the id."""
+def as_image(image: Entry) -> ImageRecord:
+    """What ImageFiles asks for: the file's name and the id."""
     nobody = np.zeros((0, 0, 3), np.float32)
-    return Picture(image.get("id"), image["file_name"], 0, 0, nobody, nobody, ())
+    return ImageRecord(image.get("id"), image["file_name"], 0, 0, nobody, nobody, ())
 
 
 def list_files(path: Path) -> frozenset[str]:

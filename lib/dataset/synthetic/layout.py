@@ -344,7 +344,7 @@ def number_annotations(entries: list[Entry]) -> None:
 
 
 def annotation_file(spec: KeypointSpec, entries: list[Entry]) -> Json:
-    name, drawn = (spec.name, f"{spec.name}s") if spec.is_own else ("person", "people")
+    name, drawn = (spec.name, f"{spec.name}s") if spec.is_custom else ("person", "people")
     category = {
         "supercategory": name,
         "id": 1,
