@@ -123,7 +123,7 @@ def check_split(
     images, faults = check_images(split)
     annotations, more = check_annotations(split, images)
     faults += more + check_categories(split, annotations)
-    faults += check_images(split, images, decode, workers, tick)
+    faults += check_image_files(split, images, decode, workers, tick)
     notes = note_crowded(split, images, annotations, max_people)
     return Report(summarize(split, annotations), notes, faults, images)
 
@@ -214,7 +214,7 @@ def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
     return []
 
 
-def check_images(
+def check_image_files(
     split: Split,
     images: dict[int, Entry],
     decode: bool,
