@@ -32,9 +32,9 @@ from lib.analysis.oracle import MODES, Oracle
 from lib.analysis.page import make_page_folder, write_page
 from lib.analysis.ranking import rank
 from lib.analysis.report import Report, make_folders, write_csv, write_json
+from lib.analysis.sheet import contact_sheet
 from lib.config import load_config
 from lib.core.evaluate import (
-    contact_sheet,
     evaluate_predictions,
     markdown_table,
     result_path,

@@ -15,7 +15,7 @@ from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import ImageRecord
 from lib.keypoints import KeypointSpec
 from lib.utils import html
-from lib.utils.vis import draw_named_people, save_image
+from lib.utils.vis import caption, draw_named_people, draw_people, save_image, tile
 
 WORST, OTHERS = 12, 6  # pictures shown
 NAMES = ("worst", "other", "first")  # that files begin with
@@ -113,6 +113,40 @@ def _figure(
 
 def _picture(data: EvaluationSet, prediction: Prediction) -> ImageRecord:
     return next(picture for picture in data.records if picture.id == prediction.image_id)
+
+
+def contact_sheet(
+    data: EvaluationSet,
+    predictions: Sequence[Prediction],
+    count: int,
+    ranking: Sequence[Standing] = (),
+    min_score: float = 0.2,
+    width: int = 320,
+) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: up to `count` images, ground truth above detections.
+
+    Detections below `min_score` are left out. Images are in the order of `data.records`, or of
+    `ranking` with the OKS of each; every image is resized to `width` pixels.
+    """
+    detections = {prediction.image_id: prediction for prediction in predictions}
+    records = {record.id: record for record in data.records if record.id in detections}
+    titles = dict.fromkeys(records, "ground truth")
+    if ranking:
+        records = {standing.image_id: records[standing.image_id] for standing in ranking}
+        titles = {standing.image_id: standing.summary for standing in ranking}
+    pairs = []
+    for record in list(records.values())[:count]:
+        image = data.files.read(record)
+        confident = np.array(detections[record.id].scores) >= min_score
+        people = detections[record.id].people[confident]
+        labeled = draw_people(image, record.joints, data.spec)
+        detected = draw_people(image, people, data.spec)
+        above = caption(labeled, f"{record.id}: {titles[record.id]}")
+        below = caption(detected, f"{len(people)} found, score >= {min_score}")
+        pair = np.concatenate([above, below])
+        height = round(pair.shape[0] * width / pair.shape[1])
+        pairs.append(cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA))
+    return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))
 
 
 def truth_and_found(

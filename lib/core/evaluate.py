@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import faster_coco_eval
 import numpy as np
 from pycocotools.coco import COCO
@@ -19,13 +18,11 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.analysis.ranking import Standing
 from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
 from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import category_in, read_annotations
 from lib.keypoints import KeypointSpec
-from lib.utils.vis import caption, draw_people, tile
 
 logger = logging.getLogger(__name__)
 
@@ -136,41 +133,6 @@ def markdown_table(table: OrderedDict[str, float], arch: str) -> str:
     head = "".join(f"| {name} " for name in table)
     values = "".join(f"| {value:.3f} " for value in table.values())
     return f"| Arch {head}|\n{'|---' * (len(table) + 1)}|\n| {arch} {values}|"
-
-
-def contact_sheet(
-    data: EvaluationSet,
-    predictions: Sequence[Prediction],
-    count: int,
-    ranking: Sequence[Standing] = (),
-    min_score: float = 0.2,
-    width: int = 320,
-) -> np.ndarray:
-    """The first `count` pictures: truth above, people of at least `min_score` below.
-
-    (H, W, 3) uint8, one picture `width` pixels wide. With a ranking, in its order, and with OKS.
-    """
-    found = {prediction.image_id: prediction for prediction in predictions}
-    shown = {picture.id: picture for picture in data.records if picture.id in found}
-    said = dict.fromkeys(shown, "truth")
-    if ranking:
-        shown = {standing.image_id: shown[standing.image_id] for standing in ranking}
-        said = {standing.image_id: standing.summary for standing in ranking}
-    pairs = []
-    for picture in list(shown.values())[:count]:
-        image = data.files.read(picture)
-        sure = np.array(found[picture.id].scores) >= min_score
-        people = found[picture.id].people[sure]
-        truth = caption(
-            draw_people(image, picture.joints, data.spec), f"{picture.id}: {said[picture.id]}"
-        )
-        answer = caption(
-            draw_people(image, people, data.spec), f"{len(people)} found, score > {min_score}"
-        )
-        pair = np.concatenate([truth, answer])
-        height = round(pair.shape[0] * width / pair.shape[1])
-        pairs.append(cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA))
-    return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))
 
 
 def _coco_evaluation(

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.core.evaluate import contact_sheet
+from lib.analysis.sheet import contact_sheet
 from lib.core.group import HeatmapParser
 from lib.core.inference import resize_maps, stage_maps
 from lib.core.pipeline import Prediction

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib.analysis.ranking import Standing, rank
-from lib.core.evaluate import contact_sheet
+from lib.analysis.sheet import contact_sheet
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import read_records

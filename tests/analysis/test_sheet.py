@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from lib.analysis.diagnose import Truth
-from lib.analysis.sheet import SIDE, truth_and_found
+from lib.analysis.sheet import SIDE, contact_sheet, truth_and_found
 from lib.core.pipeline import Prediction
+from lib.dataset.build import build_evaluation_set
 from lib.keypoints import COCO
 from lib.utils.vis import person_color
 from tests.analysis.test_diagnose import person
+from tests.helpers import tiny_config
 
 
 def truth_of(*people: np.ndarray) -> Truth:
@@ -67,3 +69,14 @@ def test_pictures_have_one_size_and_people_keep_their_place(both, size):
     assert truth.shape == found.shape
     assert max(found.shape) == SIDE
     assert (found == 128).all()
+
+
+def test_a_contact_sheet_shows_ground_truth_and_detections(coco_root, tmp_path):
+    data = build_evaluation_set(tiny_config(coco_root, tmp_path))
+    perfect = [Prediction(r.id, r.joints, [0.9] * len(r.joints)) for r in data.records]
+    nobody = [Prediction(p.image_id, p.people[:0], []) for p in perfect]
+    sheet, empty = contact_sheet(data, perfect, 2), contact_sheet(data, nobody, 2)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == empty.shape
+    assert not np.array_equal(sheet, empty)
+    assert contact_sheet(data, perfect, 4).size > sheet.size

@@ -17,7 +17,6 @@ from lib.core.evaluate import (
     CROWD_POSE_NAMES,
     average_precision,
     check_rows,
-    contact_sheet,
     evaluate_predictions,
     markdown_table,
     result_rows,
@@ -278,15 +277,6 @@ def test_a_table_has_the_form_of_the_original():
     assert markdown_table(table, "search-XS") == (
         "| Arch | AP | Ap .5 | AP (M) |\n|---|---|---|---|\n| search-XS | 0.406 | 1.000 | -1.000 |"
     )
-
-
-def test_a_contact_sheet_shows_the_truth_and_what_was_found(data):
-    nobody = [Prediction(p.image_id, p.people[:0], []) for p in perfect(data)]
-    sheet, empty = contact_sheet(data, perfect(data), 2), contact_sheet(data, nobody, 2)
-    assert sheet.dtype == np.uint8
-    assert sheet.shape == empty.shape
-    assert not np.array_equal(sheet, empty)
-    assert contact_sheet(data, perfect(data), 4).size > sheet.size
 
 
 @pytest.mark.data
