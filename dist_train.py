@@ -53,7 +53,6 @@ from lib.utils import cli
 from lib.utils.checkpoint import (
     check_same_joints,
     fit_weights,
-    kept,
     load_checkpoint,
     newest_whole,
     save_weights,
@@ -69,6 +68,7 @@ from lib.utils.dist import (
     start_process,
     wrap,
 )
+from lib.utils.files import versions_of
 from lib.utils.logger import create_logger
 from lib.utils.run_card import RUN_CARD, add_start
 
@@ -321,7 +321,7 @@ def resume_if_wanted(
     """
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
-    wanted = must or (cfg.AUTO_RESUME and bool(kept(path)))
+    wanted = must or (cfg.AUTO_RESUME and bool(versions_of(path)))
     if not broadcast_json(process, wanted):
         return None
     if not cfg.TRAIN.CHECKPOINT:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.keypoints import keypoints_of
+from lib.utils.files import atomic_write, versions_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def newest_whole(path: Path) -> Path:
     one; ValueError where none can be read.
     """
     problems: list[ValueError] = []
-    candidates = kept(path)
+    candidates = versions_of(path)
     for candidate in candidates:
         try:
             load_checkpoint(candidate)
@@ -110,13 +109,6 @@ def newest_whole(path: Path) -> Path:
             damaged.replace(f"{damaged}.damaged")
         return candidate
     raise problems[0] if problems else ValueError(f"there is no checkpoint {path}")
-
-
-def kept(path: Path) -> list[Path]:
-    """`path`, PATH.1, PATH.2, ..., as far as they exist; newest first."""
-    older = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
-    newest = [path] if path.exists() else []
-    return [*newest, *sorted(older, key=lambda p: int(p.suffix[1:]))]
 
 
 def hash_of(path: str | Path) -> str:
@@ -194,37 +186,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _save(path: Path, state: Mapping[str, Any], keep: int = 1) -> None:
+def _save(path: Path, state: Mapping[str, Any], keep: int | None = None) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
-        _make_room(path, keep)
-        partial.replace(path)
+        atomic_write(path, content.getbuffer(), sync=True, keep=keep)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise ValueError(
             f"cannot save {path}: {error.strerror}; what was saved before is whole"
         ) from None
-
-
-def _make_room(path: Path, keep: int) -> None:
-    """PATH becomes PATH.1, PATH.1 becomes PATH.2, ...; beyond `keep` they go.
-
-    The oldest moves first, so whenever this is cut off, each file is whole and under some name.
-    """
-    files = [path, *(path.with_name(f"{path.name}.{age}") for age in range(1, keep))]
-    for newer, older in zip(files[-2::-1], files[:0:-1], strict=True):
-        if newer.exists():
-            newer.replace(older)
-    for file in kept(path):
-        if file not in files:
-            file.unlink()
 
 
 def _first_line(error: Exception) -> str:

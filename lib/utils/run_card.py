@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 import torch
 
+from lib.utils.files import atomic_write
+
 logger = logging.getLogger(__name__)
 
 RUN_CARD = "run_card.json"  # in the output folder
@@ -33,11 +35,9 @@ CODE = Path(__file__).resolve().parents[2]
 def add_start(path: Path, facts: Mapping[str, Any]) -> None:
     """Add a start to the card at `path`: date, command, code and machine, then `facts`."""
     start = {**circumstances(), **facts}
-    partial = path.with_name(path.name + ".partial")
     try:
         text = json.dumps({"starts": [*read_starts(path), start]}, indent=2)
-        partial.write_text(text + "\n")
-        partial.replace(path)
+        atomic_write(path, text + "\n")
     except OSError as error:
         logger.warning("cannot write %s: %s", path, error.strerror)
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.utils import checkpoint
+from lib.utils import files
 from lib.utils.checkpoint import (
-    kept,
     load_checkpoint,
     load_weights,
     newest_whole,
     save_checkpoint,
     save_weights,
 )
+from lib.utils.files import versions_of
 from tests.helpers import OTHER, network, tiny_config
 
 
@@ -196,7 +196,7 @@ def test_an_interrupted_save_leaves_the_old_file_whole(tmp_path, monkeypatch):
     def killed(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "fsync", killed)
+    monkeypatch.setattr(files.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         saved(path, 2)
     assert path.with_name("checkpoint.pth.tar.partial").exists()
@@ -213,7 +213,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved_before(tmp_path):
     with pytest.raises(ValueError, match=r"cannot save .*checkpoint\.pth\.tar: No space") as caught:
         saved(path, 3, keep=2)
     assert "\n" not in str(caught.value)
-    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [2, 1]
+    assert [load_checkpoint(file)["epoch"] for file in versions_of(path)] == [2, 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.1"]
 
 
@@ -223,10 +223,10 @@ def test_the_last_few_checkpoints_stay(tmp_path):
         for file in tmp_path.iterdir():
             file.unlink()
         saved(path, *range(1, 6), keep=keep)
-        assert [load_checkpoint(file)["epoch"] for file in kept(path)] == epochs
-        assert kept(path)[0] == path
+        assert [load_checkpoint(file)["epoch"] for file in versions_of(path)] == epochs
+        assert versions_of(path)[0] == path
     saved(path, 6, keep=2)
-    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [6, 5]
+    assert [load_checkpoint(file)["epoch"] for file in versions_of(path)] == [6, 5]
 
 
 def test_a_rotation_may_be_cut_off_anywhere(tmp_path):
@@ -303,14 +303,14 @@ def test_the_one_before_a_damaged_checkpoint_is_taken(tmp_path, caplog, how):
     assert f"taking {found}" in line
     assert (tmp_path / "checkpoint.pth.tar.damaged").exists()
     saved(path, 4, keep=2)  # the damaged one has pushed out nothing
-    assert [load_checkpoint(file)["epoch"] for file in kept(path)] == [4, 2]
+    assert [load_checkpoint(file)["epoch"] for file in versions_of(path)] == [4, 2]
 
 
 def test_where_all_are_damaged_the_newest_is_named_and_all_stay(tmp_path):
     path = tmp_path / "checkpoint.pth.tar"
     saved(path, 1, 2, keep=2)
-    for file in kept(path):
+    for file in versions_of(path):
         damage(file, "cut off")
     with pytest.raises(ValueError, match=r"checkpoint\.pth\.tar (is damaged|is not)"):
         newest_whole(path)
-    assert len(kept(path)) == 2
+    assert len(versions_of(path)) == 2

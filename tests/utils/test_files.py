@@ -1,0 +1,42 @@
+"""A file is written whole or not at all; tables are Markdown."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib.utils.files import atomic_write, versions_of
+from lib.utils.tables import markdown
+
+
+def test_text_and_bytes_are_written(tmp_path):
+    path = tmp_path / "file"
+    for data, content in (("gr\u00fcn", "gr\u00fcn".encode()), (b"\0\xff", b"\0\xff")):
+        atomic_write(path, data)
+        assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    atomic_write(path, "old")
+    (tmp_path / "file.partial").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        atomic_write(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_older_versions_stay_only_where_asked_for(tmp_path):
+    path = tmp_path / "file"
+    for text in "abcd":
+        atomic_write(path, text, keep=3)
+    assert [file.read_text() for file in versions_of(path)] == ["d", "c", "b"]
+    atomic_write(path, "e")
+    assert [file.read_text() for file in versions_of(path)] == ["e", "c", "b"]
+    atomic_write(path, "f", sync=True, keep=1)
+    assert versions_of(path) == [path]
+
+
+def test_a_table_is_markdown():
+    assert markdown(["AP", "px"], [[0.5, 64], ["-", 128]]) == (
+        "| AP | px |\n|---|---|\n| 0.5 | 64 |\n| - | 128 |"
+    )
