@@ -13,7 +13,7 @@ from torch import nn
 from dist_train import FRESH_PARTS
 from lib.config import load_config
 from lib.models import build_model
-from lib.models.baselines.hrnet import Deconv, Stage
+from lib.models.baselines.hrnet import Deconv, Stage, make_branch
 from lib.models.baselines.pose_higher_hrnet import HigherHRNet
 from lib.utils.checkpoint import load_weights, save_weights
 from lib.utils.complexity import count_macs, count_params
@@ -143,6 +143,36 @@ def test_every_parameter_learns_also_where_a_branch_has_no_blocks(blocks):
     assert [tuple(output.shape) for output in outputs] == [(2, 6, 16, 24), (2, 3, 32, 48)]
     sum(output.square().mean() for output in outputs).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+EMPTY_BRANCHES = {  # of shrink_3: all but the coarsest of every module
+    "stage2.0.branches.0",
+    *(f"stage3.{module}.branches.{branch}" for module in range(4) for branch in range(2)),
+    *(f"stage4.{module}.branches.{branch}" for module in range(3) for branch in range(3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("w16", set()), ("shrink_1", set()), ("shrink_2", set()), ("shrink_3", EMPTY_BRANCHES)],
+)
+def test_only_a_branch_without_blocks_ends_in_relu6(name, expected):
+    """As the original's `convbnrelu`, which stands in for the blocks (commit 00b702d)."""
+    with torch.device("meta"):
+        model = build("crowd_pose", name)
+    modules = dict(model.named_modules())
+    relu6 = {path for path, module in modules.items() if isinstance(module, nn.ReLU6)}
+    assert relu6 == {f"{branch}.2" for branch in expected}
+    for branch in expected:
+        assert [type(layer) for layer in modules[branch]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU6]
+
+
+def test_a_branch_without_blocks_saturates_at_6():
+    branch = make_branch(channels=4, blocks=0).eval()
+    fill(branch, 0)
+    images = 1000 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    output = branch(images)
+    assert (output.min(), output.max()) == (0, 6)
 
 
 def test_a_network_of_three_outputs_has_two_deconvs():

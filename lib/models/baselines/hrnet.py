@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.head import double_map, init_weights
-from lib.models.pose_mobilenet import conv_bn
+from lib.models.pose_mobilenet import conv_bn, conv_bn_relu6
 
 
 class Stage(NamedTuple):
@@ -75,9 +75,13 @@ class Bottleneck(nn.Module):
 
 
 def make_branch(channels: int, blocks: int) -> nn.Sequential:
-    """Residual blocks; where there are none, a convolution (paper, gradual shrinking)."""
+    """One branch of a module: `blocks` residual blocks.
+
+    Zero blocks (gradual shrinking, shrink 3) leave one 3x3 convolution with BatchNorm and ReLU6. The
+    activation is ReLU6 as in the original, although all others of this network are ReLU.
+    """
     if blocks == 0:
-        return conv_bn_relu(channels, channels, 3)
+        return conv_bn_relu6(channels, channels, 3)
     return nn.Sequential(*(BasicBlock(channels) for _ in range(blocks)))
 
 
