@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,11 @@ from lib.utils import cli
 from lib.utils.dist import Process, leave
 from tests.helpers import Result
 
-torch.set_num_threads(1)  # networks are tiny; threads that wait for one another are slower
+# Networks are tiny: threads that wait for one another are slower. Child processes inherit it.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# A shell ignores SIGINT in what a script starts in the background; tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRIPTS = {"dist_train": dist_train, "valid": valid, "weight_transfer": weight_transfer}
 FEW = {"train": 6, "val": 4, "test": 4}
