@@ -1,4 +1,12 @@
-"""What a person is made of, once per data set; everything else is derived from it.
+"""Joint sets: the joints of a person in each data set, and how people of it are scored.
+
+To add a data set with its own file layout and metric, edit three files:
+
+1. here: a `KeypointSpec` with its `Metric`, listed in `KEYPOINTS`;
+2. lib/dataset/reader.py: where its images and annotations are, in `LAYOUTS`;
+3. lib/core/evaluate.py: the evaluator of the metric, in `EVALUATORS`.
+
+Joints that a user describes in a file need none of them (docs/custom_data.md).
 
 Letters used throughout: B batch, P person slots, K joints, S output stages, H W map,
 L tag dimensions, M candidates.
@@ -9,26 +17,47 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yacs.config import CfgNode
 
 
 @dataclass(frozen=True)
-class KeypointSpec:
-    """The joints of one data set, in annotation order.
+class Metric:
+    """How people are scored."""
 
-    `limbs` are pairs of joint names, `flips` those that change places in a mirror; `sigmas` the
-    per-joint OKS constants; `order` that in which joints found people or join them in grouping.
-    """
+    name: str  # a key of lib/core/evaluate.py's EVALUATORS
+    columns: tuple[str, ...]  # of the AP table, in the evaluator's order and HigherHRNet's names
+    by_crowding: bool = False  # whether images have a crowdIndex, and AP is split by it
+
+
+COCO_METRIC = Metric(
+    "coco",
+    ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"),
+)
+CROWD_POSE_METRIC = Metric(
+    "crowd_pose",
+    ("AP", "Ap .5", "AP .75", "AR", "AR .5", "AR .75", "AP (easy)", "AP (medium)", "AP (hard)"),
+    by_crowding=True,
+)
+
+
+@dataclass(frozen=True)
+class KeypointSpec:
+    """The joints of one data set, in annotation order, and the facts that code asks about it."""
 
     name: str
     joints: tuple[str, ...]
-    limbs: tuple[tuple[str, str], ...]
-    sigmas: tuple[float, ...]
-    flips: tuple[tuple[str, str], ...]
-    order: tuple[str, ...]
+    limbs: tuple[tuple[str, str], ...]  # pairs of joint names
+    sigmas: tuple[float, ...]  # OKS constant of each joint
+    flips: tuple[tuple[str, str], ...]  # pairs that change places when an image is flipped
+    order: tuple[str, ...]  # in which joints start people or join them in grouping
+    layout: str = "custom"  # of its files: a key of lib/dataset/reader.py's LAYOUTS
+    category: str = "person"  # name of the annotated category
+    metric: Metric = COCO_METRIC
+    use_area: bool = True  # False: people have no area, OKS uses a part of the box (BOX_AREA)
+    uncounted: tuple[str, ...] = ()  # joints that num_keypoints leaves out
 
     @property
     def num_joints(self) -> int:
@@ -36,14 +65,14 @@ class KeypointSpec:
 
     @property
     def is_custom(self) -> bool:
-        """Described by a file of the user's, not by this one."""
-        return self.name not in KEYPOINTS
+        """Whether a file of the user describes it; its annotations may then lack what follows."""
+        return self.layout == "custom"
 
     @property
     def flip_index(self) -> list[int]:
-        """Index of each joint's mirror image: `joints[:, flip_index]` swaps left and right."""
-        mirror = dict(self.flips) | {b: a for a, b in self.flips}
-        return [self.joints.index(mirror.get(name, name)) for name in self.joints]
+        """Index of each joint's counterpart: `joints[:, flip_index]` swaps left and right."""
+        other = dict(self.flips) | {b: a for a, b in self.flips}
+        return [self.joints.index(other.get(name, name)) for name in self.joints]
 
     @property
     def limb_index(self) -> list[tuple[int, int]]:
@@ -60,13 +89,15 @@ class KeypointSpec:
 
         The center is trained and grouped, as the first, never scored: its sigma is a placeholder.
         """
-        return KeypointSpec(
-            *(self.name, (*self.joints, "center"), self.limbs, (*self.sigmas, max(self.sigmas))),
-            *(self.flips, ("center", *self.order)),
+        return replace(
+            self,
+            joints=(*self.joints, "center"),
+            sigmas=(*self.sigmas, max(self.sigmas)),
+            order=("center", *self.order),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which `from_dict` makes an equal one."""
+        """The content of a joints file, from which `from_dict` makes an equal spec."""
         return {
             "name": self.name,
             "joints": list(self.joints),
@@ -78,7 +109,7 @@ class KeypointSpec:
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str) -> KeypointSpec:
-        """What a file of joints says (docs/custom_data.md), checked.
+        """Custom keypoints from the content of a joints file (docs/custom_data.md), checked.
 
         ValueError names `source`, the key, and what is wrong with it.
         """
@@ -88,10 +119,11 @@ class KeypointSpec:
         for key in ("name", "joints", "sigmas"):
             if key not in tree:
                 raise ValueError(f"{source} lacks the key {key}")
-        if not (isinstance(tree["name"], str) and re.fullmatch("[a-z][a-z0-9_-]*", tree["name"])):
-            raise ValueError(
-                f"{source}: name is {tree['name']!r}; wanted small letters, digits, _ and -"
-            )
+        name = tree["name"]
+        if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_-]*", name)):
+            raise ValueError(f"{source}: name is {name!r}; wanted small letters, digits, _ and -")
+        if name in KEYPOINTS:
+            raise ValueError(f"{source}: name is {name!r}, a known data set; use another name")
         joints = _names(tree["joints"], f"{source}: joints")
         if len(joints) < 2:
             raise ValueError(f"{source}: joints names {len(joints)}; wanted 2 or more")
@@ -100,21 +132,22 @@ class KeypointSpec:
             raise ValueError(f"{source}: order is {list(order)}; wanted each of joints once")
         if "flips" in tree:
             flips = _joint_pairs(tree["flips"], joints, f"{source}: flips")
-            _check_distinct([name for pair in flips for name in pair], f"{source}: flips")
+            _check_distinct([joint for pair in flips for joint in pair], f"{source}: flips")
         else:
             flips = _flips_by_name(joints, source)
         return cls(
-            name=tree["name"],
+            name=name,
             joints=joints,
             limbs=_joint_pairs(tree.get("limbs", []), joints, f"{source}: limbs"),
             sigmas=_sigmas(tree["sigmas"], joints, f"{source}: sigmas"),
             flips=flips,
             order=order,
+            category=name,
         )
 
 
-def mirrored(joint: str) -> str:
-    """`left_knee` -> `right_knee` and back; joints on the axis of the body map to themselves."""
+def opposite(joint: str) -> str:
+    """`left_knee` -> `right_knee` and back; joints on the body's axis map to themselves."""
     if joint.startswith("left_"):
         return "right_" + joint.removeprefix("left_")
     if joint.startswith("right_"):
@@ -123,37 +156,37 @@ def mirrored(joint: str) -> str:
 
 
 def left_and_right(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The pairs that their names tell."""
-    return tuple((name, mirrored(name)) for name in joints if name.startswith("left_"))
+    """The pairs `left_x`, `right_x`."""
+    return tuple((name, opposite(name)) for name in joints if name.startswith("left_"))
 
 
 def keypoints_of(cfg: CfgNode, is_train: bool) -> KeypointSpec:
     """The joints of DATASET.DATASET or, in evaluation, of DATASET.DATASET_TEST."""
     key = "DATASET" if is_train else "DATASET_TEST"
-    name, own = cfg.DATASET[key], cfg.DATASET.get("KEYPOINTS") or {}
+    name, custom = cfg.DATASET[key], cfg.DATASET.get("KEYPOINTS") or {}
     if name in KEYPOINTS:
         return KEYPOINTS[name]
-    if own.get("name") != name:
+    if custom.get("name") != name:
         raise ValueError(
             f"DATASET.{key} is {name!r}; possible: {', '.join(KEYPOINTS)}, or a file of joints, "
             f"*.yaml"
         )
-    return KeypointSpec.from_dict(own, "DATASET.KEYPOINTS")
+    return KeypointSpec.from_dict(custom, "DATASET.KEYPOINTS")
 
 
-# --- what a file of joints may say ------------------------------------------------------
+# --- checks of a joints file ------------------------------------------------------------
 
 KEYS = ("name", "joints", "flips", "limbs", "sigmas", "order")
 
 
-def _names(given: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(given, (list, tuple)):
-        raise ValueError(f"{where} is {given!r}; wanted a list of names")
-    for name in given:
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} is {value!r}; wanted a list of names")
+    for name in value:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{where} has {name!r}; wanted names, in quotes where yaml wants them")
-    _check_distinct(given, where)
-    return tuple(given)
+    _check_distinct(value, where)
+    return tuple(value)
 
 
 def _check_distinct(names: Sequence[str], where: str) -> None:
@@ -162,10 +195,10 @@ def _check_distinct(names: Sequence[str], where: str) -> None:
             raise ValueError(f"{where} has {name} twice")
 
 
-def _joint_pairs(given: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
-    if not isinstance(given, (list, tuple)):
-        raise ValueError(f"{where} is {given!r}; wanted a list of pairs of joints")
-    for pair in given:
+def _joint_pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} is {value!r}; wanted a list of pairs of joints")
+    for pair in value:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise ValueError(f"{where} has {pair!r}; wanted pairs of joints")
         for name in pair:
@@ -173,46 +206,49 @@ def _joint_pairs(given: Any, joints: Sequence[str], where: str) -> tuple[tuple[s
                 raise ValueError(f"{where} has {name!r}, which is none of joints")
         if pair[0] == pair[1]:
             raise ValueError(f"{where} has {pair[0]} with itself")
-    return tuple((a, b) for a, b in given)
+    return tuple((a, b) for a, b in value)
 
 
 def _flips_by_name(joints: Sequence[str], source: str) -> tuple[tuple[str, str], ...]:
     for name in joints:
-        if mirrored(name) not in joints:
+        if opposite(name) not in joints:
             raise ValueError(
-                f"{source}: joints has {name} without {mirrored(name)}; give flips, which name "
-                f"the pairs that change places in a mirror"
+                f"{source}: joints has {name} without {opposite(name)}; give flips, which name "
+                f"the pairs that change places when an image is flipped"
             )
     return left_and_right(joints)
 
 
-def _sigmas(given: Any, joints: Sequence[str], where: str) -> tuple[float, ...]:
+def _sigmas(value: Any, joints: Sequence[str], where: str) -> tuple[float, ...]:
     """From a list, a mapping of names, or one number for all."""
-    if isinstance(given, Mapping):
-        for name in [*given, *joints]:
-            if name not in joints or name not in given:
+    if isinstance(value, Mapping):
+        for name in [*value, *joints]:
+            if name not in joints or name not in value:
                 raise ValueError(f"{where} and joints do not have the same names: {name}")
-        given = [given[name] for name in joints]
-    elif not isinstance(given, (list, tuple)):
-        given = [given] * len(joints)
-    if len(given) != len(joints):
-        raise ValueError(f"{where} has {len(given)} entries, joints has {len(joints)}")
-    for value in given:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value < math.inf:
-            raise ValueError(f"{where} has {value!r}; wanted numbers above 0")
-    return tuple(float(value) for value in given)
+        value = [value[name] for name in joints]
+    elif not isinstance(value, (list, tuple)):
+        value = [value] * len(joints)
+    if len(value) != len(joints):
+        raise ValueError(f"{where} has {len(value)} entries, joints has {len(joints)}")
+    for number in value:
+        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if not is_number or not 0 < number < math.inf:
+            raise ValueError(f"{where} has {number!r}; wanted numbers above 0")
+    return tuple(float(number) for number in value)
 
 
-# --- the data sets that are known -------------------------------------------------------
+# --- the known data sets ----------------------------------------------------------------
 
-# The order of grouping: face, shoulders, hips, then limbs (COCO's indices; cut to K joints for
-# CrowdPose, as the original does).
-_VISITING_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+_SIDES = ("left", "right")
+_BODY = tuple(
+    f"{side}_{name}"
+    for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    for side in _SIDES
+)
 _ARMS_AND_LEGS = tuple(
     (f"{side}_{a}", f"{side}_{b}")
     for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-    for side in ("left", "right")
+    for side in _SIDES
 )
 _TRUNK = (
     ("left_shoulder", "right_shoulder"),
@@ -222,25 +258,19 @@ _TRUNK = (
 )
 
 
-def _person(
-    name: str,
-    joints: tuple[str, ...],
-    limbs: tuple[tuple[str, str], ...],
-    sigmas: tuple[float, ...],
-) -> KeypointSpec:
-    order = tuple(joints[j] for j in _VISITING_ORDER if j < len(joints))
-    return KeypointSpec(name, joints, limbs, sigmas, left_and_right(joints), order)
+def _grouping_order(joints: tuple[str, ...]) -> tuple[str, ...]:
+    """Face, shoulders, hips, then limbs.
+
+    These are COCO's indices; the original uses the first K of them for CrowdPose, too.
+    """
+    order = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+    return tuple(joints[j] for j in order if j < len(joints))
 
 
-COCO = _person(
-    "coco",
-    joints=(
-        "nose",
-        *("left_eye", "right_eye", "left_ear", "right_ear"),
-        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
-        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
-        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-    ),
+_COCO_JOINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *_BODY)
+COCO = KeypointSpec(
+    name="coco",
+    joints=_COCO_JOINTS,
     limbs=_ARMS_AND_LEGS
     + _TRUNK
     + (
@@ -253,24 +283,29 @@ COCO = _person(
     ),
     sigmas=(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072)
     + (0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+    flips=left_and_right(_COCO_JOINTS),
+    order=_grouping_order(_COCO_JOINTS),
+    layout="coco",
 )
 
-CROWD_POSE = _person(
-    "crowd_pose",
-    joints=(
-        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
-        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
-        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-        *("head", "neck"),
-    ),
+_CROWD_POSE_JOINTS = (*_BODY, "head", "neck")
+CROWD_POSE = KeypointSpec(
+    name="crowd_pose",
+    joints=_CROWD_POSE_JOINTS,
     limbs=_ARMS_AND_LEGS
     + _TRUNK
     + (("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shoulder")),
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107)
     + (0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+    flips=left_and_right(_CROWD_POSE_JOINTS),
+    order=_grouping_order(_CROWD_POSE_JOINTS),
+    layout="crowd_pose",
+    metric=CROWD_POSE_METRIC,
+    use_area=False,
+    uncounted=("head", "neck"),
 )
 
-# DATASET.DATASET / DATASET.DATASET_TEST of a config -> the joints it has, unless a file says them.
+# DATASET.DATASET / DATASET.DATASET_TEST of a config -> its joints, unless it names a joints file.
 KEYPOINTS = {
     "coco": COCO,
     "coco_kpt": COCO,

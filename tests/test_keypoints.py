@@ -23,7 +23,7 @@ REFUSED = [
     ({"sigmas": None}, "lacks the key sigmas"),
     ({"name": "My Beetle"}, "name is 'My Beetle'"),
     ({"name": 7}, "name is 7"),
-    ({"name": "coco"}, "name is 'coco', a data set that is known"),
+    ({"name": "coco"}, "name is 'coco', a known data set"),
     ({"joints": "head"}, "joints is 'head'; wanted a list of names"),
     ({"joints": ["head"]}, "joints names 1; wanted 2 or more"),
     ({"joints": ["head", False]}, "joints has False; wanted names, in quotes"),

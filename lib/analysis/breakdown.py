@@ -71,7 +71,7 @@ def break_down(
     }
     joints = {name: part_of(spec, only_joint(tree, k), found) for k, name in enumerate(spec.joints)}
     crowding = {}
-    if spec.name == "crowd_pose":
+    if spec.metric.by_crowding:
         for name, ends in CROWDING.items():
             few, own_rows = only_crowding(tree, rows, *ends)
             crowding[name] = part_of(spec, few, load_rows(few, own_rows))
@@ -115,7 +115,7 @@ def only_crowding(tree: Tree, rows: Rows, low: float, high: float) -> tuple[Tree
 
 def with_areas(spec: KeypointSpec, tree: Tree) -> Tree:
     """CrowdPose's people have no area; by its rule it is a part of the box."""
-    if spec.name != "crowd_pose":
+    if spec.use_area:
         return tree
     people = [
         {**one, "area": BOX_AREA * one["bbox"][2] * one["bbox"][3]} for one in tree["annotations"]

@@ -231,7 +231,7 @@ def _truth(people: Sequence[Mapping[str, Any]], spec: KeypointSpec) -> Truth:
     joints = np.array([a["keypoints"] for a in people], float).reshape(-1, spec.num_joints, 3)
     boxes = np.array([a["bbox"] for a in people], float).reshape(-1, 4)
     areas = BOX_AREA * boxes[:, 2] * boxes[:, 3]
-    if spec.name != "crowd_pose":
+    if spec.use_area:
         given = np.array([a.get("area", np.nan) for a in people], float)
         areas = np.where(np.isnan(given), areas, given)
     crowd = np.array([bool(a.get("iscrowd")) for a in people], bool)

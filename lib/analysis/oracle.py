@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from lib.codec import REFERENCE, Codec, codec_of
 from lib.core.inference import flip_index
-from lib.dataset.codec import REFERENCE, Codec, codec_of
 from lib.dataset.pose_dataset import add_center
 from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets

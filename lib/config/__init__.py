@@ -11,6 +11,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from lib.codec import CODECS
 from lib.config.default import _C
 from lib.config.files import parse_yaml, read_yaml
 from lib.config.joints import check_joints, embed_joints
@@ -27,7 +28,7 @@ PER_STAGE = {
 }
 CHOICES = {
     "MODEL.PRETRAINED_PARTS": ("all", "not_final", "backbone"),
-    "MODEL.CODEC": ("reference", "unbiased"),
+    "MODEL.CODEC": tuple(CODECS),
     "LOSS.AE_LOSS_TYPE": ("exp", "max"),
     "DATASET.DATA_FORMAT": ("jpg", "zip"),
     "DATASET.SCALE_TYPE": ("short", "long"),

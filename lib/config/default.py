@@ -45,7 +45,7 @@ _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
 _C.MODEL.NUM_JOINTS = 17  # as DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
 _C.MODEL.CODEC = "reference"  # joints <-> heatmaps: "reference" (published weights) or "unbiased";
-# of the weights: train and decode with the same one (lib/dataset/codec.py)
+# of the weights: train and decode with the same one (lib/codec.py)
 _C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, supernets and CPUs included
 _C.MODEL.FUSION_HEAD = True  # False: the deconv head without its raw half (paper, ablation)
 _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from the 7x7 filters

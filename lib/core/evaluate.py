@@ -26,15 +26,6 @@ from lib.keypoints import KeypointSpec
 
 logger = logging.getLogger(__name__)
 
-COCO_NAMES = (
-    *("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)"),
-    *("AR", "AR .5", "AR .75", "AR (M)", "AR (L)"),
-)
-CROWD_POSE_NAMES = (
-    *("AP", "Ap .5", "AP .75", "AR", "AR .5", "AR .75"),
-    *("AP (easy)", "AP (medium)", "AP (hard)"),
-)
-
 
 def evaluate_predictions(
     data: EvaluationSet, predictions: Iterable[Prediction], out_dir: Path
@@ -116,10 +107,10 @@ def score_rows(
     image_ids: Sequence[int] | None = None,
 ) -> OrderedDict[str, float]:
     """The table of `rows` on `image_ids` (None: all pictures); no rows at all are AP 0."""
-    names = CROWD_POSE_NAMES if spec.name == "crowd_pose" else COCO_NAMES
+    names = spec.metric.columns
     if not rows:
         return OrderedDict.fromkeys(names, 0.0)
-    prepare = _crowd_pose_evaluation if spec.name == "crowd_pose" else _coco_evaluation
+    prepare = EVALUATORS[spec.metric.name]
     with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print as they go
         evaluation = prepare(spec, annotations, rows, image_ids)
         evaluation.evaluate()
@@ -182,6 +173,9 @@ def fast_evaluation(
         found,
         iouType=kind,
         kpt_oks_sigmas=list(spec.sigmas),
-        use_area=spec.name != "crowd_pose",  # which has no areas: .53 * width * height of the box
+        use_area=spec.use_area,  # CrowdPose has no areas: .53 * width * height of the box
         print_function=lambda *_: None,
     )
+
+
+EVALUATORS = {"coco": _coco_evaluation, "crowd_pose": _crowd_pose_evaluation}

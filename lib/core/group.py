@@ -10,8 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from yacs.config import CfgNode
 
+from lib.codec import Codec, codec_of
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
-from lib.dataset.codec import Codec, codec_of
 from lib.keypoints import keypoints_of
 
 TIE = 1e-9  # far below what tells two joints apart; decides where costs are equal

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.core.group import HeatmapParser
-from lib.dataset.codec import codec_of
 from lib.keypoints import keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.core.distill import Imitation
 from lib.core.inference import normalize
 from lib.core.meter import Meter, Step
-from lib.dataset.codec import codec_of
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets
 from lib.models.arch import ArchSpec
@@ -276,7 +276,7 @@ def make_view(cfg: CfgNode, batch: Batch, size: int) -> View:
     if size != crop:
         images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
     targets = make_targets(
-        *(batch.joints, batch.mirrored, batch.sigmas),
+        *(batch.joints, batch.flipped, batch.sigmas),
         [resize_mask(mask, mask.shape[-1] * size // crop) for mask in batch.masks],
         crop_size=crop,
         tag_per_joint=cfg.MODEL.TAG_PER_JOINT,

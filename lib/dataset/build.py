@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.dataset.cache import ImageCache, cache_path
-from lib.dataset.codec import codec_of
 from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
 from lib.dataset.reader import (
     ImageFiles,
     ImageRecord,
-    category_of,
+    category_in,
+    ground_truth_of,
     layout_of,
-    read_records,
+    read_annotations,
+    records_of,
     select_records,
 )
 from lib.dataset.transforms import AffineRange
@@ -77,36 +79,43 @@ def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, Evaluation
     Architectures are compared on the latter, which a supernet should not have been trained on:
     train it with DATASET.MAX_IMAGES at most the number of the others. MAX_IMAGES counts only there.
     """
-    pictures = annotated_records(cfg)
+    tree, pictures = _read_training_split(cfg)
     if not 0 < count < len(pictures):
         raise ValueError(
             f"{count} pictures to search on; {cfg.DATASET.TRAIN} has {len(pictures)} annotated "
             f"ones, so 1 to {len(pictures) - 1} are possible"
         )
     training = _pose_dataset(cfg, pictures[:-count])
-    layout = layout_of(cfg, is_train=True)
-    spec = keypoints_of(cfg, is_train=False)
+    spec, path = keypoints_of(cfg, is_train=False), layout_of(cfg, is_train=True).annotations
     held_out = EvaluationSet(
-        *(spec, cfg.DATASET.TRAIN, layout.annotations, pictures[-count:], training.files),
-        category_of(layout.annotations, spec),
+        spec=spec,
+        split=cfg.DATASET.TRAIN,
+        annotations=path,
+        records=pictures[-count:],
+        files=training.files,
+        ground_truth=ground_truth_of(tree, pictures[-count:]),
     )
     if not held_out.has_people:
-        raise ValueError(f"nobody is labelled in the last {count} pictures of {layout.annotations}")
+        raise ValueError(f"nobody is labelled in the last {count} pictures of {path}")
     return training, held_out
 
 
 def annotated_records(cfg: CfgNode) -> list[ImageRecord]:
     """Those of the training split that a network can learn from, whatever MAX_IMAGES says."""
-    layout = layout_of(cfg, is_train=True)
+    return _read_training_split(cfg)[1]
+
+
+def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord]]:
+    """The annotation tree of the training split, and `annotated_records` of it."""
+    path, spec = layout_of(cfg, is_train=True).annotations, keypoints_of(cfg, is_train=True)
+    tree = read_annotations(path, spec)
     annotated = [
-        picture
-        for picture in read_records(layout.annotations, keypoints_of(cfg, is_train=True))
-        if len(picture.joints) or picture.ignore
+        record for record in records_of(tree, spec, path) if len(record.joints) or record.ignore
     ]
-    pictures = select_records(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
-    if not pictures:
-        raise ValueError(f"{layout.annotations} has no annotated picture to train on")
-    return pictures
+    records = select_records(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
+    if not records:
+        raise ValueError(f"{path} has no annotated picture to train on")
+    return tree, records
 
 
 def _pose_dataset(cfg: CfgNode, pictures: Sequence[ImageRecord]) -> PoseDataset:
@@ -154,14 +163,20 @@ def make_dataloader(
 
 
 class EvaluationSet(NamedTuple):
-    """A test split: the pictures to look at and the truth to compare with."""
+    """A test split: the images to run on and the ground truth to score with."""
 
     spec: KeypointSpec
     split: str
     annotations: Path
     records: list[ImageRecord]
     files: ImageFiles
-    category_id: int = 1  # of people, in annotations and results
+    ground_truth: Mapping[str, Any]  # annotation tree of `records`, without outlines; parsed once.
+    # Evaluators write into annotations: give them copies.
+
+    @property
+    def category_id(self) -> int:
+        """Of people, in annotations and results."""
+        return category_in(self.ground_truth, self.spec)
 
     @property
     def has_people(self) -> bool:
@@ -174,14 +189,18 @@ def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
     data = cfg.DATASET
     spec = keypoints_of(cfg, is_train=False)
     layout = layout_of(cfg, is_train=False)
-    pictures = select_records(
-        read_records(layout.annotations, spec), data.MIN_LABELLED_JOINTS, data.MAX_IMAGES
-    )
+    tree = read_annotations(layout.annotations, spec)
+    everything = records_of(tree, spec, layout.annotations)
+    pictures = select_records(everything, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
     if not pictures:
         raise ValueError(f"{layout.annotations} has no picture to evaluate on")
     found = EvaluationSet(
-        *(spec, data.TEST, layout.annotations, pictures, ImageFiles(layout.images)),
-        category_of(layout.annotations, spec),
+        spec=spec,
+        split=data.TEST,
+        annotations=layout.annotations,
+        records=pictures,
+        files=ImageFiles(layout.images),
+        ground_truth=ground_truth_of(tree, pictures),
     )
     if spec.is_custom and not found.has_people:
         raise ValueError(f"nobody is labelled in {layout.annotations}")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lib.codec import REFERENCE, Codec
 from lib.dataset.cache import ImageCache
-from lib.dataset.codec import REFERENCE, Codec
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, ignore_mask
 from lib.dataset.transforms import Affine, AffineRange
 from lib.keypoints import KeypointSpec
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
     joints: np.ndarray  # (P, K, 3) float32, pixels of the crop
     sigmas: np.ndarray  # (P,) float32, pixels of a map; below 0: map size / 64
-    mirrored: bool
+    flipped: bool
     masks: list[np.ndarray]  # S of (h, w) bool
     image_id: int
 
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     images: Tensor  # (B, H, W, 3) uint8
     joints: Tensor  # (B, P, K, 3) float32
     sigmas: Tensor  # (B, P) float32
-    mirrored: Tensor  # (B,) bool
+    flipped: Tensor  # (B,) bool
     masks: list[Tensor]  # S of (B, h, w) bool
     image_ids: Tensor  # (B,) int64
     largest_sigma: float  # none of `sigmas` is above it
@@ -140,9 +140,9 @@ class PoseDataset(Dataset):
         mask = ignore_mask(picture)
         return Sample(
             image=affine.warp(image, self.crop_size, (picture.width, picture.height)),
-            joints=joints[:, self.spec.flip_index] if affine.mirrored else joints,
+            joints=joints[:, self.spec.flip_index] if affine.flipped else joints,
             sigmas=self.sigma.of(picture.boxes).astype(np.float32),
-            mirrored=affine.mirrored,
+            flipped=affine.flipped,
             masks=[affine.warp(mask, size) > 127 for size in self.map_sizes],
             image_id=picture.id,
         )
@@ -192,7 +192,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         images=torch.from_numpy(np.stack([sample.image for sample in samples])),
         joints=torch.from_numpy(joints),
         sigmas=torch.from_numpy(sigmas),
-        mirrored=torch.tensor([sample.mirrored for sample in samples]),
+        flipped=torch.tensor([sample.flipped for sample in samples]),
         masks=[
             torch.from_numpy(np.stack(masks))
             for masks in zip(*(sample.masks for sample in samples), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,20 +42,34 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, spec: KeypointSpec, root: Path, split: str, data_format: str) -> Layout:
-        """HigherHRNet's layout (README, "Data"), or an own data set's (docs/custom_data.md)."""
-        if spec.name == "crowd_pose":
-            annotations = root / "json" / f"crowdpose_{split}.json"
-            pictures = root / "images"
-        elif spec.is_custom:
-            annotations = root / "annotations" / f"{split}.json"
-            pictures = root / "images" / split
-        else:
-            kind = "image_info" if "test" in split else "person_keypoints"
-            annotations = root / "annotations" / f"{kind}_{split}.json"
-            pictures = root / "images" / split.replace("-dev", "")
+        """The files of one split of a data set whose folder is `root`."""
+        layout = LAYOUTS[spec.layout](root, split)
         if data_format == "zip":
-            pictures = pictures.with_name(pictures.name + ".zip")
-        return cls(annotations, pictures)
+            return layout._replace(images=layout.images.with_name(layout.images.name + ".zip"))
+        return layout
+
+
+def _coco_layout(root: Path, split: str) -> Layout:
+    kind = "image_info" if "test" in split else "person_keypoints"
+    images = root / "images" / split.replace("-dev", "")
+    return Layout(root / "annotations" / f"{kind}_{split}.json", images)
+
+
+def _crowd_pose_layout(root: Path, split: str) -> Layout:
+    return Layout(root / "json" / f"crowdpose_{split}.json", root / "images")
+
+
+def _custom_layout(root: Path, split: str) -> Layout:
+    return Layout(root / "annotations" / f"{split}.json", root / "images" / split)
+
+
+# A spec's `layout` -> its files: HigherHRNet's layouts (README, "Data"), or that of custom
+# keypoints (docs/custom_data.md).
+LAYOUTS: dict[str, Callable[[Path, str], Layout]] = {
+    "coco": _coco_layout,
+    "crowd_pose": _crowd_pose_layout,
+    "custom": _custom_layout,
+}
 
 
 class ImageFiles:
@@ -146,19 +160,18 @@ def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
     return complete(tree, spec, path) if spec.is_custom else tree
 
 
-def category_of(path: Path, spec: KeypointSpec) -> int:
-    """The category id of people in an annotation file, and so in results on it."""
-    return category_in(read_annotations(path, spec), spec) if spec.is_custom else 1
-
-
 def category_in(tree: Mapping[str, Any], spec: KeypointSpec) -> int:
-    """The same of what `read_annotations` gave."""
+    """The category id of people in an annotation tree, and so in results on it."""
     return tree["categories"][0]["id"] if spec.is_custom else 1
 
 
 def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
-    """All pictures of an annotation file, in its order, those without people included."""
-    tree = read_annotations(path, spec)
+    """All images of an annotation file, in its order, those without people included."""
+    return records_of(read_annotations(path, spec), spec, path)
+
+
+def records_of(tree: Mapping[str, Any], spec: KeypointSpec, path: Path) -> list[ImageRecord]:
+    """All images of an annotation tree, in its order; errors name `path`, where it is from."""
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     try:
         for annotation in tree.get("annotations") or []:
@@ -168,6 +181,24 @@ def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
         raise ValueError(f"{path}: an entry lacks {error}") from None
     except (TypeError, AttributeError):
         raise ValueError(f"{path}: an entry of images or annotations is malformed") from None
+
+
+def ground_truth_of(tree: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """The part of an annotation tree that evaluators need to score `records`.
+
+    Images and annotations of `records` alone, in the order of the file, without the outlines: these
+    are not scored, and are most of the memory.
+    """
+    ids = {record.id for record in records}
+    return {
+        **tree,
+        "images": [image for image in tree["images"] if image["id"] in ids],
+        "annotations": [
+            {key: value for key, value in annotation.items() if key != "segmentation"}
+            for annotation in tree.get("annotations") or []
+            if annotation["image_id"] in ids
+        ],
+    }
 
 
 def select_records(

@@ -14,9 +14,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.core.group import GroupParams
 from lib.core.inference import MEAN, STD
-from lib.dataset.codec import codec_of
 from lib.keypoints import keypoints_of
 from lib.utils.transforms import STRIDE
 

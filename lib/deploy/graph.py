@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.core.inference import get_multi_stage_outputs, normalize
-from lib.dataset.codec import codec_of
 
 AxisOffset = Callable[[Tensor, Tensor, Tensor], Tensor]  # values before, at and after a peak
 
@@ -64,7 +64,7 @@ class CandidateGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Positions (B, K, M, 2) and tags (B, K, M, L) of the pixels at `address` (B, K, M)."""
         step = pictures.shape[2] // heatmaps.shape[3]
-        xy = subpixel(heatmaps, address, AXIS_OFFSETS[self.cfg.MODEL.CODEC])
+        xy = subpixel(heatmaps, address, codec_of(self.cfg).axis_offset)
         wanted = [at(tag.expand(-1, heatmaps.shape[1], -1, -1), address) for tag in tags]
         return xy * step, torch.stack(wanted, dim=3)
 
@@ -80,7 +80,7 @@ class PixelGraph(CandidateGraph):
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         heatmaps, tags = self.maps(pictures)
         step = pictures.shape[2] // heatmaps.shape[3]
-        positions = subpixel_everywhere(heatmaps, AXIS_OFFSETS[self.cfg.MODEL.CODEC]) * step
+        positions = subpixel_everywhere(heatmaps, codec_of(self.cfg).axis_offset) * step
         own_tags = torch.stack([tag.expand_as(heatmaps).flatten(2) for tag in tags], dim=3)
         candidates = self.candidates(pictures, heatmaps, tags)
         return *candidates, positions, heatmaps.flatten(2), own_tags
@@ -149,20 +149,3 @@ def neighbors(maps: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, length - 1, 1)
     before = torch.cat([first, maps.narrow(axis, 0, length - 1)], axis)
     return before, torch.cat([maps.narrow(axis, 1, length - 1), last], axis)
-
-
-def quarter(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-    """ReferenceCodec.offsets, along one axis."""
-    return torch.where(after > before, 0.75, 0.25)
-
-
-def parabola(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-    """UnbiasedCodec.offsets, along one axis."""
-    before, middle, after = (value.clamp(min=1e-6) for value in (before, middle, after))
-    before, after = (before / middle).log(), (after / middle).log()
-    bend = -(before + after)  # above 0, but on a plateau
-    shift = torch.where(bend > 0, 0.5 * (after - before) / bend, 0.0)
-    return 0.5 + shift.clamp(-0.5, 0.5)
-
-
-AXIS_OFFSETS = {"reference": quarter, "unbiased": parabola}

@@ -51,7 +51,7 @@ def resize_align_multi_scale(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image (H, W, 3) as the network sees it at one scale; its center and scale.
 
-    `pixel_center`: the codec's (lib/dataset/codec.py).
+    `pixel_center`: the codec's (lib/codec.py).
     """
     size, center, scale = get_multi_scale_size(
         image, input_size, current_scale, min_scale, scale_type

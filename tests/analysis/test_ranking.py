@@ -11,7 +11,7 @@ from lib.analysis.ranking import Standing, rank
 from lib.analysis.sheet import contact_sheet
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.reader import read_records
+from lib.dataset.reader import read_annotations, read_records
 from lib.keypoints import COCO
 from tests.analysis.test_diagnose import annotation, person, write
 
@@ -34,7 +34,10 @@ def pictures(tmp_path):
         ids = tuple(range(1, len(people) + 1))
         rows = [one | {"image_id": i} for i, own in zip(ids, people, strict=True) for one in own]
         path = write(tmp_path / "a.json", *rows, image_ids=ids)
-        return EvaluationSet(COCO, "val2017", path, read_records(path, COCO), Blank())
+        return EvaluationSet(
+            *(COCO, "val2017", path, read_records(path, COCO), Blank()),
+            read_annotations(path, COCO),
+        )
 
     return make
 

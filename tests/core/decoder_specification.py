@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
+from lib.codec import Codec
 from lib.core.group import GroupParams
-from lib.dataset.codec import Codec
 
 
 def decode(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.group import GroupParams, HeatmapParser, assign
 from lib.core.maps import DeviceMaps, HostMaps
-from lib.dataset.codec import CODECS
 from tests.core.decoder_specification import decode
 from tests.core.scenes import draw_scene
 from tests.helpers import YAMLS

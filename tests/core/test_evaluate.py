@@ -13,8 +13,6 @@ from torch import nn
 
 from lib.core import evaluate
 from lib.core.evaluate import (
-    COCO_NAMES,
-    CROWD_POSE_NAMES,
     average_precision,
     check_rows,
     evaluate_predictions,
@@ -26,11 +24,11 @@ from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
 from lib.dataset.build import build_evaluation_set
 from lib.dataset.reader import ReadError
-from lib.keypoints import CROWD_POSE
+from lib.keypoints import COCO_METRIC, CROWD_POSE, CROWD_POSE_METRIC
 from lib.models import build_model
 from tests.helpers import GOLDEN, TINY, tiny_config
 
-NAMES = {"coco": COCO_NAMES, "crowd_pose": CROWD_POSE_NAMES}
+NAMES = {"coco": COCO_METRIC.columns, "crowd_pose": CROWD_POSE_METRIC.columns}
 
 
 @pytest.fixture(params=["coco", "crowd_pose"])

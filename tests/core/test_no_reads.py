@@ -31,7 +31,7 @@ def fake_batch(size: int, maps: list[int]) -> Batch:
         images=torch.zeros(2, size, size, 3, dtype=torch.uint8),
         joints=torch.zeros(2, 3, 17, 3),
         sigmas=torch.zeros(2, 3),
-        mirrored=torch.zeros(2, dtype=torch.bool),
+        flipped=torch.zeros(2, dtype=torch.bool),
         masks=[torch.zeros(2, side, side, dtype=torch.bool) for side in maps],
         image_ids=torch.zeros(2, dtype=torch.int64),
         largest_sigma=2.0,

@@ -44,7 +44,7 @@ def data(tmp_path_factory) -> EvaluationSet:
         noise = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (width, height))
         cv2.imwrite(str(folder / f"{i}.png"), noise)
         pictures.append(ImageRecord(100 + i, f"{i}.png", width, height, *nobody))
-    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, ImageFiles(folder))
+    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, ImageFiles(folder), {})
 
 
 def config(*opts: str):

@@ -63,7 +63,7 @@ def test_a_tag_is_read_on_its_joint_at_every_resolution(coco_root, tmp_path, siz
         places, there = read_tags(
             place.expand(len(batch.images), -1, -1, -1), view.targets.nodes[stage]
         )
-        shift = batch.mirrored.float()[:, None, None]
+        shift = batch.flipped.float()[:, None, None]
         x = ((batch.joints[..., 0] + shift) * side / 512 - shift).trunc()
         y = (batch.joints[..., 1] * side / 512).trunc()
         seen = (batch.joints[..., 2] > 0) & (x >= 0) & (x < side) & (y >= 0) & (y < side)

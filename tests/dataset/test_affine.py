@@ -21,12 +21,12 @@ def test_matrices_equal_the_original(case):
     np.testing.assert_allclose(moved, golden[f"joints_out_{case}"], atol=1e-10)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_keypoint_follows_its_pixel(seed, mirrored):
+def test_a_keypoint_follows_its_pixel(seed, flipped):
     rng = np.random.default_rng(seed)
-    drawn = AffineRange(flip=float(mirrored)).draw(rng, 200, 160)
-    assert drawn.mirrored == mirrored
+    drawn = AffineRange(flip=float(flipped)).draw(rng, 200, 160)
+    assert drawn.flipped == flipped
     x, y = rng.integers(60, 140), rng.integers(50, 110)
     rows, columns = np.mgrid[:160, :200]  # a spot wide enough to survive the scaling
     picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
@@ -54,4 +54,4 @@ def test_a_drawn_crop_stays_in_its_range():
 
 def test_no_augmentation_shows_the_whole_picture():
     still = AffineRange("long", 1, 1, 0, 0, 0).draw(np.random.default_rng(0), 320, 200)
-    assert still == Affine((160, 100), 320, 0.0, mirrored=False)
+    assert still == Affine((160, 100), 320, 0.0, flipped=False)

@@ -75,7 +75,7 @@ def test_a_batch_does_not_depend_on_the_number_of_workers(coco_root, tmp_path, w
     alone, helped = batches(0), batches(workers)
     for one, other in zip(alone, helped, strict=True):
         for batch, again in zip(one, other, strict=True):
-            for field in ("images", "joints", "sigmas", "mirrored", "image_ids"):
+            for field in ("images", "joints", "sigmas", "flipped", "image_ids"):
                 assert torch.equal(getattr(batch, field), getattr(again, field)), field
             for mask, same in zip(batch.masks, again.masks, strict=True):
                 assert torch.equal(mask, same)
@@ -101,14 +101,14 @@ def test_both_layouts_are_found(data_set, coco_root, crowd_pose_root, tmp_path):
     train, test = build_dataset(cfg), build_evaluation_set(cfg)
     # CrowdPose trains on "trainval", COCO on "train2017".
     assert len(train) == (6 if data_set == "coco" else 10)
-    assert len(test.pictures) == 4
-    assert not {p.id for p in train.pictures} & {p.id for p in test.pictures}
+    assert len(test.records) == 4
+    assert not {p.id for p in train.records} & {p.id for p in test.records}
     assert test.has_people
 
 
 def test_pictures_are_few_when_few_are_asked_for(coco_root, tmp_path):
     cfg = tiny_config(coco_root, tmp_path, "DATASET.MAX_IMAGES", "2")
-    assert len(build_dataset(cfg)) == len(build_evaluation_set(cfg).pictures) == 2
+    assert len(build_dataset(cfg)) == len(build_evaluation_set(cfg).records) == 2
 
 
 def test_pictures_without_annotations_are_evaluated_but_not_trained_on(tmp_path, coco_root):
@@ -121,21 +121,21 @@ def test_pictures_without_annotations_are_evaluated_but_not_trained_on(tmp_path,
         path.write_text(json.dumps(tree))
     (tmp_path / "images").symlink_to(coco_root / "images")
     cfg = tiny_config(tmp_path, tmp_path)
-    assert alone not in {picture.id for picture in build_dataset(cfg).pictures}
-    assert alone in {picture.id for picture in build_evaluation_set(cfg).pictures}
+    assert alone not in {picture.id for picture in build_dataset(cfg).records}
+    assert alone in {picture.id for picture in build_evaluation_set(cfg).records}
 
 
 def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_path, caplog):
     everybody = build_dataset(tiny_config(coco_root, tmp_path))
-    total = sum(len(picture.joints) for picture in everybody.pictures)
-    shown = sum(len(picture.joints) > 0 for picture in everybody.pictures)
+    total = sum(len(picture.joints) for picture in everybody.records)
+    shown = sum(len(picture.joints) > 0 for picture in everybody.records)
     assert total > shown
     with caplog.at_level(logging.WARNING):
         dataset = build_dataset(tiny_config(coco_root, tmp_path, "DATASET.MAX_NUM_PEOPLE", "1"))
     [record] = caplog.records
     assert record.getMessage().startswith(f"{total - shown} people are left out")
     assert "MAX_NUM_PEOPLE 1" in record.getMessage()
-    for picture, whole in zip(dataset.records, everybody.pictures, strict=True):
+    for picture, whole in zip(dataset.records, everybody.records, strict=True):
         if len(whole.joints):
             areas = whole.boxes[:, 2] * whole.boxes[:, 3]
             assert (picture.boxes[0] == whole.boxes[areas.argmax()]).all()

@@ -38,12 +38,12 @@ def test_the_side_leaves_a_pixel_for_each_of_the_input():
 
 
 @pytest.mark.parametrize("codec_center", [0.0, 0.5])
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, mirrored, codec_center):
+def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, flipped, codec_center):
     """Also where width and height shrink by different ratios, as rounding makes them."""
     rng = np.random.default_rng(seed)
-    drawn = AffineRange(flip=float(mirrored), pixel_center=codec_center).draw(rng, 200, 160)
+    drawn = AffineRange(flip=float(flipped), pixel_center=codec_center).draw(rng, 200, 160)
     x, y = rng.uniform(70, 130), rng.uniform(60, 100)
     rows, columns = np.mgrid[:160, :200]
     picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))

@@ -68,17 +68,17 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
 def test_mirroring_swaps_left_and_right(tmp_path):
     data = dataset(tmp_path, picture())
     image = data.files.read(data.records[0])
-    plain, mirrored = (
-        data.sample(data.records[0], image, Affine((40, 30), 80, 0, mirrored=flip))
+    plain, flipped = (
+        data.sample(data.records[0], image, Affine((40, 30), 80, 0, flipped=flip))
         for flip in (False, True)
     )
-    np.testing.assert_array_equal(mirrored.image, plain.image[:, ::-1])
+    np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
     left, right = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
     nose = COCO.joints.index("nose")
     for joint, source in ((left, right), (right, left), (nose, nose)):
         x, y, visible = plain.joints[0, source]
-        assert mirrored.joints[0, joint].tolist() == [64 - x - 1, y, visible]
-    for mask, same in zip(mirrored.masks, plain.masks, strict=True):
+        assert flipped.joints[0, joint].tolist() == [64 - x - 1, y, visible]
+    for mask, same in zip(flipped.masks, plain.masks, strict=True):
         np.testing.assert_array_equal(mask, same[:, ::-1])
 
 
@@ -162,7 +162,7 @@ def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
 def test_the_center_is_its_own_mirror_image(tmp_path):
     data = dataset(tmp_path, picture(), with_center=True)
     image = data.files.read(data.records[0])
-    sample = data.sample(data.records[0], image, Affine((40, 30), 80, 0, mirrored=True))
+    sample = data.sample(data.records[0], image, Affine((40, 30), 80, 0, flipped=True))
     plain = data.sample(data.records[0], image, Affine((40, 30), 80, 0))
     x, y, _ = plain.joints[0, 17]
     assert sample.joints[0, 17].tolist() == [63 - x, y, 1]

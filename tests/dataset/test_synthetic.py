@@ -17,7 +17,7 @@ from pycocotools.coco import COCO as Annotations
 from lib.dataset.synthetic.layout import crowd_index, make_dataset, scene_seed, to_polygons, to_rle
 from lib.dataset.synthetic.people import JOINTS, POINTS, joints_of, sample_pose
 from lib.dataset.synthetic.scene import CROWD, Scene, SceneParams, draw_scene
-from lib.keypoints import COCO, CROWD_POSE, mirrored
+from lib.keypoints import COCO, CROWD_POSE, opposite
 
 SMALL = SceneParams(width=128, height=96, tiny=0.3, crowd=0.3, min_labelled=16)
 ROOT = Path(__file__).parents[2]
@@ -137,8 +137,8 @@ def test_seen_from_behind_there_is_no_face_and_the_left_is_on_the_left():
 
 def test_a_mirrored_pose_swaps_left_and_right():
     pose = sample_pose(np.random.default_rng(0), back_probability=0.5)
-    mirror = [POINTS.index(mirrored(name)) for name in POINTS]
-    seen = joints_of(pose.mirrored())[mirror]
+    mirror = [POINTS.index(opposite(name)) for name in POINTS]
+    seen = joints_of(pose.flipped())[mirror]
     np.testing.assert_allclose(seen, joints_of(pose) * (-1, 1, 1), atol=1e-12)
 
 

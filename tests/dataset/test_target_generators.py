@@ -76,11 +76,11 @@ def test_a_batch_without_people_has_empty_targets():
 @pytest.mark.parametrize("size", [256, 320, 384, 448, 512])
 def test_a_tag_address_is_on_its_joint_at_every_size(size):
     crop = random_joints(size, 3, 4, 512)
-    mirrored = torch.tensor([True, False, True])
+    flipped = torch.tensor([True, False, True])
     masks = [torch.ones(3, size // 4, size // 4), torch.ones(3, size // 2, size // 2)]
-    targets = make_targets(crop, mirrored, torch.full((3, 4), 2.0), masks, 512)
+    targets = make_targets(crop, flipped, torch.full((3, 4), 2.0), masks, 512)
     for stage, out in enumerate((size // 4, size // 2)):
-        on_map = map_joints(crop, mirrored, out / 512)
+        on_map = map_joints(crop, flipped, out / 512)
         for b in range(3):
             for p in range(4):
                 seen = [

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from lib.codec import CODECS, codec_of
 from lib.core.group import GroupParams, find_candidates
 from lib.core.inference import network_maps, prepare
 from lib.core.maps import maps_of
-from lib.dataset.codec import CODECS, codec_of
-from lib.deploy.graph import AXIS_OFFSETS, GRAPHS, local_maxima, subpixel
+from lib.deploy.graph import GRAPHS, local_maxima, subpixel
 from tests.helpers import fill, network, tiny_config
 
 
@@ -76,7 +76,7 @@ def test_offsets_are_the_codecs(codec):
     windows[:20] = 0.5  # plateaus
     maps = torch.from_numpy(windows)[None]
     middle = torch.full((1, 500, 1), 4)
-    found = subpixel(maps, middle, AXIS_OFFSETS[codec])[0, :, 0].numpy() - 1
+    found = subpixel(maps, middle, CODECS[codec].axis_offset)[0, :, 0].numpy() - 1
     np.testing.assert_allclose(found, CODECS[codec].offsets(windows), atol=1e-6)
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from lib.codec import CODECS
 from lib.config import load_config
-from lib.dataset.codec import CODECS
 from tests.helpers import TINY, YAMLS, tiny_config, tiny_opts
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import train as benchmark_train

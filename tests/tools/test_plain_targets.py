@@ -20,7 +20,7 @@ def test_one_sample_at_a_time_gives_the_same_batch(coco_root, tmp_path, sigma):
     cfg = tiny_config(coco_root, tmp_path, *opts)
     data = build_dataset(cfg)
     samples = [data[epoch, index] for epoch in range(3) for index in range(len(data))]
-    assert {sample.mirrored for sample in samples} == {True, False}
+    assert {sample.flipped for sample in samples} == {True, False}
     view = make_view(cfg, collate(samples), 128)
     people = view.targets.nodes[0].shape[1]
     images, targets = plain_batch([plain_sample(sample, people) for sample in samples])

@@ -39,17 +39,17 @@ def plain_sample(sample: Sample, max_people: int) -> PlainSample:
     plain = PlainSample(np.ascontiguousarray(image.transpose(2, 0, 1)), [], [], [])
     for mask in sample.masks:
         size = mask.shape[0]
-        joints = on_map(sample.joints, size / crop, sample.mirrored)
+        joints = on_map(sample.joints, size / crop, sample.flipped)
         plain.heatmaps.append(heatmaps(joints, sample.sigmas, size))
         plain.masks.append(mask.astype(np.float32))
         plain.nodes.append(nodes(joints, size, max_people))
     return plain
 
 
-def on_map(joints: np.ndarray, ratio: float, mirrored: bool) -> np.ndarray:
+def on_map(joints: np.ndarray, ratio: float, flipped: bool) -> np.ndarray:
     """(P, K, 3), pixels of the crop -> pixels of a map `ratio` times its size."""
     moved = joints.copy()
-    moved[..., 0] = (joints[..., 0] + mirrored) * ratio - mirrored
+    moved[..., 0] = (joints[..., 0] + flipped) * ratio - flipped
     moved[..., 1] *= ratio
     return moved
 

@@ -193,7 +193,7 @@ def random_samples(cfg: CfgNode, count: int, people: int = 4) -> list[Sample]:
             image=rng.integers(0, 256, (crop, crop, 3), dtype=np.uint8),
             joints=rng.uniform(0, crop, (people, joints, 3)).astype(np.float32),
             sigmas=np.full(people, cfg.DATASET.SIGMA, np.float32),
-            mirrored=False,
+            flipped=False,
             masks=[np.ones((side, side), bool) for side in cfg.DATASET.OUTPUT_SIZE],
             image_id=i,
         )

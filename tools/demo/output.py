@@ -47,7 +47,7 @@ class Output:
         self.video: VideoFile | None = None
         person = {
             "id": 1,
-            "name": spec.name if spec.is_custom else "person",
+            "name": spec.category,
             "keypoints": spec.joints,
             "skeleton": [(a + 1, b + 1) for a, b in spec.limb_index],
         }

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.analysis.oracle import Oracle
+from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.evaluate import Prediction, result_rows, score_rows
 from lib.core.inference import predict
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.dataset.codec import CODECS
 from lib.utils import cli
 
 

@@ -14,8 +14,6 @@ from pycocotools import mask as rle_tools
 from lib.dataset.reader import to_rle
 from lib.keypoints import KeypointSpec
 
-NOT_COUNTED = ("head", "neck")  # CrowdPose's num_keypoints leaves them out
-
 Entry = dict[str, Any]
 
 
@@ -106,8 +104,7 @@ def keypoint_faults(
     if outside:
         what = f"outside the {width} x {height} picture: {', '.join(outside)}"
         yield "joint outside the picture", what
-    skipped = NOT_COUNTED if spec.name == "crowd_pose" else ()
-    labelled = sum(v > 0 for name, _, _, v in joints if name not in skipped)
+    labelled = sum(v > 0 for name, _, _, v in joints if name not in spec.uncounted)
     said = annotation.get("num_keypoints", labelled)
     if said != labelled:
         yield "wrong num_keypoints", f"num_keypoints is {said}, {labelled} joints are labelled"

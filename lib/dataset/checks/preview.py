@@ -62,7 +62,7 @@ def draw_targets(dataset: PoseDataset, sample: Sample) -> np.ndarray:
     """The crop with its people and the targets of the finest stage; red: no heatmap loss."""
     batch = collate([sample])
     targets = make_targets(
-        *(batch.joints, batch.mirrored, batch.sigmas, batch.masks),
+        *(batch.joints, batch.flipped, batch.sigmas, batch.masks),
         crop_size=dataset.crop_size,
         codec=dataset.codec,
     )
@@ -72,9 +72,9 @@ def draw_targets(dataset: PoseDataset, sample: Sample) -> np.ndarray:
 
 
 def describe(affine: Affine) -> str:
-    """`crop of 412 pixels, -12 degrees, mirrored`"""
+    """`crop of 412 pixels, -12 degrees, flipped`"""
     text = f"crop of {affine.side:.0f} pixels, {affine.degrees:.0f} degrees"
-    return f"{text}, mirrored" if affine.mirrored else text
+    return f"{text}, flipped" if affine.flipped else text
 
 
 def glow(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

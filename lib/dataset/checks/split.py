@@ -154,7 +154,7 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     """The annotations without unusable keys, and what is wrong with them."""
     annotations, seen = [], set()
     entries, faults = entries_of(split)
-    rules = ANNOTATION_RULES | ({} if split.spec.name == "crowd_pose" else {"area": NUMBER})
+    rules = ANNOTATION_RULES | ({"area": NUMBER} if split.spec.use_area else {})
     optional = DERIVED if split.spec.is_custom else ()
     for index, entry in enumerate(entries):
         annotation, wrong = sift(entry, rules, optional)

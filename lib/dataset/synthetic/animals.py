@@ -28,7 +28,7 @@ from lib.keypoints import KeypointSpec, left_and_right
 LEGS = tuple(f"{side}_{end}" for end in ("front", "hind") for side in ("left", "right"))
 _JOINTS = ("nose", "withers", "hip", "tail", *(f"{leg}_paw" for leg in LEGS))
 ANIMAL = KeypointSpec(  # experiments/animal/joints.yaml says the same
-    "animal",
+    name="animal",
     joints=_JOINTS,
     limbs=(
         *(("nose", "withers"), ("withers", "hip"), ("hip", "tail")),
@@ -38,6 +38,7 @@ ANIMAL = KeypointSpec(  # experiments/animal/joints.yaml says the same
     sigmas=(0.06, 0.08, 0.08, 0.08, 0.07, 0.07, 0.07, 0.07),
     flips=left_and_right(_JOINTS),
     order=("withers", "hip", "nose", "tail", *_JOINTS[4:]),
+    category="animal",
 )
 
 PARTS = ("trunk", "neck", "head", "tail", *LEGS)

@@ -206,7 +206,7 @@ def describe_coco(task: Task, scene: Scene) -> Entry:
 def describe_crowd_pose(task: Task, scene: Scene) -> Entry:
     """No areas, no outlines; head and neck do not count as keypoints."""
     people = pick(scene.keypoints, task.spec)
-    counted = [joint not in ("head", "neck") for joint in task.spec.joints]
+    counted = [joint not in task.spec.uncounted for joint in task.spec.joints]
     rows = [
         {
             **common_fields(task, keypoints, scene.boxes[person]),
@@ -344,16 +344,16 @@ def number_annotations(entries: list[Entry]) -> None:
 
 
 def annotation_file(spec: KeypointSpec, entries: list[Entry]) -> Json:
-    name, drawn = (spec.name, f"{spec.name}s") if spec.is_custom else ("person", "people")
+    plural = {"person": "people"}.get(spec.category, f"{spec.category}s")
     category = {
-        "supercategory": name,
+        "supercategory": spec.category,
         "id": 1,
-        "name": name,
+        "name": spec.category,
         "keypoints": list(spec.joints),
         "skeleton": [[a + 1, b + 1] for a, b in spec.limb_index],
     }
     return {
-        "info": {"description": f"Synthetic {drawn}, {spec.name} layout", "version": str(VERSION)},
+        "info": {"description": f"Synthetic {plural}, {spec.name} layout", "version": str(VERSION)},
         "images": [image for image, _ in entries],
         "annotations": [row for _, rows in entries for row in rows],
         "categories": [category],

@@ -76,7 +76,7 @@ class Pose(NamedTuple):
     head_roll: float
     limbs: np.ndarray  # (4, 4): left arm, right arm, left leg, right leg; columns as in Swing
 
-    def mirrored(self) -> Pose:
+    def flipped(self) -> Pose:
         """The pose that this one has in a mirror."""
         return Pose(*(-angle for angle in self[:5]), self.limbs[[1, 0, 3, 2]])
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.dataset.codec import REFERENCE, Codec
+from lib.codec import REFERENCE, Codec
 
 
 class Targets(NamedTuple):
@@ -26,13 +26,13 @@ class Targets(NamedTuple):
     nodes: list[Tensor]  # (B, P, K, 2): flat tag address and 1, packed from slot 0 per person
 
 
-def map_joints(joints: Tensor, mirrored: Tensor, ratio: float, codec: Codec = REFERENCE) -> Tensor:
+def map_joints(joints: Tensor, flipped: Tensor, ratio: float, codec: Codec = REFERENCE) -> Tensor:
     """(B, P, K, 3), pixels of the crop -> pixels of a map `ratio` times its size.
 
-    mirrored: (B,). Where pixels are named by their corners, a mirror image maps x to size - x - 1
+    flipped: (B,). Where pixels are named by their corners, a mirror image maps x to size - x - 1
     on the crop and on every map alike, so it is undone and done again around the scaling.
     """
-    shift = (1 - 2 * codec.pixel_center) * mirrored.to(joints.dtype)[:, None, None]
+    shift = (1 - 2 * codec.pixel_center) * flipped.to(joints.dtype)[:, None, None]
     x = (joints[..., 0] + shift) * ratio - shift
     return torch.stack([x, joints[..., 1] * ratio, joints[..., 2]], dim=-1)
 
@@ -94,7 +94,7 @@ def joint_nodes(joints: Tensor, size: int, tag_per_joint: bool = True) -> Tensor
 
 def make_targets(
     joints: Tensor,
-    mirrored: Tensor,
+    flipped: Tensor,
     sigmas: Tensor,
     masks: list[Tensor],
     crop_size: int,
@@ -110,7 +110,7 @@ def make_targets(
     targets = Targets([], [], [])
     for mask in masks:
         size = mask.shape[-1]
-        on_map = map_joints(joints, mirrored, size / crop_size, codec)
+        on_map = map_joints(joints, flipped, size / crop_size, codec)
         sigma = torch.where(sigmas < 0, size / 64, sigmas)
         largest = None if largest_sigma is None else max(largest_sigma, size / 64)
         targets.heatmaps.append(heatmap_targets(on_map, sigma, size, codec, largest))

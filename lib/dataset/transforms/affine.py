@@ -17,8 +17,8 @@ class Affine:
     center: tuple[float, float]  # of the crop, in pixels of the picture
     side: float  # of the source square, in pixels of the picture
     degrees: float  # counterclockwise as seen in the picture
-    mirrored: bool = False
-    pixel_center: float = 0.0  # of joints and pictures (lib/dataset/codec.py)
+    flipped: bool = False
+    pixel_center: float = 0.0  # of joints and pictures (lib/codec.py)
 
     def matrix(self, size: int) -> np.ndarray:
         """(2, 3): places in the picture -> places in a size x size crop, before mirroring."""
@@ -40,7 +40,7 @@ class Affine:
                 [matrix[:, :2] * ratio, matrix[:, 2] + matrix[:, :2] @ ((ratio - 1) / 2)]
             )
         crop = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
-        return cv2.flip(crop, 1) if self.mirrored else crop
+        return cv2.flip(crop, 1) if self.flipped else crop
 
     def move(self, joints: np.ndarray, size: int) -> np.ndarray:
         """(..., 3) x, y, visibility: pixels of the picture -> places in the crop.
@@ -51,7 +51,7 @@ class Affine:
         matrix = self.matrix(size)
         moved = joints.copy()
         moved[..., :2] = (joints[..., :2] + self.pixel_center) @ matrix[:, :2].T + matrix[:, 2]
-        if self.mirrored:
+        if self.flipped:
             moved[..., 0] = size - moved[..., 0] - (1 - 2 * self.pixel_center)
         return moved
 
@@ -78,6 +78,6 @@ class AffineRange:
             center=(width / 2 + shift[0], height / 2 + shift[1]),
             side=side,
             degrees=rng.uniform(-self.max_rotation, self.max_rotation),
-            mirrored=bool(rng.random() < self.flip),
+            flipped=bool(rng.random() < self.flip),
             pixel_center=self.pixel_center,
         )

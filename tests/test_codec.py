@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lib.analysis.oracle import Oracle
+from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.inference import find_people, predict, prepare
-from lib.dataset.codec import CODECS
 from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets, make_targets
 from lib.dataset.transforms import Affine
@@ -34,13 +34,13 @@ def centroid(image: np.ndarray) -> np.ndarray:
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("degrees", [0.0, -27.0])
 @pytest.mark.parametrize("side", [180.0, 256.0, 400.0])
 @pytest.mark.parametrize("size", [64, 128, 256])
-def test_augmentation_keeps_a_joint_on_what_it_marks(size, side, degrees, mirrored):
+def test_augmentation_keeps_a_joint_on_what_it_marks(size, side, degrees, flipped):
     at = (150.3, 122.8)
-    affine = Affine((160.0, 118.0), side, degrees, mirrored, UNBIASED.pixel_center)
+    affine = Affine((160.0, 118.0), side, degrees, flipped, UNBIASED.pixel_center)
     [moved] = affine.move(np.array([[*at, 2.0]]), size)
     # 8-bit rounding and the interpolation of 1/32 pixel steps: far below a half pixel.
     np.testing.assert_allclose(centroid(affine.warp(light(*at), size)), moved[:2], atol=0.06)
@@ -57,7 +57,7 @@ def test_the_test_time_warp_keeps_a_joint_on_what_it_marks(input_size, size):
     given = prepare(cfg, light(*at, width, height))
     matrix = warp_matrix(given.center, given.scale, given.base_size)
     expected = (np.array(at) + UNBIASED.pixel_center) @ matrix[:, :2].T + matrix[:, 2]
-    np.testing.assert_allclose(centroid(given.pictures[0].numpy()), expected, atol=0.06)
+    np.testing.assert_allclose(centroid(given.images[0].numpy()), expected, atol=0.06)
 
 
 def test_resizing_a_step_keeps_a_joint_on_what_it_marks():
@@ -79,7 +79,7 @@ def test_a_mirrored_joint_has_the_mirrored_heatmap(size):
     for affine in (still, mirror):
         moved = torch.from_numpy(affine.move(joints, 256))[None]
         targets = make_targets(
-            *(moved, torch.tensor([affine.mirrored]), torch.full((1, 3), 2.0)),
+            *(moved, torch.tensor([affine.flipped]), torch.full((1, 3), 2.0)),
             [torch.ones(1, size, size)],
             crop_size=256,
             codec=UNBIASED,
@@ -151,4 +151,4 @@ def test_geometry_of_the_reference_is_the_originals():
     np.testing.assert_array_equal(warp_matrix(center, scale, size), [[1, 0, 0], [0, 1, 0]])
     for name in CODECS:
         cfg = load_config(YAMLS["coco"], ["MODEL.CODEC", name, "DATASET.INPUT_SIZE", "64"])
-        np.testing.assert_array_equal(prepare(cfg, image).pictures[0].numpy(), image)
+        np.testing.assert_array_equal(prepare(cfg, image).images[0].numpy(), image)
