@@ -44,8 +44,7 @@ from lib.utils import cli
 from lib.utils.checkpoint import hash_of, load_checkpoint
 from lib.utils.dist import choose_device
 from lib.utils.journal import Journal
-from lib.utils.plot import scatter
-from lib.utils.vis import save_image
+from lib.utils.plots import save_figure, scatter
 
 logger = logging.getLogger("lib.search")
 
@@ -207,15 +206,15 @@ def report(
     write_csv(args.out / "candidates.csv", cfg, found)
     cost = next(iter(limits))
     label = f"{UNITS[cost]}, {args.rule} rule" if cost == "gmacs" else UNITS[cost]
-    picture = scatter(
-        [(one.costs[cost], one.score) for one in found],
-        [(one.costs[cost], one.score) for one in pareto_front(found, cost)],
-        (winner.costs[cost], winner.score),
-        f"{len(found)} candidates; line: Pareto front; ring: winner; dashed: limit",
-        (label, f"AP on {args.search_images} held-out pictures"),
-        limits[cost],
+    figure = scatter(
+        points=[(one.costs[cost], one.score) for one in found],
+        front=[(one.costs[cost], one.score) for one in pareto_front(found, cost)],
+        best=(winner.costs[cost], winner.score),
+        limit=limits[cost],
+        title=f"{len(found)} candidates; line: Pareto front; ring: winner; dashed: limit",
+        labels=(label, f"AP on {args.search_images} held-out images"),
     )
-    save_image(args.out / "pareto.png", picture)
+    save_figure(args.out / "pareto.png", figure)
     costs = ", ".join(f"{value:.3f} {name}" for name, value in winner.costs.items())
     logger.info(
         "the best of %d: AP %.3f, %s, %s; in %s",

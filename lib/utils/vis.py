@@ -89,7 +89,7 @@ def caption(picture: np.ndarray, text: str) -> np.ndarray:
 def save_image(path: str, picture: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; the ending of `path` chooses the format."""
     if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), picture[..., ::-1])):
-        raise ValueError(f"cannot write the picture {path}")
+        raise ValueError(f"cannot write the image {path}")
 
 
 def person_color(index: int) -> tuple[int, int, int]:

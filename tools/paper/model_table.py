@@ -22,9 +22,8 @@ from typing import Any
 from lib.analysis.report import make_folders
 from lib.search.latency import machine
 from lib.utils import cli
-from lib.utils.plot import families
+from lib.utils.plots import families, save_figure
 from lib.utils.run_card import hardware
-from lib.utils.vis import save_image
 from tools.paper.networks import (
     SLOW,
     Cost,
@@ -192,8 +191,8 @@ def draw(folder: Path, costs: Mapping[Row, Cost], times: Times) -> None:
             family = FAMILIES[row.experiment.split("/")[1]]
             short = row.name.removeprefix(f"{family}-")
             series.setdefault(family, []).append((short, (values[row], row.said.ap)))
-        picture = families(series, (label, "AP, CrowdPose test (paper)"))
-        save_image(str(folder / f"ap_{name}.png"), picture)
+        figure = families(series, (label, "AP, CrowdPose test (paper)"))
+        save_figure(folder / f"ap_{name}.png", figure)
 
 
 # ------------------------------------------------------------------------------------ the page
