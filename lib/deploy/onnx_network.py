@@ -1,0 +1,187 @@
+"""An exported network (tools/export), run by ONNX Runtime.
+
+The graph ends with candidates: the strongest peaks of each joint. They are grouped by the functions
+of the evaluation, so that the people are those of PyTorch. tools/device_runner.py does the same on
+a device, in NumPy alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from lib.core.group import GroupParams, group_by_tag
+from lib.core.maps import HostMaps
+from lib.keypoints import KEYPOINTS, KeypointSpec
+from lib.utils.transforms import (
+    PIXEL_STD,
+    get_final_preds,
+    get_multi_scale_size,
+    of_pixels,
+    warp_matrix,
+)
+
+MAX_SIDE = 2**15  # of an input, in pixels; extremely elongated images would exceed the memory
+
+
+class Prepared(NamedTuple):
+    """The network's input, and how it lies in the image."""
+
+    images: np.ndarray  # (1, H, W, 3) uint8 RGB
+    center: np.ndarray  # of the input, in pixels of the image
+    scale: np.ndarray  # width and height of the input in the image, in units of 200 pixels
+
+
+class Candidates(NamedTuple):
+    """What the graph returns for one image; M candidates of each of K joints."""
+
+    outputs: list[np.ndarray]  # positions (K, M, 2), values (K, M), tags (K, M, L), ...
+    prepared: Prepared
+
+
+class OnnxNetwork:
+    """Image -> people in the three steps of `lib.predictor.Predictor`; on the CPU."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, card: Mapping[str, Any], spec: KeypointSpec
+    ) -> None:
+        self.session = session
+        self.input_name = session.get_inputs()[0].name  # "images"; "pictures" in older files
+        self.spec = spec
+        self.input_size: int = card["input"]["side"]
+        self.fixed_size: list[int] | None = card["input"]["size"]  # width, height; None: any
+        self.scale_type: str = card["input"]["scale_type"]
+        self.codec: str = card["codec"]
+        self.pixel_center: float = card["pixel_center"]
+        rules = dict(card["grouping"])
+        self.refine: bool = rules.pop("refine")
+        self.group_params = GroupParams(**rules)
+
+    @classmethod
+    def open(cls, path: str | Path, threads: int = 0) -> OnnxNetwork:
+        """The model at `path` with the card.json next to it, on that many threads (0: all cores).
+
+        ValueError when one of them cannot be read, or the graph returns no candidates.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"there is no exported network {path}")
+        try:
+            card = json.loads(path.with_name("card.json").read_text())
+            if "values" not in card["outputs"]:
+                raise ValueError(
+                    f"{path} returns maps, not candidates: export it with another --graph"
+                )
+            spec = _spec_of_card(card, f"the card next to {path}")
+            return cls(_open_session(path, threads), card, spec)
+        except OSError as error:
+            raise ValueError(f"cannot read the card next to {path}: {error.strerror}") from None
+        except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+            raise ValueError(f"the card next to {path} is not of an exported network") from None
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """`image` (H, W, 3) uint8 RGB as the network's input.
+
+        ValueError when an elongated image would become an input longer than MAX_SIDE.
+        """
+        size, center, scale = get_multi_scale_size(
+            image, self.input_size, 1.0, 1.0, self.scale_type
+        )
+        if self.fixed_size:  # the whole image fits into it, black around
+            size = tuple(self.fixed_size)
+            sides = image.shape[1], image.shape[0]
+            ratio = min(size[0] / sides[0], size[1] / sides[1])
+            scale = np.array(size) / ratio / PIXEL_STD
+        if max(size) > MAX_SIDE:
+            raise ValueError(
+                f"{image.shape[1]} x {image.shape[0]} pixels become an input of "
+                f"{size[0]} x {size[1]}; at most {MAX_SIDE} are possible"
+            )
+        matrix = of_pixels(warp_matrix(center, scale, size), self.pixel_center)
+        return Prepared(cv2.warpAffine(image, matrix, size)[None], center, scale)
+
+    def compute(self, prepared: Prepared) -> Candidates:
+        """Run the graph."""
+        outputs = self.session.run(None, {self.input_name: prepared.images})
+        return Candidates([cast(np.ndarray, output)[0] for output in outputs], prepared)
+
+    def group(self, candidates: Candidates) -> tuple[np.ndarray, list[float]]:
+        """People (N, K, 3 + L) in pixels of the image, and their N scores."""
+        positions, values, tags = candidates.outputs[:3]
+        rows = np.concatenate([positions, values[..., None], tags], axis=2)
+        above = values > self.group_params.detection_threshold
+        strong = [joint[mask] for joint, mask in zip(rows, above, strict=True)]
+        people = group_by_tag(strong, self.group_params)
+        scores = people[..., 2].mean(axis=1).tolist()
+        height, width = candidates.prepared.images.shape[1:3]
+        if self.refine:
+            # The last three outputs are those of all pixels, or the candidates themselves.
+            _fill_missing(people, *candidates.outputs[-3:], aspect=(height, width))
+        _, center, scale = candidates.prepared
+        preds = get_final_preds([people], center, scale, (width, height), self.pixel_center)
+        return np.array(preds, np.float32).reshape(people.shape), scores
+
+
+def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Idle threads would spin until the next run and slow down everything else.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    except Exception as error:  # the classes of onnxruntime's errors have no other common base
+        raise ValueError(f"{path} cannot be run: {str(error).splitlines()[0]}") from None
+
+
+def _spec_of_card(card: Mapping[str, Any], source: str) -> KeypointSpec:
+    """The keypoints of an exported network; errors name the card as `source`."""
+    names = card["joints"]
+    for known in KEYPOINTS.values():
+        if list(known.joints) == names:
+            return known
+    tree = {
+        "name": card["data_set"],
+        "joints": names,
+        "flips": [[names[a], names[b]] for a, b in enumerate(card["flip_index"]) if a < b],
+        "sigmas": card["sigmas"],
+        "limbs": [[names[a], names[b]] for a, b in card["limbs"]],
+    }
+    return KeypointSpec.from_dict(tree, source)
+
+
+def _fill_missing(
+    people: np.ndarray,
+    positions: np.ndarray,
+    values: np.ndarray,
+    tags: np.ndarray,
+    aspect: tuple[int, int],
+) -> None:
+    """Add the joints that `people` (N, K, 3 + L) lack, in place, as `lib.core.group` does.
+
+    positions (K, M, 2), values (K, M), tags (K, M, L) are the choices for each joint: all pixels of
+    a map with the sides' ratio `aspect`, row by row, or the candidates.
+    """
+    has = people[..., 2] > 0  # (N, K)
+    person, joint = np.nonzero(~has)
+    if len(person) == 0:
+        return
+    # HostMaps searches maps (K, h, w) by blocks. Any w that divides M gives the same answer; that
+    # of the map is the fastest, as neighbors have similar tags.
+    height, width = aspect
+    width = isqrt(values.shape[1] * width // height)
+    width = width if values.shape[1] % width == 0 else values.shape[1]
+    shape = len(values), values.shape[1] // width, width
+    maps = HostMaps(values.reshape(shape), tags.reshape(*shape, -1))
+    mean = people[..., 3:].sum(axis=1) / has.sum(axis=1, keepdims=True, dtype=np.float32)  # (N, L)
+    best = maps.best_pixels(joint, mean[person])
+    chosen = joint, best.y * width + best.x
+    taken = values[chosen] > 0
+    people[person[taken], joint[taken], :2] = positions[chosen][taken]
+    people[person[taken], joint[taken], 2] = values[chosen][taken]

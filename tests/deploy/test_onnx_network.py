@@ -1,0 +1,147 @@
+"""An exported network finds the people of PyTorch, and those of the runner on a device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.core.inference import predict
+from lib.deploy.export import make_card, make_program, write_onnx
+from lib.deploy.graph import GRAPHS
+from lib.deploy.onnx_network import OnnxNetwork
+from lib.keypoints import COCO
+from tests.helpers import fill, network, tiny_config
+from tools import device_runner
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+
+
+class Exported(NamedTuple):
+    path: Path
+    cfg: CfgNode
+    model: nn.Module  # random weights
+    card: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory) -> Callable[..., Exported]:
+    """Export the tiny network; each combination once."""
+
+    @cache
+    def make(kind: str, size: tuple[int, int] | None, codec: str, flip: bool) -> Exported:
+        folder = tmp_path_factory.mktemp("exported")
+        opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", str(flip))
+        cfg = tiny_config(folder, folder, *opts)
+        model = network(cfg).eval()
+        with torch.no_grad():
+            fill(model, 3)
+        graph = GRAPHS[kind](cfg, model).eval()
+        path = folder / "model.onnx"
+        write_onnx(path, make_program(graph, size), graph.outputs)
+        path.with_name("card.json").write_text(json.dumps(make_card(cfg, graph, size, {})))
+        return Exported(path, cfg, model, json.loads(path.with_name("card.json").read_text()))
+
+    return make
+
+
+REFERENCE = ("pixels", None, "reference", True)
+UNBIASED = ("pixels", None, "unbiased", False)
+FIXED = ("candidates", (128, 64), "unbiased", False)
+
+
+def find(onnx: OnnxNetwork, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    return onnx.group(onnx.compute(onnx.prepare(image)))
+
+
+@pytest.mark.parametrize("settings", [REFERENCE, UNBIASED], ids=["reference", "unbiased"])
+def test_people_are_those_of_pytorch(export, settings):
+    path, cfg, model, _ = export(*settings)
+    onnx = OnnxNetwork.open(path, threads=1)
+    assert (onnx.spec, onnx.input_size, onnx.codec) == (COCO, 64, settings[2])
+    for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3), (1, 1, 3)]:
+        expected, expected_scores = predict(cfg, model, noise(*shape))
+        people, scores = find(onnx, noise(*shape))
+        assert people.shape == expected.shape
+        assert shape == (1, 1, 3) or len(people) > 3
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+        np.testing.assert_array_equal(people[..., 2] > 0, expected[..., 2] > 0)
+        np.testing.assert_allclose(people, expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings", [REFERENCE, UNBIASED, FIXED], ids=["reference", "unbiased", "fixed"]
+)
+def test_people_are_those_of_the_runner_on_the_same_input(export, settings):
+    path, _, _, card = export(*settings)
+    onnx = OnnxNetwork.open(path, threads=1)
+    for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3)]:
+        image = noise(*shape)
+        prepared = onnx.prepare(image)
+        pixels, ratio, center = device_runner.prepare(card, image)
+        assert prepared.images.shape == pixels.shape
+        assert np.abs(prepared.images.astype(int) - pixels).max() <= 1  # OpenCV rounds differently
+        outputs = onnx.compute(prepared).outputs
+        expected = device_runner.group(card["grouping"], *outputs[:3])
+        expected_scores = expected[..., 2].mean(axis=1)
+        device_runner.fill_missing(expected, *outputs[-3:])
+        middle = np.array(pixels.shape[2:0:-1]) / 2
+        xy = (expected[..., :2] - middle) / ratio + center - card["pixel_center"]
+        people, scores = find(onnx, image)
+        assert len(people) > 3
+        np.testing.assert_array_equal(scores, expected_scores)
+        np.testing.assert_array_equal(people[..., 2:], expected[..., 2:])
+        found = people[..., 2] > 0
+        np.testing.assert_allclose(people[found, :2], xy[found], atol=1e-4)
+
+
+def test_an_image_without_people_has_none(export):
+    onnx = OnnxNetwork.open(export(*FIXED).path, threads=1)
+    onnx.group_params = replace(onnx.group_params, detection_threshold=1e9)
+    people, scores = find(onnx, noise(40, 40, 3))
+    assert (people.shape, scores) == ((0, 17, 4), [])
+
+
+def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
+    with pytest.raises(ValueError, match="1 x 600 pixels become an input of 64 x 38400"):
+        OnnxNetwork.open(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "message"),
+    [
+        (None, None, "there is no exported network"),
+        (b"", None, "cannot read the card next to"),
+        (b"", "not json", "the card next to .* is not of an exported network"),
+        (b"", '{"outputs": ["values"]}', "the card next to .* is not of an exported network"),
+        (b"", '{"outputs": ["refined"]}', "returns maps, not candidates"),
+    ],
+)
+def test_a_file_that_is_not_an_exported_network_is_one_line(tmp_path, model, card, message):
+    path = tmp_path / "model.onnx"
+    if model is not None:
+        path.write_bytes(model)
+    if card is not None:
+        (tmp_path / "card.json").write_text(card)
+    with pytest.raises(ValueError, match=message) as caught:
+        OnnxNetwork.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_model_is_one_line(export, tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps(export(*FIXED).card))
+    (tmp_path / "model.onnx").write_bytes(b"hello")
+    with pytest.raises(ValueError, match="cannot be run") as caught:
+        OnnxNetwork.open(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
