@@ -1,101 +1,158 @@
-"""The arrows between packages, and words that the tree does without."""
+"""Guard rails: arrows between packages, sizes, calls, and words that the repository avoids."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import io
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.helpers import ROOT
 
 LIB = sorted((ROOT / "lib").rglob("*.py"))
 SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "tools").rglob("*.py"))]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+CODE = [*LIB, *SCRIPTS]
 OURS = {"lib", "tools", "tests", *(path.stem for path in ROOT.glob("*.py"))}
 
-KEYPOINTS, CODEC = "lib.keypoints", "lib.codec"
-MAY_IMPORT = {  # a part of lib -> what of ours it may import, beside itself
-    KEYPOINTS: (),
-    CODEC: (),
-    "lib.config": (KEYPOINTS, CODEC),
-    "lib.utils": (KEYPOINTS,),
-    "lib.models": (KEYPOINTS, "lib.utils"),
-    "lib.dataset": (KEYPOINTS, CODEC, "lib.utils"),
-    "lib.core": (KEYPOINTS, CODEC, "lib.dataset", "lib.models.arch", "lib.utils"),
-    "lib.analysis": (KEYPOINTS, CODEC, "lib.core", "lib.dataset", "lib.utils"),
-    "lib.deploy": (KEYPOINTS, CODEC, "lib.core", "lib.dataset", "lib.utils"),
-    "lib.search": (KEYPOINTS, "lib.core", "lib.dataset", "lib.models.arch", "lib.utils"),
-    "lib.training": (KEYPOINTS, "lib.core", "lib.dataset", "lib.models.arch", "lib.utils"),
-}
+FLOORS = (  # a package imports from itself and from floors before its own
+    ("lib.keypoints",),
+    ("lib.config",),
+    ("lib.utils",),
+    ("lib.models", "lib.dataset"),
+    ("lib.core",),
+    ("lib.training", "lib.search", "lib.analysis", "lib.deploy"),
+    ("lib.predictor",),
+    ("arch_manager", "dist_train", "valid", "weight_transfer", "hubconf", "tools"),
+    ("tests",),
+)
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+MODULES = {module_of(path): path for path in CODE}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(tree: ast.AST) -> set[str]:
     """Modules of ours that a file imports; `from a import b` counts as a.b where that is one."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                place = ROOT / name.replace(".", "/")
-                is_module = place.with_suffix(".py").exists() or place.is_dir()
-                found.add(name if is_module else node.module)
-    return {name for name in found if name.split(".")[0] in OURS}
+                names.add(name if name in MODULES else str(node.module))
+    return {name for name in names if name.split(".")[0] in OURS}
 
 
-def below(module: str, package: str) -> bool:
-    return module == package or module.startswith(package + ".")
+def package_of(module: str) -> str:
+    """`lib.core` of lib.core.loss, `tools` of tools.demo.media, `valid` of valid."""
+    parts = module.split(".")
+    return ".".join(parts[: 2 if parts[0] == "lib" else 1])
 
 
-def part_of(module: str) -> str:
-    return next(part for part in MAY_IMPORT if below(module, part))
+# --- arrows -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", LIB, ids=module_of)
-def test_imports_follow_the_arrows(path):
-    module = module_of(path)
-    if module == "lib":
-        assert imports(ast.parse(path.read_text())) == set()
+def may_import(package: str, other: str) -> bool:
+    return other == package or FLOOR_OF[other] < FLOOR_OF[package]
+
+
+def inner_imports(module: str) -> set[str]:
+    package = package_of(module)
+    return {name for name in imports(tree_of(MODULES[module])) if package_of(name) == package}
+
+
+def level(module: str) -> int:
+    """1 for a file that imports nothing of its package, else one more than what it imports."""
+    return 1 + max((level(name) for name in inner_imports(module)), default=0)
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Names without self and cls."""
+    every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [arg.arg for arg in every if arg.arg not in ("self", "cls")]
+
+
+# --- sizes ------------------------------------------------------------------------------
+
+
+# --- calls ------------------------------------------------------------------------------
+
+
+def is_avoided(node: ast.AST) -> bool:
+    """A bare except, eval(...), exec(...) or x.cuda(...)."""
+    if isinstance(node, ast.ExceptHandler):
+        return node.type is None
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Name):
+        return node.func.id in ("eval", "exec")
+    return isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+
+
+def test_no_eval_no_bare_except_no_cuda_call():
+    nodes = [(path, node) for path in CODE for node in ast.walk(tree_of(path))]
+    assert not [f"{path}:{node.lineno}" for path, node in nodes if is_avoided(node)]
+
+
+# --- words ------------------------------------------------------------------------------
+
+AVOIDED = {  # a pattern -> what to write
+    r"pictures?": "image",
+    r"anew": "recalibrated, again",
+    r"mirror images?|mirrored": "flip, flipped image",
+    r"times as fast": "speed-up",
+    r"by heart": "overfit",
+    r"no number": "non-finite",
+    r"ideal maps?": "ground-truth maps",
+    r"drawn": "sampled or rendered",
+    r"of (?:one's|its|their|your) own": "custom, separate",
+}
+ALLOWED = ("pictures",)  # whole strings: keys of JSON files
+
+
+def texts(path: Path) -> Iterator[str]:
+    """What people read of a file: all of a page; docstrings, messages and comments of code."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield source
         return
-    part = part_of(module)
-    allowed = (*MAY_IMPORT[part], *([] if part in (KEYPOINTS, CODEC) else [part]))
-    against = {
-        name
-        for name in imports(ast.parse(path.read_text()))
-        if not any(below(name, package) for package in allowed)
-    }
-    assert against == set(), f"{part} may import {allowed}"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
 
 
-def test_nothing_imports_a_script_or_a_tool():
-    names = {"tools", *(path.stem for path in ROOT.glob("*.py"))}
-    for path in LIB:
-        assert not {n.split(".")[0] for n in imports(ast.parse(path.read_text()))} & names, path
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("path", [*LIB, *SCRIPTS], ids=module_of)
-def test_no_eval_no_bare_except_no_cuda_call(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"bare except in line {node.lineno}"
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
-            by_name = isinstance(node.func, ast.Name)
-            assert not (by_name and name in ("eval", "exec")), f"{name} in line {node.lineno}"
-            assert by_name or name != "cuda", f".cuda( in line {node.lineno}"
+# --- the guard rails themselves -----------------------------------------------------------
 
 
-def test_the_arrows_see_what_they_forbid():
-    """The checks above pass over nothing: each finds its own kind of import."""
-    source = (
-        "import tools.x\nfrom lib.dataset import keypoints\nfrom lib.core.loss import push_loss"
-    )
-    assert imports(ast.parse(source)) == {"tools.x", KEYPOINTS, "lib.core.loss"}
-    assert part_of(KEYPOINTS) == KEYPOINTS
-    assert part_of("lib.dataset.build") == "lib.dataset"
+def test_the_guard_rails_see_what_they_forbid():
+    source = "import tools.x\nfrom lib import keypoints\nfrom lib.core.loss import push_loss"
+    assert imports(ast.parse(source)) == {"tools.x", "lib.keypoints", "lib.core.loss"}
+    assert package_of("lib.core.loss") == "lib.core"
+    assert level("lib.core.trainer") > 1
+    assert "path" in parameters(next(functions(ROOT / "lib/utils/files.py")))
