@@ -18,7 +18,7 @@ CODE = [*LIB, *SCRIPTS]
 OURS = {"lib", "tools", "tests", *(path.stem for path in ROOT.glob("*.py"))}
 
 FLOORS = (  # a package imports from itself and from floors before its own
-    ("lib.keypoints",),
+    ("lib.keypoints", "lib.codec"),
     ("lib.config",),
     ("lib.utils",),
     ("lib.models", "lib.dataset"),
