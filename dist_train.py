@@ -27,9 +27,10 @@ from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.distill import Distillation, Imitation, freeze_teacher, read_teacher
 from lib.core.evaluate import evaluate_predictions, markdown_table
+from lib.core.inference import InferenceSettings
 from lib.core.loss import MultiLossFactory
 from lib.core.meter import Meter
-from lib.core.pipeline import Prediction
+from lib.core.pipeline import LoaderSettings, Prediction
 from lib.core.predictions import predict_set
 from lib.core.trainer import Precision, SupernetPlan, do_train
 from lib.dataset.build import (
@@ -354,7 +355,13 @@ def predict_all(
 ) -> list[Prediction]:
     """Predictions on `data` by all processes; the first has them."""
     share_buffers(state.shown, process)
-    predictions, problems = predict_set(cfg, state.shown, data, process)
+    predictions, problems = predict_set(
+        InferenceSettings.from_config(cfg),
+        state.shown,
+        data,
+        process,
+        loading=LoaderSettings.from_config(cfg),
+    )
     for problem in problems:
         logger.warning("%s", problem)
     return predictions
