@@ -63,7 +63,7 @@ from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import (
     Process,
     barrier,
-    broadcast_json,
+    broadcast,
     leave,
     share_buffers,
     start_process,
@@ -323,7 +323,7 @@ def resume_if_wanted(
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
     wanted = must or (cfg.AUTO_RESUME and bool(versions_of(path)))
-    if not broadcast_json(process, wanted):
+    if not broadcast(process, wanted):
         return None
     if not cfg.TRAIN.CHECKPOINT:
         path = newest_for_all(path, process)
@@ -339,7 +339,7 @@ def newest_for_all(path: Path, process: Process) -> Path:
         answer = {"path": str(newest_whole(path))} if process.is_main else None
     except ValueError as error:
         answer = {"problem": str(error)}
-    answer = broadcast_json(process, answer)
+    answer = broadcast(process, answer)
     if "problem" in answer:
         raise ValueError(answer["problem"])
     return Path(answer["path"])

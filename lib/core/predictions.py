@@ -14,7 +14,7 @@ from lib.core.inference import InferenceSettings
 from lib.core.pipeline import Failure, LoaderSettings, Prediction, each_outcome
 from lib.core.unfinished import Unfinished
 from lib.dataset.build import EvaluationSet
-from lib.utils.dist import ALONE, Process, broadcast_json, gather_json
+from lib.utils.dist import ALONE, Process, broadcast, gather
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +60,15 @@ def demand_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> N
 
 def everywhere(process: Process, image_ids: list[int]) -> set[int]:
     """The ids that any process gives, on all of them."""
-    given = gather_json(process, image_ids)
-    return set(broadcast_json(process, [image_id for ids in given for image_id in ids]))
+    given = gather(process, image_ids)
+    return set(broadcast(process, [image_id for ids in given for image_id in ids]))
 
 
 def on_first(process: Process, data: EvaluationSet, outcomes: list[Outcome]) -> list[Outcome]:
     """The outcomes of all processes on the first one, none on the others."""
     if process.world_size == 1:
         return outcomes
-    given = gather_json(process, [to_json(data, outcome) for outcome in outcomes])
+    given = gather(process, [to_json(data, outcome) for outcome in outcomes])
     return [from_json(data, entry) for entries in given for entry in entries]
 
 

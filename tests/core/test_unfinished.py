@@ -164,8 +164,8 @@ def test_processes_share_what_is_left(start, monkeypatch):
         return iter(())
 
     monkeypatch.setattr(predictions, "each_outcome", nothing)
-    monkeypatch.setattr(predictions, "gather_json", lambda process, value: [])
-    monkeypatch.setattr(predictions, "broadcast_json", lambda process, value: [finished])
+    monkeypatch.setattr(predictions, "gather", lambda process, value: [])
+    monkeypatch.setattr(predictions, "broadcast", lambda process, value: [finished])
     for rank in range(2):
         predict_set(settings_of(cfg), model, data, Process(rank, 2, CPU))
     assert seen == [left[::2], left[1::2]]
