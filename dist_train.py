@@ -27,10 +27,9 @@ from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.distill import Distillation, Imitation, freeze_teacher, read_teacher
 from lib.core.evaluate import evaluate_predictions, markdown_table
-from lib.core.inference import InferenceSettings
 from lib.core.loss import MultiLossFactory
 from lib.core.meter import Meter
-from lib.core.pipeline import LoaderSettings, Prediction
+from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
 from lib.core.trainer import Precision, SupernetPlan, do_train
 from lib.dataset.build import (
@@ -53,6 +52,7 @@ from lib.training.stopping import StopRequest, ignore_end
 from lib.utils import cli
 from lib.utils.checkpoint import (
     check_same_joints,
+    config_of,
     fit_weights,
     load_checkpoint,
     newest_whole,
@@ -63,7 +63,7 @@ from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import (
     Process,
     barrier,
-    broadcast,
+    broadcast_json,
     leave,
     share_buffers,
     start_process,
@@ -118,7 +118,7 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
         path, parts = cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_PARTS
         saved = load_checkpoint(path)
         if parts == "all":
-            check_same_joints(saved, path, cfg, is_train=True)
+            check_same_joints(config_of(saved), path, cfg, is_train=True)
         fit_weights(model, saved, path, FRESH_PARTS[parts])
         logger.info("%s weights from %s", parts, path)
         if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
@@ -323,7 +323,7 @@ def resume_if_wanted(
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
     wanted = must or (cfg.AUTO_RESUME and bool(versions_of(path)))
-    if not broadcast(process, wanted):
+    if not broadcast_json(process, wanted):
         return None
     if not cfg.TRAIN.CHECKPOINT:
         path = newest_for_all(path, process)
@@ -339,7 +339,7 @@ def newest_for_all(path: Path, process: Process) -> Path:
         answer = {"path": str(newest_whole(path))} if process.is_main else None
     except ValueError as error:
         answer = {"problem": str(error)}
-    answer = broadcast(process, answer)
+    answer = broadcast_json(process, answer)
     if "problem" in answer:
         raise ValueError(answer["problem"])
     return Path(answer["path"])
@@ -355,13 +355,7 @@ def predict_all(
 ) -> list[Prediction]:
     """Predictions on `data` by all processes; the first has them."""
     share_buffers(state.shown, process)
-    predictions, problems = predict_set(
-        InferenceSettings.from_config(cfg),
-        state.shown,
-        data,
-        process,
-        loading=LoaderSettings.from_config(cfg),
-    )
+    predictions, problems = predict_set(cfg, state.shown, data, process)
     for problem in problems:
         logger.warning("%s", problem)
     return predictions

@@ -40,8 +40,7 @@ from lib.core.evaluate import (
     result_path,
     result_rows,
 )
-from lib.core.inference import InferenceSettings
-from lib.core.pipeline import LoaderSettings, Prediction
+from lib.core.pipeline import Prediction
 from lib.core.predictions import demand_some, predict_set
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
@@ -108,14 +107,7 @@ def main() -> int:
     unfinished = Unfinished(
         result_path(data, output_dir), identity(cfg, sha256, **made_by), process
     )
-    predictions, problems = predict_set(
-        InferenceSettings.from_config(cfg),
-        model,
-        data,
-        process,
-        unfinished,
-        loading=LoaderSettings.from_config(cfg),
-    )
+    predictions, problems = predict_set(cfg, model, data, process, unfinished)
     report = Report(
         *(name_of(args), str(weights or ""), sha256),
         *(data.split, len(data.records), problems, OrderedDict()),
@@ -183,7 +175,7 @@ def load_model(
 ) -> nn.Module:
     """The trained network; ValueError when the file says other joints or another codec."""
     saved = load_checkpoint(weights)
-    check_same_joints(saved, weights, cfg, is_train=False)
+    check_same_joints(config_of(saved), weights, cfg, is_train=False)
     trained_with = codec_of_run(saved)
     if trained_with not in (None, cfg.MODEL.CODEC):
         raise ValueError(

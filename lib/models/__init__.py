@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
@@ -22,3 +25,10 @@ def build_model(cfg: CfgNode, arch: ArchSpec | None = None) -> nn.Module:
     if cfg.MODEL.NAME not in MODELS:
         raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME!r}; known models: {sorted(MODELS)}")
     return MODELS[cfg.MODEL.NAME](cfg, arch)
+
+
+def place(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The network on `device`, in the memory format of MODEL.CHANNELS_LAST."""
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    options: dict[str, Any] = {"memory_format": memory}  # missing in the stubs of Module.to
+    return model.to(device, **options)

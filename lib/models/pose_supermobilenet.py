@@ -17,7 +17,7 @@ from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, network_of
-from lib.utils.checkpoint import check_same_joints, fit_weights, load_checkpoint
+from lib.utils.checkpoint import check_same_joints, config_of, fit_weights, load_checkpoint
 
 
 class SuperBottleneck(InvertedBottleneck):
@@ -155,7 +155,7 @@ def load_supernet(cfg: CfgNode, path: str | Path) -> SuperLitePose:
     if cfg.MODEL.NAME != "pose_supermobilenet":
         raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
     saved = load_checkpoint(path)
-    check_same_joints(saved, path, cfg, is_train=True)
+    check_same_joints(config_of(saved), path, cfg, is_train=True)
     arch = saved.get("arch")
     supernet = get_pose_net(cfg, ArchSpec.from_dict(arch) if isinstance(arch, dict) else None)
     fit_weights(supernet, saved, path)

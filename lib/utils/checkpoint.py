@@ -67,15 +67,19 @@ def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same_joints(
-    saved: Mapping[str, Any], source: str | Path, cfg: CfgNode, is_train: bool
+    config: Mapping[str, Any], source: str | Path, cfg: CfgNode, is_train: bool
 ) -> None:
-    """ValueError when what `source` saved says that it finds other joints than those of `cfg`."""
-    config, spec = config_of(saved), keypoints_of(cfg, is_train)
-    own = keypoints_of(CfgNode(config), is_train=False) if "DATASET" in config else spec
-    if own.joints != spec.joints:
+    """ValueError when the network in `source`, of settings `config`, finds other joints than `cfg`.
+
+    `config` may be empty: nothing is known of the joints.
+    """
+    spec = keypoints_of(cfg, is_train)
+    known = keypoints_of(CfgNode(dict(config)), is_train=False) if "DATASET" in config else spec
+    if known.joints != spec.joints:
         raise ValueError(
-            f"{source} finds the {own.num_joints} joints of {own.name}, not the {spec.num_joints} "
-            f"of {spec.name}; it can start their training with MODEL.PRETRAINED_PARTS not_final"
+            f"{source} finds the {known.num_joints} joints of {known.name}, not the "
+            f"{spec.num_joints} of {spec.name}; it can start their training with "
+            f"MODEL.PRETRAINED_PARTS not_final"
         )
 
 
@@ -160,7 +164,10 @@ def fit_weights(
         and (name in own or not any(part in name for part in optional))
     }
     wanted = [name for name in own if not (skip and name.startswith(skip))]
-    missing = [name for name in wanted if name not in loaded]
+    # Weights from before PyTorch 0.4.1, or converted ones, do not count batches; as torch, go on.
+    missing = [
+        name for name in wanted if name not in loaded and not name.endswith("num_batches_tracked")
+    ]
     unexpected = [name for name in loaded if name not in own]
     reshaped = [
         f"{name} {tuple(loaded[name].shape)} for {tuple(own[name].shape)}"

@@ -1,0 +1,93 @@
+"""The settings of a state dict that carries none: defaults, and what its tensors say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from lib.config import PER_STAGE, read_config
+from lib.config.default import _C as DEFAULTS
+from lib.config.joints import is_file, read_joints
+from lib.keypoints import COCO, CROWD_POSE, KeypointSpec, keypoints_of
+from lib.models.arch import ArchSpec
+from lib.models.structure import Outputs, Structure, same_network, split_channels
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "mobile_configs"
+
+
+def published(arch: ArchSpec) -> ArchSpec | None:
+    """The file of mobile_configs that has the widths and kernels of `arch`, and an input size."""
+    files = sorted(PUBLISHED.glob("*.json"))
+    return next((one for one in map(ArchSpec.from_json, files) if same_network(one, arch)), None)
+
+
+def settings_of_tensors(
+    structure: Structure, path: Path, opts: Sequence[str], size: int | None, like: CfgNode | None
+) -> CfgNode:
+    """Defaults, with what the tensors say in them."""
+    outputs, data = _joints_of(structure, path, opts, like)
+    if size is None and "DATASET.INPUT_SIZE" not in opts[::2]:
+        if like is None:
+            raise ValueError(
+                f"{path} holds weights alone, and no file of {PUBLISHED.name} has their "
+                f"architecture; give its input size: input_size=N, or DATASET.INPUT_SIZE N"
+            )
+        size = like.DATASET.INPUT_SIZE
+    stages = len(outputs.with_tags)
+    tree: dict[str, Any] = {
+        node: {key: [DEFAULTS[node][key][0]] * stages for key in PER_STAGE[node]}
+        for node in ("LOSS", "TEST")
+    }
+    tree["LOSS"] |= {"NUM_STAGES": stages, "WITH_AE_LOSS": list(outputs.with_tags)}
+    tree["TEST"]["WITH_AE"] = list(outputs.with_tags)
+    tree["DATASET"] = data
+    tree["MODEL"] = {
+        "NAME": structure.kind,
+        "NUM_JOINTS": outputs.num_joints,
+        "TAG_PER_JOINT": outputs.tag_per_joint,
+        **({"CODEC": like.MODEL.CODEC} if like else {}),
+        **structure.model,
+    }
+    return read_config(yaml.safe_dump(tree), f"the tensors of {path}", opts, size)
+
+
+def _joints_of(
+    structure: Structure, path: Path, opts: Sequence[str], like: CfgNode | None
+) -> tuple[Outputs, dict[str, Any]]:
+    """What the output channels are, and the DATASET node of the joints that are so many."""
+    asked = dict(zip(opts[::2], opts[1::2], strict=False)).get("DATASET.DATASET")
+    if asked:
+        specs = [_spec_of(asked)]
+    else:
+        specs = [COCO, CROWD_POSE] + ([keypoints_of(like, is_train=True)] if like else [])
+    # A network may have one joint more than its data set: the center of a person.
+    known = {spec.num_joints + center: (spec, center) for center in (1, 0) for spec in specs}
+    outputs = split_channels(structure.channels, known)
+    if outputs.num_joints not in known:
+        if asked:
+            raise ValueError(
+                f"{path} finds {outputs.num_joints} joints, {asked} has {specs[0].num_joints}"
+            )
+        raise ValueError(
+            f"{path} finds {outputs.num_joints} joints, as no data set that is known; give them: "
+            f"joints=FILE.yaml, or --cfg"
+        )
+    spec, center = known[outputs.num_joints]
+    data = {
+        "DATASET": spec.name,
+        "DATASET_TEST": spec.name,
+        "NUM_JOINTS": outputs.num_joints,
+        "WITH_CENTER": bool(center),
+    }
+    return outputs, data | ({"KEYPOINTS": spec.to_dict()} if spec.is_custom else {})
+
+
+def _spec_of(data_set: str) -> KeypointSpec:
+    """Of a data set's name or a file of joints."""
+    if is_file(data_set):
+        return read_joints(data_set, "DATASET.DATASET")
+    return keypoints_of(CfgNode({"DATASET": {"DATASET": data_set}}), is_train=True)

@@ -1,0 +1,287 @@
+"""A file of weights says which network it holds; what it cannot say is asked for, in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lib.config import load_config
+from lib.keypoints import COCO, CROWD_POSE
+from lib.models import build_model
+from lib.models.arch import ArchSpec, largest_arch
+from lib.models.load import read_network
+from lib.models.pose_mobilenet import LitePose
+from lib.models.pose_supermobilenet import SuperLitePose
+from lib.utils.checkpoint import save_checkpoint, save_weights
+from tests.helpers import JOINTS, OTHER, ROOT, TINY, YAMLS, network, tiny_config
+
+CPU = torch.device("cpu")
+XS = ArchSpec.from_json(ROOT / "mobile_configs/search-XS.json")
+W16 = ROOT / "experiments/crowd_pose/higher_hrnet/w16.yaml"
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return tiny_config(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def trained(cfg, tmp_path) -> Path:
+    """A checkpoint as a training leaves it."""
+    return save_run(tmp_path / "run/checkpoint.pth.tar", cfg)
+
+
+def save_run(path: Path, cfg, arch: ArchSpec = TINY) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    state = network(cfg, arch, seed=1).state_dict()
+    save_checkpoint(path, epoch=3, state_dict=state, arch=arch.to_dict(), config=cfg.dump())
+    return path
+
+
+def save_bare(path: Path, model: nn.Module) -> Path:
+    save_weights(path, model)
+    return path
+
+
+def message(path: Path, **asked) -> str:
+    """What is said in the one line of an error."""
+    with pytest.raises(ValueError, match=".") as caught:
+        read_network(path, **asked).build(CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- files that carry their settings ------------------------------------------------------
+
+
+def test_a_checkpoint_says_everything(trained, cfg):
+    file = read_network(trained)
+    assert (file.kind, file.spec, file.codec) == ("pose_mobilenet", COCO, "reference")
+    assert (file.arch, file.input_size, file.epoch) == (TINY, 64, 3)
+    assert file.cfg == cfg
+    model = file.build(CPU)
+    assert not model.training
+    expected = network(cfg, seed=1).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+def test_keys_win_over_what_a_checkpoint_says(trained):
+    file = read_network(trained, opts=["TEST.FLIP_TEST", "False", "DATASET.INPUT_SIZE", "96"])
+    assert not file.cfg.TEST.FLIP_TEST
+    assert file.input_size == 96
+    assert read_network(trained, input_size=128).input_size == 128
+
+
+def test_an_architecture_may_have_been_trained_at_another_size(tmp_path):
+    path = save_run(
+        tmp_path / "c.pth.tar", tiny_config(tmp_path, tmp_path, "DATASET.INPUT_SIZE", "96")
+    )
+    assert read_network(path).input_size == 96
+    assert read_network(path, cfg=YAMLS["coco"]).input_size == 96
+    TINY.to_json(tmp_path / "tiny.json")
+    file = read_network(path, cfg=YAMLS["coco"], superconfig=tmp_path / "tiny.json")
+    assert file.input_size == 64
+
+
+def test_a_sub_network_has_its_own_size_and_the_settings_of_its_supernet(cfg, tmp_path):
+    supernet = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=512)
+    save_checkpoint(
+        tmp_path / "sub.pth.tar",
+        state_dict=network(cfg).state_dict(),
+        arch=TINY.to_dict(),
+        provenance={"supernet": "s.pth.tar", "config": supernet.dump()},
+    )
+    file = read_network(tmp_path / "sub.pth.tar")
+    assert (file.kind, file.input_size, file.supernet) == ("pose_mobilenet", 64, "s.pth.tar")
+    assert type(file.build(CPU)) is LitePose
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "final_state0.pth.tar"])
+def test_weights_of_a_run_are_described_by_its_checkpoint(trained, cfg, name):
+    file = read_network(save_bare(trained.with_name(name), network(cfg)))
+    assert (file.arch, file.input_size, file.cfg) == (TINY, 64, cfg)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no checkpoint"])
+def test_weights_of_a_run_are_described_by_its_run_card(trained, cfg, damage):
+    start = {"config": json.loads(json.dumps(cfg)), "architecture": TINY.to_dict()}
+    trained.with_name("run_card.json").write_text(json.dumps({"starts": [{}, start]}))
+    path = save_bare(trained.with_name("model_best.pth.tar"), network(cfg))
+    trained.unlink() if damage is None else trained.write_bytes(damage)
+    file = read_network(path)
+    assert (file.arch, file.input_size, file.cfg) == (TINY, 64, cfg)
+
+
+@pytest.mark.parametrize("card", ["", "[]", "{}", '{"starts": []}', '{"starts": [{"config": 3}]}'])
+def test_a_damaged_run_card_is_passed_over(trained, cfg, card):
+    path = save_bare(trained.with_name("model_best.pth.tar"), network(cfg))
+    trained.rename(trained.with_name("run_card.json")).write_text(card)
+    assert "holds weights alone" in message(path)
+
+
+def test_weights_that_do_not_fit_the_run_next_to_them_speak_for_themselves(trained, cfg):
+    path = save_bare(trained.with_name("model_best.pth.tar"), network(cfg, XS))
+    assert read_network(path).arch == XS
+    other = save_bare(trained.with_name("downloaded.pth.tar"), network(cfg))
+    assert "holds weights alone" in message(other)
+
+
+# --- weights alone ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["search-XS", "prune-S"])
+@pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
+def test_published_weights_alone_are_enough(tmp_path, name, data_set):
+    path = ROOT / f"mobile_configs/{name}.json"
+    arch = ArchSpec.from_json(path)
+    expected = load_config(YAMLS[data_set], img_size=arch.img_size)
+    model = build_model(expected, arch)
+    torch.save({f"module.1.{k}": v for k, v in model.state_dict().items()}, tmp_path / "w.pth")
+    file = read_network(tmp_path / "w.pth")
+    assert (file.arch, file.input_size, file.spec.name) == (arch, arch.img_size, data_set)
+    for node in ("MODEL", "LOSS", "TEST"):
+        assert file.cfg[node] == expected[node]
+    assert type(file.build(CPU)) is LitePose
+    described = read_network(tmp_path / "w.pth", cfg=YAMLS[data_set])
+    assert (described.arch, described.cfg) == (arch, expected)
+
+
+def test_an_unknown_architecture_needs_its_input_size(cfg, tmp_path):
+    path = save_bare(tmp_path / "w.pth.tar", network(cfg))
+    assert "give its input size: input_size=N, or DATASET.INPUT_SIZE N" in message(path)
+    assert read_network(path, input_size=64).arch == TINY
+    file = read_network(path, opts=["DATASET.INPUT_SIZE", "64"])
+    assert (file.arch, list(file.cfg.DATASET.OUTPUT_SIZE)) == (TINY, [16, 32])
+    TINY.to_json(tmp_path / "tiny.json")
+    assert read_network(path, superconfig=tmp_path / "tiny.json").arch == TINY
+    assert read_network(path, cfg=YAMLS["coco"]).input_size == 256
+    assert read_network(path, like=cfg).input_size == 64
+
+
+@pytest.mark.parametrize(
+    ("opts", "center"),
+    [
+        (["MODEL.FUSION_HEAD", "False"], False),
+        (["MODEL.TAG_PER_JOINT", "False"], False),
+        (["LOSS.WITH_AE_LOSS", "[True, True]", "TEST.WITH_AE", "[True, True]"], False),
+        (["DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"], 1),
+    ],
+)
+def test_the_head_is_read_from_the_tensors(tmp_path, opts, center):
+    cfg = tiny_config(tmp_path, tmp_path, *opts)
+    file = read_network(save_bare(tmp_path / "w.pth.tar", network(cfg)), input_size=64)
+    for node in ("MODEL", "LOSS", "TEST"):
+        assert file.cfg[node] == cfg[node]
+    assert file.cfg.DATASET.WITH_CENTER == center
+    assert file.spec is COCO
+    file.build(CPU)
+
+
+def test_a_higher_hrnet_alone_needs_only_its_input_size(tmp_path):
+    cfg = load_config(W16)
+    path = save_bare(tmp_path / "w16.pth", build_model(cfg))
+    assert "input_size=N" in message(path)
+    file = read_network(path, input_size=512)
+    assert (file.kind, file.arch, file.spec) == ("pose_higher_hrnet", None, CROWD_POSE)
+    file.build(CPU)
+    assert read_network(path, cfg=W16).cfg == cfg
+    assert "pose_higher_hrnet, not a pose_mobilenet" in message(path, cfg=YAMLS["crowd_pose"])
+    assert "leave out --superconfig" in message(
+        path, cfg=W16, superconfig=ROOT / "mobile_configs/search-XS.json"
+    )
+
+
+def test_other_joints_are_asked_for_by_name(tmp_path):
+    cfg = load_config(YAMLS["animal"], img_size=64)
+    path = save_bare(tmp_path / "w.pth.tar", network(cfg))
+    joints = cfg.MODEL.NUM_JOINTS
+    text = f"finds {joints} joints, as no data set that is known; give them: joints=FILE.yaml"
+    assert text in message(path, input_size=64)
+    file = read_network(path, input_size=64, joints=JOINTS)
+    assert file.spec.num_joints == joints
+    assert file.spec.is_custom
+    assert read_network(path, like=cfg).spec == file.spec
+    assert f"finds {joints} joints, coco has 17" in message(path, input_size=64, joints="coco")
+    assert "possible: coco" in message(path, input_size=64, joints="cows")
+    assert "cannot read the joints" in message(path, input_size=64, joints="none.yaml")
+
+
+def test_weights_without_counters_of_batches_load(cfg, tmp_path):
+    state = network(cfg, seed=1).state_dict()
+    path = tmp_path / "w.pth"
+    torch.save({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
+    loaded = read_network(path, input_size=64).build(CPU).state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in state.items())
+
+
+# --- supernets ----------------------------------------------------------------------------
+
+
+def test_a_published_supernet_alone_is_known_by_its_kernel_maps(tmp_path):
+    opts = ["MODEL.NAME", "pose_supermobilenet", "MODEL.ELASTIC_KERNEL", "True"]
+    cfg = load_config(YAMLS["crowd_pose"], opts, img_size=512)
+    path = save_bare(tmp_path / "super.pth", build_model(cfg))
+    file = read_network(path).expect_supernet()
+    assert (file.arch, file.spec) == (largest_arch(512), CROWD_POSE)
+    assert type(file.build(CPU)) is SuperLitePose
+    assert "pose_supermobilenet, not a pose_mobilenet" in message(path, cfg=YAMLS["crowd_pose"])
+    with pytest.raises(ValueError, match=r"is a supernet; extract .* with weight_transfer\.py"):
+        file.expect_subnet()
+
+
+def test_without_kernel_maps_a_supernet_is_one_where_the_settings_say_so(tmp_path):
+    cfg = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=512)
+    supernet = save_bare(tmp_path / "super.pth", build_model(cfg))
+    subnet = save_bare(tmp_path / "sub.pth", build_model(cfg, XS))
+    asked = {"cfg": YAMLS["coco"], "opts": ["MODEL.NAME", "pose_supermobilenet"]}
+    assert read_network(supernet, **asked).expect_supernet().arch == largest_arch(512)
+    assert "does not fit the supernet" in message(subnet, **asked)
+    with pytest.raises(ValueError, match="is a pose_mobilenet; only a pose_supermobilenet has"):
+        read_network(supernet).expect_supernet()
+
+
+# --- contradictions and files that are none -----------------------------------------------
+
+
+def test_what_contradicts_the_file_is_refused(trained, cfg, tmp_path):
+    OTHER.to_json(tmp_path / "other.json")
+    other = {"superconfig": tmp_path / "other.json"}
+    bare = save_bare(tmp_path / "w.pth.tar", network(cfg))
+    for path in (trained, bare):
+        assert "is of another architecture than" in message(path, **other)
+        assert "of another architecture" in message(path, cfg=YAMLS["coco"], **other)
+    assert "finds the 17 joints of coco" in message(trained, cfg=YAMLS["crowd_pose"])
+    assert "14 joints" in message(trained, joints="crowd_pose")
+    text = "does not fit this model"
+    assert text in message(bare, cfg=YAMLS["crowd_pose"])
+    assert "it is of other --cfg, --superconfig or keys" in message(bare, cfg=YAMLS["crowd_pose"])
+    assert text in message(trained, opts=["MODEL.FUSION_HEAD", "False"])
+    unbiased = ["MODEL.CODEC", "unbiased"]
+    assert "trained with MODEL.CODEC reference, not unbiased" in message(trained, opts=unbiased)
+    assert read_network(bare, input_size=64, opts=unbiased).codec == "unbiased"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"some text\n", b"\x89PNG\r\n", b"PK\x03\x04"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "w.pth.tar"
+    if content is not None:
+        path.write_bytes(content)
+    assert f"{path}" in message(path)
+
+
+def test_a_folder_or_other_tensors_are_named(tmp_path):
+    assert f"{tmp_path}" in message(tmp_path)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "w.pth")
+    assert "w.pth has the tensors of no network that is known here" in message(tmp_path / "w.pth")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    assert "holds no state dict; its keys: epoch" in message(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("arch", [{"img_size": 64}, "tiny", [1]])
+def test_a_damaged_architecture_in_a_file_is_named(trained, cfg, arch):
+    save_checkpoint(trained, state_dict={"a": torch.zeros(1)}, arch=arch, config=cfg.dump())
+    assert f"the architecture in {trained}" in message(trained)
