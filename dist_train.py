@@ -27,9 +27,10 @@ from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.distill import Distillation, Imitation, freeze_teacher, read_teacher
 from lib.core.evaluate import evaluate_predictions, markdown_table
+from lib.core.inference import InferenceSettings
 from lib.core.loss import MultiLossFactory
 from lib.core.meter import Meter
-from lib.core.pipeline import Prediction
+from lib.core.pipeline import LoaderSettings, Prediction
 from lib.core.predictions import predict_set
 from lib.core.trainer import Precision, SupernetPlan, do_train
 from lib.dataset.build import (
@@ -63,7 +64,7 @@ from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import (
     Process,
     barrier,
-    broadcast_json,
+    broadcast,
     leave,
     share_buffers,
     start_process,
@@ -323,7 +324,7 @@ def resume_if_wanted(
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     must = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
     wanted = must or (cfg.AUTO_RESUME and bool(versions_of(path)))
-    if not broadcast_json(process, wanted):
+    if not broadcast(process, wanted):
         return None
     if not cfg.TRAIN.CHECKPOINT:
         path = newest_for_all(path, process)
@@ -339,7 +340,7 @@ def newest_for_all(path: Path, process: Process) -> Path:
         answer = {"path": str(newest_whole(path))} if process.is_main else None
     except ValueError as error:
         answer = {"problem": str(error)}
-    answer = broadcast_json(process, answer)
+    answer = broadcast(process, answer)
     if "problem" in answer:
         raise ValueError(answer["problem"])
     return Path(answer["path"])
@@ -355,7 +356,13 @@ def predict_all(
 ) -> list[Prediction]:
     """Predictions on `data` by all processes; the first has them."""
     share_buffers(state.shown, process)
-    predictions, problems = predict_set(cfg, state.shown, data, process)
+    predictions, problems = predict_set(
+        InferenceSettings.from_config(cfg),
+        state.shown,
+        data,
+        process,
+        loading=LoaderSettings.from_config(cfg),
+    )
     for problem in problems:
         logger.warning("%s", problem)
     return predictions

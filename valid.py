@@ -40,7 +40,8 @@ from lib.core.evaluate import (
     result_path,
     result_rows,
 )
-from lib.core.pipeline import Prediction
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import LoaderSettings, Prediction
 from lib.core.predictions import demand_some, predict_set
 from lib.core.unfinished import Unfinished, identity
 from lib.dataset.build import EvaluationSet, build_evaluation_set
@@ -107,7 +108,14 @@ def main() -> int:
     unfinished = Unfinished(
         result_path(data, output_dir), identity(cfg, sha256, **made_by), process
     )
-    predictions, problems = predict_set(cfg, model, data, process, unfinished)
+    predictions, problems = predict_set(
+        InferenceSettings.from_config(cfg),
+        model,
+        data,
+        process,
+        unfinished,
+        loading=LoaderSettings.from_config(cfg),
+    )
     report = Report(
         *(name_of(args), str(weights or ""), sha256),
         *(data.split, len(data.records), problems, OrderedDict()),

@@ -23,6 +23,8 @@ from yacs.config import CfgNode
 from lib.config import load_config
 from lib.core.calibrate import recalibrate
 from lib.core.evaluate import average_precision
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import LoaderSettings
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
 from lib.dataset.pose_dataset import PoseDataset
 from lib.models.arch import ArchSpec
@@ -123,11 +125,12 @@ def transfer(
     difference = largest_difference(supernet, subnet, arch)
     subnet = subnet.to(memory_format=torch.channels_last)
     data, calibrated = pictures.evaluation, 0
-    before = average_precision(cfg, subnet, data) if data else None
+    settings, loading = InferenceSettings.from_config(cfg), LoaderSettings.from_config(cfg)
+    before = average_precision(settings, subnet, data, loading) if data else None
     if pictures.training is not None:
         batches = calibration_batches(cfg, pictures.training, next(subnet.parameters()).device)
         calibrated = recalibrate(subnet, batches, cfg.SUPERNET.CALIBRATION_IMAGES)
-    after = average_precision(cfg, subnet, data) if data and calibrated else None
+    after = average_precision(settings, subnet, data, loading) if data and calibrated else None
     save_checkpoint(
         path,
         state_dict=subnet.state_dict(),

@@ -9,7 +9,7 @@ import torch
 from lib.analysis.oracle import Oracle
 from lib.codec import CODECS
 from lib.config import load_config
-from lib.core.inference import find_people, predict, prepare
+from lib.core.inference import find_people, predict, prepare, settings_of
 from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets, make_targets
 from lib.dataset.transforms import Affine
@@ -54,7 +54,7 @@ def test_the_test_time_warp_keeps_a_joint_on_what_it_marks(input_size, size):
     cfg = load_config(
         YAMLS["coco"], ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(input_size)]
     )
-    given = prepare(cfg, light(*at, width, height))
+    given = prepare(settings_of(cfg), light(*at, width, height))
     matrix = warp_matrix(given.center, given.scale, given.base_size)
     expected = (np.array(at) + UNBIASED.pixel_center) @ matrix[:, :2].T + matrix[:, 2]
     np.testing.assert_allclose(centroid(given.images[0].numpy()), expected, atol=0.06)
@@ -125,7 +125,7 @@ def test_ideal_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
     opts = ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(size), "TEST.FLIP_TEST", flip]
     cfg = load_config(YAMLS["coco"], opts)
     oracle = Oracle.from_config(cfg)
-    oracle.look_at(picture)
+    oracle.set_records(picture)
     people, _ = predict(cfg, oracle, np.zeros((240, 320, 3), np.uint8))
     assert len(people) == 1
     pixels = 240 / size * 2  # of the picture, in one of the finest map
@@ -138,8 +138,8 @@ def test_a_joint_between_two_pixels_is_one_joint():
     heatmaps = heatmap_targets(joints, torch.tensor([[2.0]]), 32, UNBIASED)
     assert (heatmaps == heatmaps.max()).sum() == 4 * 17
     tags = torch.linspace(0, 0.2, 32 * 32).view(1, 1, 32, 32, 1).expand(1, 17, 32, 32, 1)
-    given = prepare(cfg, np.zeros((512, 512, 3), np.uint8))
-    people, _ = find_people(cfg, heatmaps, tags, given)
+    given = prepare(settings_of(cfg), np.zeros((512, 512, 3), np.uint8))
+    people, _ = find_people(settings_of(cfg), heatmaps, tags, given)
     assert len(people) == 1
 
 
@@ -151,4 +151,4 @@ def test_geometry_of_the_reference_is_the_originals():
     np.testing.assert_array_equal(warp_matrix(center, scale, size), [[1, 0, 0], [0, 1, 0]])
     for name in CODECS:
         cfg = load_config(YAMLS["coco"], ["MODEL.CODEC", name, "DATASET.INPUT_SIZE", "64"])
-        np.testing.assert_array_equal(prepare(cfg, image).images[0].numpy(), image)
+        np.testing.assert_array_equal(prepare(settings_of(cfg), image).images[0].numpy(), image)

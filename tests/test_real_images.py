@@ -7,6 +7,7 @@ import pytest
 from lib.analysis.oracle import Oracle
 from lib.config import load_config
 from lib.core.evaluate import evaluate_predictions, predict_set
+from lib.core.inference import settings_of
 from lib.dataset.build import build_dataset, build_evaluation_set
 from tests.helpers import YAMLS
 
@@ -14,7 +15,7 @@ from tests.helpers import YAMLS
 def oracle_table(data_set: str, root, out, *opts: str):
     cfg = load_config(YAMLS[data_set], ["DATASET.ROOT", str(root), "VERBOSE", "False", *opts])
     data = build_evaluation_set(cfg)
-    predictions, problems = predict_set(cfg, Oracle.from_config(cfg), data)
+    predictions, problems = predict_set(settings_of(cfg), Oracle.from_config(cfg), data)
     assert problems == []
     return evaluate_predictions(data, predictions, out)
 

@@ -80,8 +80,8 @@ def watch(monkeypatch):
     def start(stop: int = 1000) -> list[int]:
         seen = []
 
-        def outcomes(cfg, model, data):
-            for outcome in ready(cfg, model, data):
+        def outcomes(*args):
+            for outcome in ready(*args):
                 if len(seen) == stop:
                     raise KeyboardInterrupt
                 seen.append(outcome.image_id)

@@ -15,7 +15,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import load_config, read_config
-from lib.core.inference import find_people, network_maps, prepare
+from lib.core.inference import InferenceSettings, find_people, network_maps, prepare
 from lib.keypoints import KEYPOINTS, KeypointSpec, keypoints_of
 from lib.models.arch import ArchSpec
 from lib.utils.checkpoint import load_checkpoint
@@ -71,20 +71,21 @@ def open_network(
 def network_of(cfg: CfgNode, model: nn.Module) -> Network:
     """The steps of `lib.core.inference.predict`."""
     device = next(model.parameters()).device
+    settings = InferenceSettings.from_config(cfg)
 
     def compute(given: Any) -> Any:
-        maps = network_maps(cfg, model, [given])
+        maps = network_maps(settings, model, [given])
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # what it takes is the network's, not the next step's
         return *maps, given
 
     def group(maps: Any) -> Found:
-        people, scores = find_people(cfg, *maps)
+        people, scores = find_people(settings, *maps)
         if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
             raise ValueError("the network's maps are not finite")
         return people, scores
 
-    return Network(spec_of(cfg), lambda picture: prepare(cfg, picture), compute, group)
+    return Network(spec_of(cfg), lambda picture: prepare(settings, picture), compute, group)
 
 
 def open_exported(path: Path) -> Network:

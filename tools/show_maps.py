@@ -21,8 +21,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.core.group import HeatmapParser
-from lib.core.inference import Input, find_people, network_maps, prepare
+from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.keypoints import KeypointSpec
 from lib.utils import cli
 from lib.utils.dist import choose_device
@@ -89,12 +88,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def look(cfg: CfgNode, model: nn.Module, picture: np.ndarray, min_score: float) -> Seen:
     """Maps of `picture` (H, W, 3) and its people of at least `min_score`."""
-    given = prepare(cfg, picture)
-    heatmaps, tags = network_maps(cfg, model, [given])
+    settings = InferenceSettings.from_config(cfg)
+    given = prepare(settings, picture)
+    heatmaps, tags = network_maps(settings, model, [given])
     if not (torch.isfinite(heatmaps).all() and torch.isfinite(tags).all()):
         raise ValueError("the network's maps are not finite")
-    people, scores = find_people(cfg, heatmaps, tags, given)
-    [grouped], _ = HeatmapParser(cfg).parse(heatmaps, tags, refine=False)  # in the same order
+    people, scores = find_people(settings, heatmaps, tags, given)
+    [grouped], _ = settings.parser.parse(heatmaps, tags, refine=False)  # in the same order
     order = [i for i in np.argsort(-np.array(scores), kind="stable") if scores[i] >= min_score]
     return Seen(
         *(given, heatmaps[0].cpu().numpy(), tags[0].cpu().numpy()),

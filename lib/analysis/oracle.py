@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.codec import REFERENCE, Codec, codec_of
-from lib.core.inference import flip_index
+from lib.core.inference import InferenceSettings
 from lib.dataset.pose_dataset import add_center
 from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets
@@ -41,7 +41,7 @@ class Blind(nn.Module):
 
 
 class Oracle(nn.Module):
-    """A network's outputs, after `look_at(picture)` with ideal maps in place of what `mode` names.
+    """A network's outputs with ground-truth maps of `set_records` in place of those of `mode`.
 
     Ideal heatmaps are the training targets of the labelled joints. An ideal tag is that of the
     person whose Gaussian is the highest there; where there is none, the network's tag stays, so
@@ -86,7 +86,7 @@ class Oracle(nn.Module):
         return cls(
             network or Blind([joints + tags * has_tags for has_tags in cfg.LOSS.WITH_AE_LOSS]),
             mode,
-            flip_index(cfg),
+            InferenceSettings.from_config(cfg).flip_index,
             input_size=cfg.DATASET.INPUT_SIZE,
             scale_type=cfg.TEST.SCALE_TYPE,
             min_scale=min(cfg.TEST.SCALE_FACTOR),
@@ -95,7 +95,7 @@ class Oracle(nn.Module):
             codec=codec_of(cfg),
         )
 
-    def look_at(self, *pictures: ImageRecord) -> None:
+    def set_records(self, *pictures: ImageRecord) -> None:
         """The pictures that the next inputs show."""
         self.pictures = pictures
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.core.inference import resize_maps
+from lib.core.images import resize_maps
 from lib.core.loss import heatmap_loss
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec

@@ -16,9 +16,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
-from yacs.config import CfgNode
 
-from lib.core.pipeline import Prediction
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import LoaderSettings, Prediction
 from lib.core.predictions import demand_some, predict_set, rounded
 from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import category_in, read_annotations
@@ -47,9 +47,14 @@ def evaluate_predictions(
     return score_rows(data.spec, data.annotations, rows, image_ids)
 
 
-def average_precision(cfg: CfgNode, model: nn.Module, data: EvaluationSet) -> float:
+def average_precision(
+    settings: InferenceSettings,
+    model: nn.Module,
+    data: EvaluationSet,
+    loading: LoaderSettings = LoaderSettings(),  # noqa: B008, which is frozen
+) -> float:
     """AP of `model` on `data`, 0 to 1; nothing is written."""
-    predictions, problems = predict_set(cfg, model, data)
+    predictions, problems = predict_set(settings, model, data, loading=loading)
     demand_some(predictions, problems)
     for problem in problems:
         logger.warning("%s", problem)

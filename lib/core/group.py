@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.codec import Codec, codec_of
+from lib.codec import REFERENCE, Codec, codec_of
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
 from lib.keypoints import keypoints_of
 
@@ -29,6 +30,7 @@ class GroupParams:
     ignore_too_much: bool = False
     tag_per_joint: bool = True
     nms_kernel: int = 5
+    codec: Codec = REFERENCE
 
     @property
     def num_joints(self) -> int:
@@ -50,15 +52,24 @@ class GroupParams:
             ignore_too_much=test.IGNORE_TOO_MUCH,
             tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
             nms_kernel=test.NMS_KERNEL,
+            codec=codec_of(cfg),
         )
 
 
-class HeatmapParser:
-    """Heatmaps and tag maps of one picture -> people, in map pixels."""
+class HasGroupParams(Protocol):
+    """An InferenceSettings, say (lib/core/inference.py)."""
 
-    def __init__(self, cfg: CfgNode) -> None:
-        self.params = GroupParams.from_config(cfg)
-        self.codec = codec_of(cfg)
+    @property
+    def group(self) -> GroupParams: ...
+
+
+class HeatmapParser:
+    """Heatmaps and tag maps of one image -> people, in map pixels."""
+
+    def __init__(self, settings: HasGroupParams | CfgNode) -> None:
+        """`settings`: an InferenceSettings, or the config as HigherHRNet's callers give it."""
+        is_config = isinstance(settings, CfgNode)
+        self.params = GroupParams.from_config(settings) if is_config else settings.group
 
     def parse(
         self, det: Tensor, tag: Tensor, adjust: bool = True, refine: bool = True
@@ -75,21 +86,22 @@ class HeatmapParser:
         self, maps: HostMaps | DeviceMaps, adjust: bool = True, refine: bool = True
     ) -> tuple[np.ndarray, list[float]]:
         """People (N, K, 3 + L) and their scores, as in `parse`."""
-        people = group_by_tag(find_candidates(maps, self.params, self.codec, adjust), self.params)
+        people = group_by_tag(find_candidates(maps, self.params, adjust), self.params)
         scores = people[..., 2].mean(axis=1).tolist()
         if refine:
-            fill_missing(people, maps, self.codec)
+            fill_missing(people, maps, self.params.codec)
         return people, scores
 
 
 def find_candidates(
-    maps: HostMaps | DeviceMaps, params: GroupParams, codec: Codec, adjust: bool
+    maps: HostMaps | DeviceMaps, params: GroupParams, adjust: bool
 ) -> list[np.ndarray]:
     """For each joint (n, 3 + L), the strongest first: x, y, value, tags of its heatmap's peaks.
 
     At most `max_people` of them, all above the threshold. Of equal values the first row by row
     comes first. x, y are where the codec puts the joint, or the pixel itself without `adjust`.
     """
+    codec = params.codec
     radius = codec.reach(params.nms_kernel // 2)
     pixels = maps.local_maxima(params.detection_threshold, radius)
     if codec.native:

@@ -1,74 +1,138 @@
-"""From a picture to people: maps of all stages, scales and the mirror image, then grouping.
+"""From an image to people: maps of all stages, scales and the flipped image, then grouping.
 
-Names and numbers are HigherHRNet's. `predict` is the one function that evaluation, search and
-demonstrations call. Its three steps may run apart from one another: `prepare` in a loader process,
-`network_maps` on the device and for several pictures at a time, `find_people` meanwhile.
+Names and numbers are HigherHRNet's. `predict` is the whole way. Its three steps may also run
+apart: `prepare` in a loader process, `network_maps` on the device and for a batch, `find_people`
+in a thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.codec import codec_of
-from lib.core.group import HeatmapParser
-from lib.keypoints import keypoints_of
+from lib.codec import Codec
+from lib.core.group import GroupParams, HeatmapParser
+from lib.core.images import normalize, resize_maps
+from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, RGB, 0 to 1
-STD = (0.229, 0.224, 0.225)
-MAX_SIDE = 2**15  # of an input, in pixels; a sliver of a picture would need all memory
+MAX_SIDE = 2**15  # of an input, in pixels; a very narrow image would need all memory
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a network is run and its maps are decoded: the keys of TEST and what they depend on."""
+
+    spec: KeypointSpec  # the scored joints, without a center
+    group: GroupParams  # grouping, and the codec
+    num_joints: int  # heatmaps of the network, K, a center included
+    input_size: int  # pixels, of the short or long side (scale_type) of an input
+    with_heatmaps: tuple[bool, ...]  # one flag per output stage: its heatmaps are averaged in
+    with_ae: tuple[bool, ...]  # likewise: its tags are used
+    with_center: bool = False
+    ignore_center: bool = False  # the center is predicted, but not grouped
+    scale_type: str = "short"
+    scale_factors: tuple[float, ...] = (1.0,)
+    flip_test: bool = True
+    project2image: bool = True  # decode maps of the input's size, unless the codec is native
+    adjust: bool = True  # move peaks within their pixel
+    refine: bool = True  # search the joints that a person lacks
+    half_precision: bool = False  # on a GPU
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> InferenceSettings:
+        test = cfg.TEST
+        group = GroupParams.from_config(cfg)
+        return cls(
+            spec=keypoints_of(cfg, is_train=False),
+            group=group,
+            num_joints=cfg.MODEL.NUM_JOINTS,
+            input_size=cfg.DATASET.INPUT_SIZE,
+            with_heatmaps=tuple(test.WITH_HEATMAPS),
+            with_ae=tuple(test.WITH_AE),
+            with_center=cfg.DATASET.WITH_CENTER,
+            ignore_center=test.IGNORE_CENTER,
+            scale_type=test.SCALE_TYPE,
+            scale_factors=tuple(test.SCALE_FACTOR),
+            flip_test=test.FLIP_TEST,
+            project2image=test.PROJECT2IMAGE and not group.codec.native,
+            adjust=test.ADJUST,
+            refine=test.REFINE,
+            half_precision=cfg.FP16.ENABLED,
+        )
+
+    @property
+    def codec(self) -> Codec:
+        return self.group.codec
+
+    @property
+    def tag_per_joint(self) -> bool:
+        return self.group.tag_per_joint
+
+    @property
+    def min_scale(self) -> float:
+        return min(self.scale_factors)
+
+    @cached_property
+    def flip_index(self) -> list[int]:
+        """For each of the network's joints, the one it becomes in a flipped image."""
+        return (self.spec.with_center() if self.with_center else self.spec).flip_index
+
+    @cached_property
+    def parser(self) -> HeatmapParser:
+        return HeatmapParser(self)
+
+
+Settings = InferenceSettings | CfgNode
+
+
+def settings_of(settings: Settings) -> InferenceSettings:
+    """`settings`, read from the config where it is one, as HigherHRNet's callers give it."""
+    if isinstance(settings, InferenceSettings):
+        return settings
+    return InferenceSettings.from_config(settings)
 
 
 class Input(NamedTuple):
-    """A picture as the network sees it, and how to come back from there."""
+    """An image at the scales of the test, and the geometry to map people back."""
 
     images: tuple[Tensor, ...]  # (H, W, 3) uint8 RGB, one per scale, the largest first
-    base_size: tuple[int, int]  # width, height at scale 1: of the maps, where they are projected
+    base_size: tuple[int, int]  # width, height at scale 1: of projected maps
     center: np.ndarray
     scale: np.ndarray
 
 
-def normalize(images: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last in memory."""
-    mean, std = (torch.tensor(x).to(images.device, non_blocking=True) for x in (MEAN, STD))
-    return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
-
-
-def flip_index(cfg: CfgNode) -> list[int]:
-    """The mirror image of each of the network's joints."""
-    spec = keypoints_of(cfg, is_train=False)
-    return (spec.with_center() if cfg.DATASET.WITH_CENTER else spec).flip_index
-
-
-def predict(cfg: CfgNode, model: nn.Module, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def predict(
+    settings: Settings, model: nn.Module, image: np.ndarray
+) -> tuple[np.ndarray, list[float]]:
     """People (N, K, 3 + L) in the pixels of `image` (H, W, 3) uint8 RGB, and their N scores.
 
-    A joint is x, y, its score and its tags (L of them); one that was not found has score 0.
+    A joint is x, y, its score and its L tags; a missing joint has score 0.
     """
-    given = prepare(cfg, image)
-    heatmaps, tags = network_maps(cfg, model, [given])
-    return find_people(cfg, heatmaps, tags, given)
+    settings = settings_of(settings)
+    prepared = prepare(settings, image)
+    heatmaps, tags = network_maps(settings, model, [prepared])
+    return find_people(settings, heatmaps, tags, prepared)
 
 
-def prepare(cfg: CfgNode, image: np.ndarray) -> Input:
+def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
     """`image` (H, W, 3) at all scales of the test; on the CPU.
 
-    ValueError when a sliver of a picture would become an input longer than MAX_SIDE.
+    ValueError when the input of a very narrow image would be longer than MAX_SIDE.
     """
-    scales, size = cfg.TEST.SCALE_FACTOR, cfg.DATASET.INPUT_SIZE
-    kind = cfg.TEST.SCALE_TYPE
-    base_size, center, scale = get_multi_scale_size(image, size, 1.0, min(scales), kind)
-    pictures = []
-    for factor in sorted(scales, reverse=True):
-        shape, _, _ = get_multi_scale_size(image, size, factor, min(scales), kind)
+    size, min_scale, scale_type = settings.input_size, settings.min_scale, settings.scale_type
+    base_size, center, scale = get_multi_scale_size(image, size, 1.0, min_scale, scale_type)
+    images = []
+    for factor in sorted(settings.scale_factors, reverse=True):
+        shape, _, _ = get_multi_scale_size(image, size, factor, min_scale, scale_type)
         if max(shape) > MAX_SIDE:
             height, width = image.shape[:2]
             raise ValueError(
@@ -76,80 +140,90 @@ def prepare(cfg: CfgNode, image: np.ndarray) -> Input:
                 f"at most {MAX_SIDE} are possible"
             )
         resized, _, _ = resize_align_multi_scale(
-            *(image, size, factor, min(scales), kind), codec_of(cfg).pixel_center
+            image,
+            input_size=size,
+            current_scale=factor,
+            min_scale=min_scale,
+            scale_type=scale_type,
+            pixel_center=settings.codec.pixel_center,
         )
-        pictures.append(torch.from_numpy(resized))
-    return Input(tuple(pictures), base_size, center, scale)
+        images.append(torch.from_numpy(resized))
+    return Input(tuple(images), base_size, center, scale)
 
 
 @torch.inference_mode()
-def network_maps(cfg: CfgNode, model: nn.Module, inputs: Sequence[Input]) -> tuple[Tensor, Tensor]:
+def network_maps(
+    settings: InferenceSettings, model: nn.Module, inputs: Sequence[Input]
+) -> tuple[Tensor, Tensor]:
     """Heatmaps (B, K, H, W) and tags (B, K, H, W, L) over all scales, of B inputs of equal sizes.
 
-    Each map of each joint is one plane in memory. With FP16.ENABLED the network runs in half
-    precision on a GPU; maps are float32.
+    Each map of each joint is one plane in memory. With `half_precision` the network runs in
+    float16 on a GPU; maps are float32.
     """
-    scales = sorted(cfg.TEST.SCALE_FACTOR, reverse=True)
-    project = cfg.TEST.PROJECT2IMAGE and not codec_of(cfg).native
     device = next(model.parameters()).device
     final_heatmaps, tags_list = None, []
-    for i, factor in enumerate(scales):
-        pictures = torch.stack([given.images[i] for given in inputs])
-        images = normalize(pictures.to(device))
-        with half_precision(device, cfg.FP16.ENABLED and device.type == "cuda"):
+    for i, factor in enumerate(sorted(settings.scale_factors, reverse=True)):
+        images = normalize(torch.stack([one.images[i] for one in inputs]).to(device))
+        with half_precision(device, settings.half_precision and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(
-                *(cfg, model, images, cfg.TEST.FLIP_TEST, project),
-                inputs[0].base_size,
+                settings,
+                model,
+                images,
+                with_flip=settings.flip_test,
+                project2image=settings.project2image,
+                size_projected=inputs[0].base_size,
             )
         final_heatmaps, tags_list = aggregate_results(
-            cfg, factor, final_heatmaps, tags_list, heatmaps, tags
+            settings, factor, final_heatmaps, tags_list, heatmaps, tags
         )
+    assert final_heatmaps is not None  # there is at least one scale
     tags = torch.stack([tag[..., 0] for tag in tags_list], dim=1)  # (B, L, K, H, W)
-    return final_heatmaps / len(scales), tags.movedim(1, 4)
+    return final_heatmaps / len(settings.scale_factors), tags.movedim(1, 4)
 
 
 @torch.inference_mode()
 def find_people(
-    cfg: CfgNode, heatmaps: Tensor, tags: Tensor, given: Input
+    settings: InferenceSettings, heatmaps: Tensor, tags: Tensor, prepared: Input
 ) -> tuple[np.ndarray, list[float]]:
-    """What `predict` gives, from the maps (1, K, H, W) and (1, K, H, W, L) of `given`."""
+    """People and scores, as from `predict`, from the maps (1, K, H, W) and (1, K, H, W, L)."""
     size = (heatmaps.shape[3], heatmaps.shape[2])
-    parser = HeatmapParser(cfg)
-    grouped, scores = parser.parse(heatmaps, tags, cfg.TEST.ADJUST, cfg.TEST.REFINE)
-    people = get_final_preds(*(grouped, given.center, given.scale, size), parser.codec.pixel_center)
+    grouped, scores = settings.parser.parse(heatmaps, tags, settings.adjust, settings.refine)
+    people = get_final_preds(
+        grouped, prepared.center, prepared.scale, size, settings.codec.pixel_center
+    )
     return np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:]), scores
 
 
 def get_multi_stage_outputs(
-    cfg: CfgNode,
+    settings: Settings,
     model: nn.Module,
     image: Tensor,
     with_flip: bool = False,
     project2image: bool = False,
     size_projected: Sequence[int] | None = None,
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Raw outputs of `image` (B, 3, H, W) and, after it, of its mirror image; heatmaps; tags.
+    """Raw outputs of `image` (B, 3, H, W), then of its flip; heatmaps; tags.
 
-    Heatmaps are (B, K, h, w), averaged over the stages of TEST.WITH_HEATMAPS and the mirror image;
-    each entry of the list of tags is (B, K or 1, h, w), one per stage of TEST.WITH_AE, then those
-    of the mirror image. The mirror image's maps are mirrored back and their joints swapped. h, w:
-    the finest map's size, or `size_projected` (width, height) when `project2image`. All maps are
-    contiguous float32.
+    Heatmaps are (B, K, h, w), averaged over the stages of `with_heatmaps` and over the flip; each
+    entry of the list of tags is (B, K or 1, h, w), one per stage of `with_ae`, then those of the
+    flip. The flip's maps are flipped back and their joints swapped. h, w: the finest map's size,
+    or `size_projected` (width, height) with `project2image`. All maps are contiguous float32.
     """
+    settings = settings_of(settings)
     outputs = model(torch.cat([image, image.flip(3)]) if with_flip else image)
     maps = [output.float().contiguous() for output in outputs]
     resized = [resize_maps(output, maps[-1].shape[2:]) for output in maps]
     batch = image.shape[0]  # not len(image): that would be a constant of an exported graph
-    heatmaps, tags = stage_maps(cfg, [output[:batch] for output in resized])
+    heatmaps, tags = stage_maps(settings, [output[:batch] for output in resized])
     if with_flip:
-        swap = flip_index(cfg)
-        mirrored = [output[batch:].flip(3) for output in resized]
-        mirror_heatmaps, mirror_tags = stage_maps(cfg, mirrored)
-        heatmaps = (heatmaps + mirror_heatmaps[:, swap]) / 2
-        tags += [tag[:, swap] if cfg.MODEL.TAG_PER_JOINT else tag for tag in mirror_tags]
-    if cfg.DATASET.WITH_CENTER and cfg.TEST.IGNORE_CENTER:
+        swap = settings.flip_index
+        flipped_back = [output[batch:].flip(3) for output in resized]
+        flip_heatmaps, flip_tags = stage_maps(settings, flipped_back)
+        heatmaps = (heatmaps + flip_heatmaps[:, swap]) / 2
+        tags += [tag[:, swap] if settings.tag_per_joint else tag for tag in flip_tags]
+    if settings.with_center and settings.ignore_center:
         heatmaps = heatmaps[:, :-1]
-        tags = [tag[:, :-1] if cfg.MODEL.TAG_PER_JOINT else tag for tag in tags]
+        tags = [tag[:, :-1] if settings.tag_per_joint else tag for tag in tags]
     if project2image and size_projected is not None:
         size = (size_projected[1], size_projected[0])
         heatmaps = resize_maps(heatmaps, size)
@@ -158,43 +232,30 @@ def get_multi_stage_outputs(
 
 
 def aggregate_results(
-    cfg: CfgNode,
+    settings: Settings,
     scale_factor: float,
     final_heatmaps: Tensor | None,
     tags_list: list[Tensor],
     heatmaps: Tensor,
     tags: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Add one scale's maps: heatmaps are summed over scales, tags kept from scale 1 only.
+    """Add one scale's maps: heatmaps are summed over scales, tags are those of scale 1 only.
 
-    Tags become (B, K, h, w, 1) entries of the list. Where there is one scale, its tags are kept
-    whatever it is.
+    Tags become (B, K, h, w, 1) entries of the list. A single scale's tags are always used.
     """
     size = heatmaps.shape[2:] if final_heatmaps is None else final_heatmaps.shape[2:]
-    if scale_factor == 1 or len(cfg.TEST.SCALE_FACTOR) == 1:
+    if scale_factor == 1 or len(settings_of(settings).scale_factors) == 1:
         tags_list = tags_list + [resize_maps(tag, size)[..., None] for tag in tags]
     heatmaps = resize_maps(heatmaps, size)
     return (heatmaps if final_heatmaps is None else final_heatmaps + heatmaps), tags_list
 
 
-def stage_maps(cfg: CfgNode, outputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Outputs of one size -> mean heatmaps of the stages asked for, tags of the others."""
-    joints = cfg.MODEL.NUM_JOINTS
-    heatmaps = [
-        output[:, :joints]
-        for output, wanted in zip(outputs, cfg.TEST.WITH_HEATMAPS, strict=True)
-        if wanted
-    ]
-    tags = [
-        output[:, joints:]
-        for output, wanted in zip(outputs, cfg.TEST.WITH_AE, strict=True)
-        if wanted
-    ]
+def stage_maps(
+    settings: InferenceSettings, outputs: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Outputs of one size -> mean heatmaps of the stages that are used, tags of the others."""
+    joints = settings.num_joints
+    stages = list(zip(outputs, settings.with_heatmaps, settings.with_ae, strict=True))
+    heatmaps = [output[:, :joints] for output, used, _ in stages if used]
+    tags = [output[:, joints:] for output, _, used in stages if used]
     return sum(heatmaps) / len(heatmaps), tags
-
-
-def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, to (height, width); maps of that size pass as they are."""
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

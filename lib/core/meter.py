@@ -19,7 +19,7 @@ from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec
 from lib.training.board import Board
-from lib.utils.dist import ALONE, Process, broadcast_json, gather_json
+from lib.utils.dist import ALONE, Process, broadcast, gather
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +138,8 @@ class Meter:
         losses = read(self.traces)
         bad = next((i for i, terms in enumerate(losses) if not math.isfinite(total(terms))), None)
         own = None if bad is None else [bad, self.traces[bad].tell(losses[bad])]
-        found = [each for each in gather_json(self.process, own) if each is not None]
-        first = broadcast_json(self.process, min(found, default=None))
+        found = [each for each in gather(self.process, own) if each is not None]
+        first = broadcast(self.process, min(found, default=None))
         if first is not None:
             raise ValueError(f"{first[1]}; a smaller TRAIN.LR or a warm-up may help")
         return losses

@@ -1,7 +1,7 @@
-"""The people in each picture of a set, by one process that waits for nothing it could do meanwhile.
+"""People in every image of a set, with reading, network and grouping overlapped.
 
 While the network computes the maps of one batch, loader processes read and warp the next ones and
-a thread groups the people of the last one.
+a thread groups the people of the previous one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -18,86 +19,116 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.inference import Input, find_people, network_maps, prepare
+from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
 from lib.dataset.reader import ImageFiles, ImageRecord
 from lib.utils.transforms import get_multi_scale_size
 
 logger = logging.getLogger(__name__)
 
-# What may be wrong with one picture; a size of 0 divides by it.
+# What a single bad image may raise; one of size 0 divides by it.
 IMAGE_ERRORS = (ValueError, RuntimeError, ZeroDivisionError, cv2.error)
-WAITING = 1  # pictures beyond one batch whose people are not found yet
+WAITING = 1  # images beyond one batch that may wait for grouping
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How images are loaded; changes no prediction."""
+
+    batch_size: int = 1  # images of one size that the network gets at a time
+    workers: int = 0  # loader processes; 0: this process loads
+    progress: bool = False  # a progress bar, where the output is a terminal
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> LoaderSettings:
+        return cls(cfg.TEST.IMAGES_PER_GPU, cfg.WORKERS, cfg.VERBOSE)
 
 
 class Prediction(NamedTuple):
-    """What was found in one picture."""
+    """The people in one image."""
 
     image_id: int
-    people: np.ndarray  # (N, K, 3 or more): x, y, score in pixels of the picture
+    people: np.ndarray  # (N, K, 3 or more): x, y, score in pixels of the image
     scores: Sequence[float]  # N
 
 
 class Failure(NamedTuple):
-    """A picture without a prediction."""
+    """An image without a prediction."""
 
     image_id: int
-    problem: str  # one line that names the picture
+    problem: str  # one line that names the image
 
 
 class Loaded(NamedTuple):
-    """A picture that comes from a loader process."""
+    """An image as a loader process returns it."""
 
     index: int  # in the set
-    given: Input | Failure
+    input: Input | Failure
 
 
 def each_outcome(
-    cfg: CfgNode, model: nn.Module, data: EvaluationSet
+    settings: InferenceSettings,
+    model: nn.Module,
+    data: EvaluationSet,
+    loading: LoaderSettings = LoaderSettings(),  # noqa: B008, which is frozen
 ) -> Iterator[Prediction | Failure]:
-    """One outcome for each picture, in about the order of the set.
+    """One outcome per image, approximately in the order of the set.
 
-    A model that has a method `look_at(*pictures)` is told what its next inputs show. The model is
-    left in the mode it came in.
+    A model with a method `set_records(*records)` gets the annotations of its next inputs that way.
+    The model's training mode is restored at the end.
     """
     training = model.training
     model.eval()
-    waiting: deque[Future] = deque()
-    limit = cfg.TEST.IMAGES_PER_GPU + WAITING
+    disable = None if loading.progress else True  # None: a bar on a terminal only
     try:
-        with ThreadPoolExecutor(max_workers=1) as grouping:
-            for loaded in input_loader(cfg, data):
-                yield from (one.given for one in loaded if isinstance(one.given, Failure))
-                for batch in equal_inputs(loaded):
-                    for outcome in batch_maps(cfg, model, data.records, batch):
-                        if isinstance(outcome, Failure):
-                            yield outcome
-                            continue
-                        waiting.append(grouping.submit(group, cfg, data.records, *outcome))
-                while len(waiting) > limit:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        with tqdm(total=len(data.records), desc="evaluate", disable=disable, mininterval=1) as bar:
+            for outcome in _outcomes(settings, model, data, loading):
+                yield outcome
+                bar.update()
     finally:
         model.train(training)
 
 
+def _outcomes(
+    settings: InferenceSettings, model: nn.Module, data: EvaluationSet, loading: LoaderSettings
+) -> Iterator[Prediction | Failure]:
+    waiting: deque[Future] = deque()
+    limit = loading.batch_size + WAITING
+    with ThreadPoolExecutor(max_workers=1) as grouping:
+        for loaded in input_loader(settings, data, loading):
+            yield from (one.input for one in loaded if isinstance(one.input, Failure))
+            for batch in equal_inputs(loaded):
+                for maps in batch_maps(settings, model, data.records, batch):
+                    if isinstance(maps, Failure):
+                        yield maps
+                    else:
+                        waiting.append(grouping.submit(group, settings, data.records, *maps))
+            while len(waiting) > limit:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def batch_maps(
-    cfg: CfgNode, model: nn.Module, pictures: Sequence[ImageRecord], batch: Sequence[Loaded]
+    settings: InferenceSettings,
+    model: nn.Module,
+    records: Sequence[ImageRecord],
+    batch: Sequence[Loaded],
 ) -> Iterator[tuple[Loaded, Tensor, Tensor] | Failure]:
     """Heatmaps (1, K, H, W) and tags (1, K, H, W, L) of each input of a batch.
 
-    Where the batch cannot be computed, its inputs are tried one by one.
+    When the batch fails, its inputs are tried one by one.
     """
-    look_at = getattr(model, "look_at", None)
+    set_records = getattr(model, "set_records", None)
     try:
-        if look_at is not None:
-            look_at(*(pictures[one.index] for one in batch))
-        heatmaps, tags = network_maps(cfg, model, [one.given for one in batch])
+        if set_records is not None:
+            set_records(*(records[one.index] for one in batch))
+        heatmaps, tags = network_maps(settings, model, [one.input for one in batch])
     except IMAGE_ERRORS as error:
-        failure = failure_of(pictures[batch[0].index], error)
+        failure = failure_of(records[batch[0].index], error)
     else:
         for i, one in enumerate(batch):
             yield one, heatmaps[i : i + 1], tags[i : i + 1]
@@ -106,99 +137,109 @@ def batch_maps(
         yield failure
         return
     for one in batch:
-        yield from batch_maps(cfg, model, pictures, [one])
+        yield from batch_maps(settings, model, records, [one])
 
 
 def group(
-    cfg: CfgNode, pictures: Sequence[ImageRecord], one: Loaded, heatmaps: Tensor, tags: Tensor
+    settings: InferenceSettings,
+    records: Sequence[ImageRecord],
+    one: Loaded,
+    heatmaps: Tensor,
+    tags: Tensor,
 ) -> Prediction | Failure:
-    """The people of one picture, from its maps."""
-    picture = pictures[one.index]
+    """The people of one image, from its maps."""
+    record = records[one.index]
     try:
-        people, scores = find_people(cfg, heatmaps, tags, one.given)
+        people, scores = find_people(settings, heatmaps, tags, one.input)
         if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
             raise ValueError("the network's maps are not finite")
     except IMAGE_ERRORS as error:
-        return failure_of(picture, error)
-    return Prediction(picture.id, people, scores)
+        return failure_of(record, error)
+    return Prediction(record.id, people, scores)
 
 
-def failure_of(picture: ImageRecord, error: Exception) -> Failure:
-    """The first line of `error`, with the picture's id."""
-    logger.debug("image %s", picture.id, exc_info=error)  # the log file keeps the whole story
-    name = f"image {picture.id}: "
+def failure_of(record: ImageRecord, error: Exception) -> Failure:
+    """The first line of `error`, after the image's id."""
+    logger.debug("image %s", record.id, exc_info=error)  # the traceback goes to the log file
+    name = f"image {record.id}: "
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return Failure(picture.id, name + lines[0].removeprefix(name))
+    return Failure(record.id, name + lines[0].removeprefix(name))
 
 
 class Inputs(Dataset):
-    """The inputs of a set's pictures, read and warped by the process that asks for them."""
+    """The inputs of a set's images, read and warped by the process that indexes it."""
 
-    def __init__(self, cfg: CfgNode, pictures: Sequence[ImageRecord], files: ImageFiles) -> None:
-        self.cfg = cfg
-        self.records = pictures
+    def __init__(
+        self, settings: InferenceSettings, records: Sequence[ImageRecord], files: ImageFiles
+    ) -> None:
+        self.settings = settings
+        self.records = records
         self.files = files
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Loaded:
-        picture = self.records[index]
+        record = self.records[index]
         try:
-            return Loaded(index, prepare(self.cfg, self.files.read(picture)))
+            return Loaded(index, prepare(self.settings, self.files.read(record)))
         except IMAGE_ERRORS as error:
-            return Loaded(index, failure_of(picture, error))
+            return Loaded(index, failure_of(record, error))
 
 
-def input_loader(cfg: CfgNode, data: EvaluationSet) -> DataLoader:
-    """Lists of TEST.IMAGES_PER_GPU `Loaded`; loader processes as in training."""
-    batches = expected_batches(cfg, data.records)
+def input_loader(
+    settings: InferenceSettings, data: EvaluationSet, loading: LoaderSettings
+) -> DataLoader:
+    """Lists of `batch_size` `Loaded`; loader processes as in training."""
+    batches = expected_batches(settings, data.records, loading.batch_size)
     return DataLoader(
-        Inputs(cfg, data.records, data.files),
+        Inputs(settings, data.records, data.files),
         batch_sampler=batches,
-        num_workers=min(cfg.WORKERS, available_cores(), len(batches)),
+        num_workers=min(loading.workers, available_cores(), len(batches)),
         collate_fn=list,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # whose numbers nobody uses; the global ones stay as they are
+        generator=torch.Generator(),  # unused; without it the global generator would advance
     )
 
 
-def expected_batches(cfg: CfgNode, pictures: Sequence[ImageRecord]) -> list[list[int]]:
-    """Indices, TEST.IMAGES_PER_GPU at a time, of pictures whose inputs should be equally large."""
-    count = cfg.TEST.IMAGES_PER_GPU
+def expected_batches(
+    settings: InferenceSettings, records: Sequence[ImageRecord], count: int
+) -> list[list[int]]:
+    """Indices, `count` at a time, of images whose inputs should have the same size."""
     if count == 1:
-        return [[index] for index in range(len(pictures))]
-    batches, begun = [], defaultdict(list)
-    for index, picture in enumerate(pictures):
-        size = expected_size(cfg, picture)
-        begun[size].append(index)
-        if len(begun[size]) == count:
-            batches.append(begun.pop(size))
-    return batches + list(begun.values())
+        return [[index] for index in range(len(records))]
+    batches, open_batches = [], defaultdict(list)
+    for index, record in enumerate(records):
+        size = expected_size(settings, record)
+        open_batches[size].append(index)
+        if len(open_batches[size]) == count:
+            batches.append(open_batches.pop(size))
+    return batches + list(open_batches.values())
 
 
-def expected_size(cfg: CfgNode, picture: ImageRecord) -> tuple[int, int] | None:
-    """Width and height of the input that the annotated size promises; None: it is no size."""
-    smallest, kind = min(cfg.TEST.SCALE_FACTOR), cfg.TEST.SCALE_TYPE
+def expected_size(settings: InferenceSettings, record: ImageRecord) -> tuple[int, int] | None:
+    """Width and height of the input, by the annotated size; None when that is malformed."""
     try:
-        canvas = np.empty((picture.height, picture.width, 0))
-        return get_multi_scale_size(canvas, cfg.DATASET.INPUT_SIZE, 1.0, smallest, kind)[0]
+        canvas = np.empty((record.height, record.width, 0))
+        return get_multi_scale_size(
+            canvas, settings.input_size, 1.0, settings.min_scale, settings.scale_type
+        )[0]
     except (TypeError, *IMAGE_ERRORS):
         return None
 
 
 def equal_inputs(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
-    """Those without failures, together where all their pictures really have the same sizes."""
+    """The inputs without failures, in groups whose images really have the same sizes."""
     groups: dict[Hashable, list[Loaded]] = defaultdict(list)
     for one in loaded:
-        if isinstance(one.given, Input):
-            shapes = tuple(picture.shape for picture in one.given.images)
-            groups[one.given.base_size, shapes].append(one)
+        if isinstance(one.input, Input):
+            shapes = tuple(image.shape for image in one.input.images)
+            groups[one.input.base_size, shapes].append(one)
     return list(groups.values())
 
 
 def _start_worker(number: int) -> None:
-    """Workers share the machine with the process that computes, and no open archive with it."""
+    """Workers share the machine with the main process, but no open archive."""
     start_worker(number)
     inputs = get_worker_info().dataset
     inputs.files = copy.copy(inputs.files)

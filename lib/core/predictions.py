@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
-from yacs.config import CfgNode
 
-from lib.core.pipeline import Failure, Prediction, each_outcome
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import Failure, LoaderSettings, Prediction, each_outcome
 from lib.core.unfinished import Unfinished
 from lib.dataset.build import EvaluationSet
-from lib.utils.dist import ALONE, Process, broadcast_json, gather_json
+from lib.utils.dist import ALONE, Process, broadcast, gather
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,12 @@ Outcome = Prediction | Failure
 
 
 def predict_set(
-    cfg: CfgNode,
+    settings: InferenceSettings,
     model: nn.Module,
     data: EvaluationSet,
     process: Process = ALONE,
     unfinished: Unfinished | None = None,
+    loading: LoaderSettings = LoaderSettings(),  # noqa: B008, which is frozen
 ) -> tuple[list[Prediction], list[str]]:
     """Predictions of `data` in its order, and one line for each picture that has none.
 
@@ -42,14 +43,12 @@ def predict_set(
     if len(left) < len(data.records):
         done = len(data.records) - len(left)
         logger.info("going on: %d of %d pictures are finished", done, len(data.records))
-    own = data._replace(records=left[process.rank :: process.world_size])
-    silent = None if cfg.VERBOSE and process.is_main else True  # None: a bar on a terminal only
-    with tqdm(total=len(own.records), desc="evaluate", disable=silent, mininterval=1) as bar:
-        for outcome in each_outcome(cfg, model, own):
-            outcomes.append(outcome)
-            if unfinished and isinstance(outcome, Prediction):
-                unfinished.add(**to_json(data, outcome))
-            bar.update()
+    share = data._replace(records=left[process.rank :: process.world_size])
+    loading = replace(loading, progress=loading.progress and process.is_main)
+    for outcome in each_outcome(settings, model, share, loading):
+        outcomes.append(outcome)
+        if unfinished and isinstance(outcome, Prediction):
+            unfinished.add(**to_json(data, outcome))
     return in_order(data, on_first(process, data, outcomes))
 
 
@@ -61,15 +60,15 @@ def demand_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> N
 
 def everywhere(process: Process, image_ids: list[int]) -> set[int]:
     """The ids that any process gives, on all of them."""
-    given = gather_json(process, image_ids)
-    return set(broadcast_json(process, [image_id for ids in given for image_id in ids]))
+    given = gather(process, image_ids)
+    return set(broadcast(process, [image_id for ids in given for image_id in ids]))
 
 
 def on_first(process: Process, data: EvaluationSet, outcomes: list[Outcome]) -> list[Outcome]:
     """The outcomes of all processes on the first one, none on the others."""
     if process.world_size == 1:
         return outcomes
-    given = gather_json(process, [to_json(data, outcome) for outcome in outcomes])
+    given = gather(process, [to_json(data, outcome) for outcome in outcomes])
     return [from_json(data, entry) for entries in given for entry in entries]
 
 

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from lib.codec import codec_of
 from lib.core.distill import Imitation
-from lib.core.inference import normalize
+from lib.core.images import normalize
 from lib.core.meter import Meter, Step
 from lib.dataset.pose_dataset import Batch
 from lib.dataset.target_generators import Targets, make_targets

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from lib.codec import codec_of
 from lib.core.group import GroupParams
-from lib.core.inference import MEAN, STD
+from lib.core.images import MEAN, STD
 from lib.keypoints import keypoints_of
 from lib.utils.transforms import STRIDE
 

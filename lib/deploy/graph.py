@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.codec import codec_of
-from lib.core.inference import get_multi_stage_outputs, normalize
+from lib.core.images import normalize
+from lib.core.inference import InferenceSettings, get_multi_stage_outputs
 
 AxisOffset = Callable[[Tensor, Tensor, Tensor], Tensor]  # values before, at and after a peak
 
@@ -34,6 +35,7 @@ class CandidateGraph(nn.Module):
         if list(test.SCALE_FACTOR) != [1] or not test.ADJUST or test.IGNORE_TOO_MUCH:
             raise ValueError("on devices TEST.SCALE_FACTOR is [1], ADJUST on, IGNORE_TOO_MUCH off")
         self.cfg = cfg
+        self.settings = InferenceSettings.from_config(cfg)
         self.network = network
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
@@ -41,10 +43,14 @@ class CandidateGraph(nn.Module):
 
     def maps(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Heatmaps (B, K, H, W) and tags, L times (B, K or 1, H, W), as `network_maps` has them."""
-        project = self.cfg.TEST.PROJECT2IMAGE and not codec_of(self.cfg).native
         size = (pictures.shape[2], pictures.shape[1])
         _, heatmaps, tags = get_multi_stage_outputs(
-            *(self.cfg, self.network, normalize(pictures), self.cfg.TEST.FLIP_TEST, project, size)
+            self.settings,
+            self.network,
+            normalize(pictures),
+            with_flip=self.settings.flip_test,
+            project2image=self.settings.project2image,
+            size_projected=size,
         )
         return heatmaps, tags
 

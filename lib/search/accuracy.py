@@ -12,7 +12,9 @@ from yacs.config import CfgNode
 
 from lib.core.calibrate import recalibrate
 from lib.core.evaluate import average_precision
-from lib.core.inference import normalize
+from lib.core.images import normalize
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import LoaderSettings
 from lib.dataset.build import EvaluationSet, make_dataloader
 from lib.dataset.pose_dataset import PoseDataset
 from lib.models.arch import ArchSpec
@@ -34,7 +36,8 @@ class SubnetAccuracy:
         device = next(network.parameters()).device
         batches = calibration_batches(cfg, self.training, device)
         recalibrate(network, batches, self.calibrate)
-        return average_precision(cfg, network, self.held_out)
+        settings, loading = InferenceSettings.from_config(cfg), LoaderSettings.from_config(cfg)
+        return average_precision(settings, network, self.held_out, loading)
 
 
 def at_resolution(cfg: CfgNode, size: int) -> CfgNode:

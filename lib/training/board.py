@@ -12,8 +12,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.analysis.sheet import contact_sheet
-from lib.core.group import HeatmapParser
-from lib.core.inference import resize_maps, stage_maps
+from lib.core.images import resize_maps
+from lib.core.inference import InferenceSettings, stage_maps
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.pose_dataset import Batch
@@ -39,7 +39,7 @@ class Board:
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
         self.cfg = cfg
         self.spec = keypoints_of(cfg, is_train=True)
-        self.parser = HeatmapParser(cfg)
+        self.settings = InferenceSettings.from_config(cfg)
         self.writer = SummaryWriter(str(log_dir), purge_step=step + 1)
         self.log = output_dir / SCALARS
         self.prints = 0
@@ -97,7 +97,7 @@ class Board:
         image = batch.images[i].cpu().numpy()
         size = outputs[-1].shape[2:]
         resized = [resize_maps(output[i : i + 1], size) for output in outputs]
-        heatmaps, tags = stage_maps(self.cfg, resized)
+        heatmaps, tags = stage_maps(self.settings, resized)
         views = {}
         if debug.SAVE_BATCH_IMAGES_GT:
             views["truth/people"] = draw_people(image, batch.joints[i].cpu().numpy(), self.spec)
@@ -114,8 +114,8 @@ class Board:
 
     def _people(self, heatmaps: Tensor, tags: list[Tensor], ratio: float) -> np.ndarray:
         """The people found, (N, K, 4) in pixels of the crop."""
-        body = self.parser.params.num_joints
-        [people], _ = self.parser.parse(heatmaps[:, :body], tags[0][:, :body, ..., None])
+        body = self.settings.group.num_joints
+        [people], _ = self.settings.parser.parse(heatmaps[:, :body], tags[0][:, :body, ..., None])
         people[..., :2] *= ratio
         return people
 

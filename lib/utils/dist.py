@@ -1,8 +1,7 @@
-"""One process, or several started by torchrun (or by the original's flags)."""
+"""Processes that train together: started by torchrun, or by the flags of the original."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -13,15 +12,16 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from yacs.config import CfgNode
 
 from lib.utils import cli
 
 
 class Process(NamedTuple):
-    """Who this process is, and what it computes on."""
+    """Its rank among `world_size` processes, and the device it computes on."""
 
     rank: int
     world_size: int
@@ -32,7 +32,7 @@ class Process(NamedTuple):
         return self.rank == 0
 
 
-ALONE = Process(0, 1, torch.device("cpu"))  # whoever shares nothing with anybody
+ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
@@ -40,124 +40,120 @@ def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if gpu is None:
-        gpu = int(os.environ.get("LOCAL_RANK", cfg.GPUS[0]))
+        gpu = int(os.environ.get("LOCAL_RANK") or cfg.GPUS[0])
     if gpu >= torch.cuda.device_count():
         raise ValueError(f"there is no GPU {gpu}; this machine has {torch.cuda.device_count()}")
     return torch.device("cuda", gpu)
 
 
 def start_process(cfg: CfgNode, args: Namespace) -> Process:
-    """Join the other processes, if there are any.
+    """Join the process group, if there are several processes.
 
     torchrun's environment comes first; else `--world-size N --rank R --dist-url URL` make this
-    process the R-th of N.
+    process rank R of N.
     """
     device = choose_device(cfg, args.gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=cfg.DIST_TIMEOUT)
-    backend = cfg.DIST_BACKEND if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, world_size = next(rendezvous("env://", timeout=timeout))
         store = meet(store, rank, world_size, timeout)
-        dist.init_process_group(
-            *(backend, None, timeout), rank=rank, world_size=world_size, store=store
-        )
     elif args.world_size > 1:
-        if not 0 <= args.rank < args.world_size:
-            raise ValueError(f"--rank is {args.rank}; possible: 0 to {args.world_size - 1}")
-        dist.init_process_group(
-            *(backend, args.dist_url, timeout),
-            rank=args.rank,
-            world_size=args.world_size,
-        )
+        rank, world_size = args.rank, args.world_size
+        if not 0 <= rank < world_size:
+            raise ValueError(f"--rank is {rank}; possible: 0 to {world_size - 1}")
+        store = None
     else:
         return Process(0, 1, device)
-    return Process(dist.get_rank(), dist.get_world_size(), device)
+    dist.init_process_group(
+        cfg.DIST_BACKEND if device.type == "cuda" else "gloo",
+        init_method=None if store else args.dist_url,
+        timeout=timeout,
+        rank=rank,
+        world_size=world_size,
+        store=store,
+    )
+    return Process(rank, world_size, device)
 
 
-def meet(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
-    """The part of `store` that the processes of this start of the job have for themselves.
+def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
+    """The part of `store` that belongs to this start of the job; RuntimeError after `timeout`.
 
-    A job that torchrun starts again gets the store of the one before: what that has left there, as
-    addresses at which nobody is, must not be read. Each node counts the starts by itself, and some
-    start again more often than others; so the first process gives each start a name, and answers
-    whoever asks for it under a name of its own. RuntimeError after `timeout`.
+    When torchrun restarts a job, the processes get the store of the start before. It still holds
+    addresses of processes that are gone, and these must not be read. So rank 0 invents a name for
+    this start, and everything goes below that name ("<name>/address" instead of "address"). Nodes
+    count their restarts differently, so a counter cannot be that name.
+
+    An example with two processes, after a restart; rank 0 is late, "old" is left from before:
+
+        rank 1: start == "old"; set "old/1" = "me"     nobody answers, try again
+        rank 0: set start = "new"; wait for "new/1"
+        rank 1: start == "new"; set "new/1" = "me"
+        rank 0: new/1 == "me"; set "answer to me"      rank 1 knows that "new" is alive
     """
-    own = uuid.uuid4().hex
+    name = uuid.uuid4().hex  # of this start on rank 0; of this process on the others
     if rank == 0:
-        store.set("start", own)
+        store.set("start", name)
         for other in range(1, world_size):
-            asker = store.get(f"{own}/{other}").decode()
-            store.set(f"answer to {asker}", "")
-        return dist.PrefixStore(own, store)
-    name, until = "", time.monotonic() + timeout.total_seconds()
-    while not store.check([f"answer to {own}"]):
-        if time.monotonic() > until:
-            raise RuntimeError(f"the first process has not come within {timeout}")
-        name = store.get("start").decode()  # of the start before, until the first process is there
-        store.set(f"{name}/{rank}", own)
+            process_name = store.get(f"{name}/{other}").decode()  # waits until it is set
+            store.set(f"answer to {process_name}", "")
+        return PrefixStore(name, store)
+    # The other ranks register below the latest start until rank 0 of a living start answers. The
+    # answer is to a name, not to a rank: one to this rank may be left from the start before.
+    start, end = "", time.monotonic() + timeout.total_seconds()
+    while not store.check([f"answer to {name}"]):
+        if time.monotonic() > end:
+            raise RuntimeError(f"rank 0 did not join within {timeout}")
+        start = store.get("start").decode()  # of the start before, while rank 0 is not there
+        store.set(f"{start}/{rank}", name)
         time.sleep(0.05)
-    return dist.PrefixStore(name, store)
+    return PrefixStore(start, store)
 
 
 def wrap(model: nn.Module, process: Process) -> nn.Module:
-    """The model as this process trains it: with gradients averaged over all processes."""
+    """The model with gradients averaged over all processes (DistributedDataParallel)."""
     if process.world_size == 1:
         return model
     ids = [process.device.index] if process.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
-def gather_json(process: Process, value: Any) -> list[Any]:
-    """On the first process, what each of them gave, by rank; nothing on the others.
-
-    JSON text crosses as bytes in tensors: nothing is pickled, and no file system is shared.
-    """
+def gather(process: Process, value: Any) -> list[Any]:
+    """On rank 0 the values of all processes, by rank; an empty list on the others."""
     if process.world_size == 1:
         return [value]
-    own = _to_bytes(value)
-    lengths = [torch.zeros_like(_length(own)) for _ in range(process.world_size)]
-    dist.all_gather(lengths, _length(own))
-    longest = int(max(lengths))
-    padded = F.pad(own, (0, longest - len(own)))
-    gathered = [torch.empty_like(padded) for _ in lengths] if process.is_main else None
-    dist.gather(padded, gathered, dst=0)
-    if gathered is None:
-        return []
-    return [_from_bytes(text[:n]) for text, n in zip(gathered, map(int, lengths), strict=True)]
+    values = [None] * process.world_size if process.is_main else None
+    dist.gather_object(value, values, dst=0)
+    return values or []
 
 
-def broadcast_json(process: Process, value: Any) -> Any:
-    """The first process's `value`, on all; the others wait for it."""
-    if process.world_size == 1:
-        return value
-    own = _to_bytes(value)
-    length = _length(own)
-    dist.broadcast(length, src=0)
-    text = own if process.is_main else own.new_empty(int(length))
-    dist.broadcast(text, src=0)
-    return _from_bytes(text)
+def broadcast(process: Process, value: Any) -> Any:
+    """The value of rank 0, on all processes; the others wait for it."""
+    values = [value]
+    if process.world_size > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def agree(process: Process, work: Callable[[], int]) -> int:
-    """The exit code of what the first process does, on all; the others wait for it.
+    """Run `work` on rank 0 and return its exit code on all processes.
 
-    A user's mistake has been told before anybody gets its code: the launcher ends all processes
-    as soon as one has failed.
+    Rank 0 prints a user's mistake before any process gets the code: the launcher ends all
+    processes as soon as one has failed.
     """
-    return broadcast_json(process, cli.code_of(work) if process.is_main else None)
+    return broadcast(process, cli.code_of(work) if process.is_main else None)
 
 
 def share_buffers(model: nn.Module, process: Process) -> None:
-    """Give all processes the first one's BatchNorm statistics, which are those that are saved."""
+    """Copy the BatchNorm statistics of rank 0, which are those that are saved, to all processes."""
     if process.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def all_true(process: Process, flag: Tensor) -> bool:
-    """Whether `flag`, one bool on the process's device, is true in all processes."""
+    """Whether `flag` (one bool on the process's device) is true in all processes."""
     if process.world_size > 1:
         flag = flag.float()
         dist.all_reduce(flag, dist.ReduceOp.MIN)
@@ -165,7 +161,7 @@ def all_true(process: Process, flag: Tensor) -> bool:
 
 
 def leave(process: Process) -> None:
-    """Part from the other processes, at the end."""
+    """Leave the process group, at the end."""
     if process.world_size > 1:
         dist.destroy_process_group()
 
@@ -174,17 +170,3 @@ def barrier(process: Process) -> None:
     """Wait for the other processes."""
     if process.world_size > 1:
         dist.barrier()
-
-
-def _to_bytes(value: Any) -> Tensor:
-    """(n,) uint8: JSON, where the process group takes it."""
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-
-
-def _from_bytes(text: Tensor) -> Any:
-    return json.loads(text.cpu().numpy().tobytes())
-
-
-def _length(text: Tensor) -> Tensor:
-    return torch.tensor([len(text)], device=text.device)

@@ -1,7 +1,7 @@
-"""A journal of what was paid for: one JSON line per entry, safe against kill -9.
+"""A journal of expensive results: one JSON line per entry, safe against kill -9.
 
-The first line says what the entries belong to. A line that was being written when the process
-died is dropped; all others are kept by the system before `add` returns.
+The first line, the header, says which run the entries belong to. A last line that is incomplete
+because the process died while writing it is dropped; `add` returns only when its line is written.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ Json = dict[str, Any]
 
 
 class Journal:
-    """Entries by their key: {"key": [...], ...} lines below a header."""
+    """Entries by key: lines {"key": [...], ...} after a header."""
 
     def __init__(self, path: str | Path, header: Mapping[str, Any], sync: bool = True) -> None:
-        """Open `path` or start it; ValueError when it belongs to another header.
+        """Open the journal at `path` or start it; ValueError when it has another header.
 
-        With `sync`, entries are on the disk before `add` returns, safe against a power cut too.
+        sync: entries are on the disk before `add` returns, safe against a power cut too.
         """
         self.path = Path(path)
         self.sync = sync
-        self._file: BinaryIO | None = None  # stays open: another file of this name is another's
         self.entries: dict[Hashable, Json] = {}
-        header = json.loads(json.dumps(header))  # tuples become lists, as in the file
-        lines = self._whole_lines()
-        if not lines:
-            self._append(header)
-            return
-        _expect_same(self.path, lines[0], header)
-        for entry in lines[1:]:
-            self.entries[tuple(entry["key"])] = entry
+        self._file: BinaryIO | None = None  # stays open: a new file of this name is another journal
+        plain = json.loads(json.dumps(header))  # tuples become lists, as in the file
+        lines = self._read()
+        if lines:
+            _check_same(self.path, lines[0], plain)
+            self.entries = {tuple(entry["key"]): entry for entry in lines[1:]}
+        else:
+            self._append(plain)
 
     def add(self, key: tuple, **values: Any) -> Json:
-        """Write an entry, whatever happens next; the entry as it will be read."""
-        entry = self._append({"key": key, **values})
-        self.entries[key] = entry
-        return entry
+        """Write an entry and return it as it will be read."""
+        self.entries[key] = self._append({"key": key, **values})
+        return self.entries[key]
 
     def close(self) -> None:
-        """Nothing more is added for now."""
+        """Close the file; a later `add` opens it again."""
         if self._file is not None:
             self._file.close()
         self._file = None
@@ -58,16 +56,16 @@ class Journal:
             os.fsync(self._file.fileno())
         return json.loads(text)
 
-    def _whole_lines(self) -> list[Json]:
-        """What the file holds, cut to its whole lines."""
+    def _read(self) -> list[Json]:
+        """All complete lines; an incomplete last one is removed from the file."""
         if not self.path.exists():
             return []
         text = self.path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            os.truncate(self.path, len(whole))
+        complete = text[: text.rfind(b"\n") + 1]
+        if len(complete) < len(text):
+            os.truncate(self.path, len(complete))
         lines = []
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 lines.append(json.loads(line))
             except ValueError:
@@ -77,9 +75,9 @@ class Journal:
         return lines
 
 
-def _expect_same(path: Path, found: Json, wanted: Json) -> None:
+def _check_same(path: Path, saved: Json, header: Json) -> None:
     """ValueError naming the first setting in which two headers differ."""
-    theirs, ours = _leaves(found), _leaves(wanted)
+    theirs, ours = _leaves(saved), _leaves(header)
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise ValueError(
@@ -97,6 +95,6 @@ def _leaves(tree: Json, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _short(value: Any, length: int = 60) -> str:
+def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= length else text[:length] + "..."
+    return text if len(text) <= 60 else text[:60] + "..."

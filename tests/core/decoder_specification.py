@@ -21,12 +21,12 @@ def decode(
     det: np.ndarray,
     tag: np.ndarray,
     params: GroupParams,
-    codec: Codec,
     adjust: bool = True,
     refine: bool = True,
 ) -> tuple[np.ndarray, list[float]]:
     """det (K, H, W), tag (K or 1, H, W, L) -> people (N, K, 3 + L) and N scores."""
     tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
+    codec = params.codec
     people = match(top_k(nms(det, params.nms_kernel, codec), tag, params), params)
     if adjust:
         for person in people:

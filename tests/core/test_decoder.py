@@ -55,7 +55,7 @@ def test_people_are_those_of_the_specification(tile):
         det, tag, settings, data_set = random_scene(seed)
         adjust, refine = seed % 3 > 0, seed % 2 > 0
         parser = HeatmapParser(load_config(YAMLS[data_set], settings))
-        expected, expected_scores = decode(det, tag, parser.params, parser.codec, adjust, refine)
+        expected, expected_scores = decode(det, tag, parser.params, adjust, refine)
         for maps in (HostMaps(det, tag), DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag))):
             people, scores = parser.group(maps, adjust, refine)
             np.testing.assert_array_equal(people[..., 2:], expected[..., 2:], f"scene {seed}")

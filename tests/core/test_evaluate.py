@@ -20,6 +20,7 @@ from lib.core.evaluate import (
     result_rows,
     score_rows,
 )
+from lib.core.inference import settings_of
 from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
 from lib.dataset.build import build_evaluation_set
@@ -218,7 +219,7 @@ def test_people_are_found_in_pixels_of_the_picture(data, tmp_path, monkeypatch):
         return image
 
     monkeypatch.setattr(data.files, "read", read)
-    predictions, problems = predict_set(cfg, OneDot(data.spec.num_joints), data)
+    predictions, problems = predict_set(settings_of(cfg), OneDot(data.spec.num_joints), data)
     assert problems == []
     assert [p.image_id for p in predictions] == [picture.id for picture in data.records]
     for prediction in predictions:
@@ -245,7 +246,7 @@ def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
 
     monkeypatch.setattr(data.files, "read", read)
     model = build_model(cfg, TINY)
-    predictions, problems = predict_set(cfg, model, data)
+    predictions, problems = predict_set(settings_of(cfg), model, data)
     assert problems == [f"image {broken}: cannot read it"]
     assert [p.image_id for p in predictions] == [
         picture.id for picture in data.records if picture.id != broken
@@ -257,7 +258,7 @@ def test_no_readable_picture_is_one_error(coco_root, tmp_path, monkeypatch):
     data = build_evaluation_set(cfg)
     monkeypatch.setattr(data.files, "_bytes", lambda _: None)
     with pytest.raises(ValueError, match="not one of 4 pictures could be evaluated; image "):
-        average_precision(cfg, build_model(cfg, TINY), data)
+        average_precision(settings_of(cfg), build_model(cfg, TINY), data)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -265,7 +266,7 @@ def test_evaluating_changes_nothing_of_the_network(coco_root, tmp_path, training
     cfg = tiny_config(coco_root, tmp_path)
     model = build_model(cfg, TINY).train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    predict_set(cfg, model, build_evaluation_set(cfg))
+    predict_set(settings_of(cfg), model, build_evaluation_set(cfg))
     assert model.training == training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 

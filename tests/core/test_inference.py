@@ -15,6 +15,7 @@ from lib.core.inference import (
     network_maps,
     predict,
     prepare,
+    settings_of,
 )
 from lib.utils.transforms import (
     get_final_preds,
@@ -131,10 +132,10 @@ def noise(count: int, height: int = 90, width: int = 70) -> list[np.ndarray]:
 def test_maps_do_not_depend_on_the_batch(scales, flip):
     cfg = small_config("TEST.SCALE_FACTOR", scales, "TEST.FLIP_TEST", flip)
     model = LinearModel(17)
-    inputs = [prepare(cfg, image) for image in noise(3)]
-    heatmaps, tags = network_maps(cfg, model, inputs)
+    inputs = [prepare(settings_of(cfg), image) for image in noise(3)]
+    heatmaps, tags = network_maps(settings_of(cfg), model, inputs)
     for i, one in enumerate(inputs):
-        own_heatmaps, own_tags = network_maps(cfg, model, [one])
+        own_heatmaps, own_tags = network_maps(settings_of(cfg), model, [one])
         # Convolutions of a batch may add in another order.
         torch.testing.assert_close(heatmaps[i : i + 1], own_heatmaps, rtol=0, atol=1e-5)
         torch.testing.assert_close(tags[i : i + 1], own_tags, rtol=0, atol=1e-5)
@@ -145,7 +146,7 @@ def test_every_map_is_a_plane_in_memory(project):
     cfg = small_config("TEST.PROJECT2IMAGE", project)
     model = LinearModel(17).to(memory_format=torch.channels_last)
     [image] = noise(1)
-    heatmaps, tags = network_maps(cfg, model, [prepare(cfg, image)])
+    heatmaps, tags = network_maps(settings_of(cfg), model, [prepare(settings_of(cfg), image)])
     assert heatmaps.is_contiguous()
     assert tags.shape == (*heatmaps.shape, 2)  # the picture's tag and its mirror image's
     assert tags.movedim(4, 1).is_contiguous()
@@ -154,9 +155,9 @@ def test_every_map_is_a_plane_in_memory(project):
 def test_half_precision_is_for_gpus():
     full, half = small_config(), small_config("FP16.ENABLED", "True")
     model = LinearModel(17)
-    given = prepare(full, noise(1)[0])
-    expected, _ = network_maps(full, model, [given])
-    heatmaps, _ = network_maps(half, model, [given])
+    given = prepare(settings_of(full), noise(1)[0])
+    expected, _ = network_maps(settings_of(full), model, [given])
+    heatmaps, _ = network_maps(settings_of(half), model, [given])
     assert torch.equal(heatmaps, expected)
 
 
@@ -164,9 +165,9 @@ def test_half_precision_is_for_gpus():
 def test_half_precision_gives_the_maps_but_for_rounding():
     full, half = small_config(), small_config("FP16.ENABLED", "True")
     model = LinearModel(17).to("cuda")
-    given = prepare(full, noise(1)[0])
-    expected, _ = network_maps(full, model, [given])
-    heatmaps, tags = network_maps(half, model, [given])
+    given = prepare(settings_of(full), noise(1)[0])
+    expected, _ = network_maps(settings_of(full), model, [given])
+    heatmaps, tags = network_maps(settings_of(half), model, [given])
     assert heatmaps.dtype == tags.dtype == torch.float32
     assert not torch.equal(heatmaps, expected)
     torch.testing.assert_close(heatmaps, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
@@ -174,4 +175,4 @@ def test_half_precision_gives_the_maps_but_for_rounding():
 
 def test_a_sliver_of_a_picture_is_refused():
     with pytest.raises(ValueError, match="2 x 4000 pixels become an input of 64 x 128000"):
-        prepare(small_config(), np.zeros((4000, 2, 3), np.uint8))
+        prepare(settings_of(small_config()), np.zeros((4000, 2, 3), np.uint8))

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from lib.core import pipeline
-from lib.core.inference import predict, prepare
+from lib.core.inference import predict, prepare, settings_of
 from lib.core.pipeline import (
     Failure,
     Inputs,
     Loaded,
+    LoaderSettings,
     Prediction,
     each_outcome,
     equal_inputs,
@@ -61,7 +62,8 @@ def model() -> nn.Module:
 
 
 def outcomes_of(cfg, model, data) -> dict[int, Prediction | Failure]:
-    outcomes = list(each_outcome(cfg, model, data))
+    loading = LoaderSettings.from_config(cfg)
+    outcomes = list(each_outcome(settings_of(cfg), model, data, loading))
     by_id = {outcome.image_id: outcome for outcome in outcomes}
     assert len(by_id) == len(outcomes)
     return by_id
@@ -94,14 +96,16 @@ def test_people_do_not_depend_on_workers_or_batches(data, model, expected, worke
 
 
 def test_pictures_of_equal_inputs_come_together(data):
-    assert expected_batches(config("TEST.IMAGES_PER_GPU", "3"), data.records) == [
+    assert expected_batches(settings_of(config()), data.records, count=3) == [
         *([0, 2, 4], [1], [3], [5, 6]),
     ]
-    assert expected_batches(config(), data.records) == [[i] for i in range(len(SIZES))]
+    assert expected_batches(settings_of(config()), data.records, count=1) == [
+        [i] for i in range(len(SIZES))
+    ]
 
 
 def test_inputs_come_together_where_all_their_sizes_are_equal(data):
-    given = prepare(config(), data.files.read(data.records[0]))
+    given = prepare(settings_of(config()), data.files.read(data.records[0]))
     other = given._replace(base_size=(64, 64))
     failure = Failure(7, "image 7: odd")
     loaded = [Loaded(i, one) for i, one in enumerate([given, other, failure, given])]
@@ -116,7 +120,7 @@ def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
     files = ImageFiles(path)
     files.read(data.records[0])
     assert files._archive is not None
-    inputs = Inputs(config(), data.records, files)
+    inputs = Inputs(settings_of(config()), data.records, files)
     monkeypatch.setattr(pipeline, "get_worker_info", lambda: SimpleNamespace(dataset=inputs))
     pipeline._start_worker(0)
     assert inputs.files._archive is None
@@ -159,7 +163,7 @@ class Stumbling(nn.Module):
         super().__init__()
         self.network, self.bad, self.error = network, bad, error
 
-    def look_at(self, *pictures: ImageRecord) -> None:
+    def set_records(self, *pictures: ImageRecord) -> None:
         self.ids = [picture.id for picture in pictures]
 
     def forward(self, images):
@@ -192,16 +196,16 @@ def test_an_error_in_a_batch_costs_one_picture(data, model, expected, error, bat
 
 def test_our_own_mistakes_are_not_swallowed(data, model):
     with pytest.raises(KeyError):
-        list(each_outcome(config(), Stumbling(model, 104, KeyError("ours")), data))
+        list(each_outcome(settings_of(config()), Stumbling(model, 104, KeyError("ours")), data))
 
 
 def test_an_error_in_grouping_costs_one_picture(data, model, expected, monkeypatch):
     find = pipeline.find_people
 
-    def stumble(cfg, heatmaps, tags, given):
-        if given.base_size[0] < given.base_size[1]:
+    def stumble(settings, heatmaps, tags, prepared):
+        if prepared.base_size[0] < prepared.base_size[1]:
             raise ValueError("matrix contains invalid numeric entries")
-        return find(cfg, heatmaps, tags, given)
+        return find(settings, heatmaps, tags, prepared)
 
     monkeypatch.setattr(pipeline, "find_people", stumble)
     outcomes = outcomes_of(config(), model, data)
@@ -213,7 +217,7 @@ def test_an_error_in_grouping_costs_one_picture(data, model, expected, monkeypat
 def test_the_network_is_left_in_its_mode_where_it_fails(data, model):
     training = Stumbling(model, 100, KeyError("ours")).train()
     with pytest.raises(KeyError):
-        list(each_outcome(config(), training, data))
+        list(each_outcome(settings_of(config()), training, data))
     assert training.training
     model.eval()
 
@@ -221,5 +225,5 @@ def test_the_network_is_left_in_its_mode_where_it_fails(data, model):
 def test_global_random_numbers_stay_as_they_are(data, model):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    list(each_outcome(config("WORKERS", "2"), model, data))
+    list(each_outcome(settings_of(config()), model, data, LoaderSettings(workers=2)))
     assert torch.equal(torch.get_rng_state(), before)

@@ -11,6 +11,7 @@ import torch
 
 from lib.core import predictions
 from lib.core.evaluate import result_rows
+from lib.core.inference import settings_of
 from lib.core.pipeline import Failure, Prediction
 from lib.core.predictions import from_json, predict_set, to_json
 from lib.core.unfinished import Unfinished, identity
@@ -120,7 +121,7 @@ def start(coco_root, tmp_path_factory):
 
 def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monkeypatch):
     cfg, model, data = start
-    whole, problems = predict_set(cfg, model, data)
+    whole, problems = predict_set(settings_of(cfg), model, data)
     assert problems == []
     rows = result_rows(data.spec, whole)
     assert len(rows) > 4
@@ -134,18 +135,18 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
 
     monkeypatch.setattr(predictions, "each_outcome", killed)
     with pytest.raises(KeyboardInterrupt):
-        predict_set(cfg, model, data, unfinished=Unfinished(results, HEADER))
+        predict_set(settings_of(cfg), model, data, unfinished=Unfinished(results, HEADER))
 
     seen = []
 
-    def watched(cfg, model, data):
+    def watched(settings, model, data, loading):
         seen.extend(picture.id for picture in data.records)
-        yield from ready(cfg, model, data)
+        yield from ready(settings, model, data, loading)
 
     monkeypatch.setattr(predictions, "each_outcome", watched)
     unfinished = Unfinished(results, HEADER)
     known = ids(unfinished)
-    found, problems = predict_set(cfg, model, data, unfinished=unfinished)
+    found, problems = predict_set(settings_of(cfg), model, data, unfinished=unfinished)
     assert len(known) == 2
     assert sorted(known + seen) == sorted(picture.id for picture in data.records)
     assert problems == []
@@ -158,15 +159,15 @@ def test_processes_share_what_is_left(start, monkeypatch):
     finished, *left = [picture.id for picture in data.records]
     seen = []
 
-    def nothing(cfg, model, data):
+    def nothing(settings, model, data, loading):
         seen.append([picture.id for picture in data.records])
         return iter(())
 
     monkeypatch.setattr(predictions, "each_outcome", nothing)
-    monkeypatch.setattr(predictions, "gather_json", lambda process, value: [])
-    monkeypatch.setattr(predictions, "broadcast_json", lambda process, value: [finished])
+    monkeypatch.setattr(predictions, "gather", lambda process, value: [])
+    monkeypatch.setattr(predictions, "broadcast", lambda process, value: [finished])
     for rank in range(2):
-        predict_set(cfg, model, data, Process(rank, 2, CPU))
+        predict_set(settings_of(cfg), model, data, Process(rank, 2, CPU))
     assert seen == [left[::2], left[1::2]]
 
 
@@ -174,7 +175,9 @@ def test_failures_are_tried_again(start, results, monkeypatch):
     cfg, model, data = start
     bad = data.records[1].id
     monkeypatch.setattr(predictions, "each_outcome", lambda *_: iter([Failure(bad, "image: bad")]))
-    found, problems = predict_set(cfg, model, data, unfinished=Unfinished(results, HEADER))
+    found, problems = predict_set(
+        settings_of(cfg), model, data, unfinished=Unfinished(results, HEADER)
+    )
     assert (found, problems) == ([], ["image: bad"])
     assert Unfinished(results, HEADER).known == []
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.codec import CODECS, codec_of
+from lib.codec import CODECS
 from lib.core.group import GroupParams, find_candidates
-from lib.core.inference import network_maps, prepare
+from lib.core.inference import network_maps, prepare, settings_of
 from lib.core.maps import maps_of
 from lib.deploy.graph import GRAPHS, local_maxima, subpixel
 from tests.helpers import fill, network, tiny_config
@@ -34,12 +34,12 @@ def graph_of(tmp_path, kind: str, *opts: str):
 def test_its_candidates_are_those_of_the_evaluation(tmp_path, picture, codec, flip, tag_per_joint):
     opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, "MODEL.TAG_PER_JOINT", tag_per_joint)
     graph, cfg = graph_of(tmp_path, "candidates", *opts)
-    given = prepare(cfg, picture)
+    given = prepare(settings_of(cfg), picture)
     with torch.no_grad():
         outputs = [output[0].numpy() for output in graph(given.images[0][None])]
-        heatmaps, tags = network_maps(cfg, graph.network, [given])
+        heatmaps, tags = network_maps(settings_of(cfg), graph.network, [given])
     params = GroupParams.from_config(cfg)
-    expected = find_candidates(maps_of(heatmaps[0], tags[0]), params, codec_of(cfg), adjust=True)
+    expected = find_candidates(maps_of(heatmaps[0], tags[0]), params, adjust=True)
     scale = given.images[0].shape[1] / heatmaps.shape[3]
     assert sum(map(len, expected)) > 50
     for rows, positions, values, own_tags in zip(expected, *outputs, strict=True):
@@ -54,11 +54,11 @@ def test_its_candidates_are_those_of_the_evaluation(tmp_path, picture, codec, fl
 def test_pixels_follow_the_candidates(tmp_path, picture):
     graph, cfg = graph_of(tmp_path, "pixels", "TEST.FLIP_TEST", "True")
     candidates, _ = graph_of(tmp_path, "candidates", "TEST.FLIP_TEST", "True")
-    given = prepare(cfg, picture)
+    given = prepare(settings_of(cfg), picture)
     with torch.no_grad():
         outputs = graph(given.images[0][None])
         few = candidates(given.images[0][None])
-        heatmaps, tags = network_maps(cfg, graph.network, [given])
+        heatmaps, tags = network_maps(settings_of(cfg), graph.network, [given])
     for one, other in zip(outputs, few, strict=False):
         assert torch.equal(one, other)
     positions, values, own_tags = outputs[3:]

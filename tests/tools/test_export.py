@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from lib.config import load_config
-from lib.core.inference import predict
+from lib.core.inference import predict, settings_of
 from lib.core.inference import prepare as prepare_for_torch
 from lib.deploy.graph import GRAPHS
 from lib.models import build_model
@@ -251,7 +251,7 @@ def test_inputs_are_those_of_the_evaluation(codec, kind):
     rules = {"size": None, "scale_type": kind, "side": 128, "multiple_of": 64}
     card = {"input": rules, "pixel_center": 0.5 if codec == "unbiased" else 0.0}
     for shape in [(30, 40, 3), (427, 640, 3), (640, 427, 3), (301, 299, 3), (1, 1, 3)]:
-        expected = prepare_for_torch(cfg, noise(*shape)).images[0].numpy()
+        expected = prepare_for_torch(settings_of(cfg), noise(*shape)).images[0].numpy()
         found = device_runner.prepare(card, noise(*shape))[0][0]
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).max() <= 1  # OpenCV rounds in its own way

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from lib.core.inference import predict, prepare
+from lib.core.inference import predict, prepare, settings_of
 from lib.keypoints import COCO
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from lib.utils.plot import Axes
@@ -75,7 +75,7 @@ def rows_with(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 def test_a_peak_is_shown_where_its_joint_is_in_the_picture(tmp_path, size, codec):
     cfg = tiny_config(tmp_path, tmp_path, "MODEL.CODEC", codec)
     picture = np.zeros((*size, 3), np.uint8)
-    given = prepare(cfg, picture)
+    given = prepare(settings_of(cfg), picture)
     width, height = given.base_size
     y, x = height // 2 - 4, width // 2 + 7
     maps = np.zeros((1, height, width), np.float32)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lib.utils.dist import ALONE, Process, agree, broadcast_json, gather_json, meet, share_buffers
+from lib.utils.dist import ALONE, Process, agree, broadcast, gather, meet, share_buffers
 
 
 def told(process: Process) -> Any:
@@ -20,17 +20,17 @@ def told(process: Process) -> Any:
 
 def test_the_first_process_gets_what_each_gave(together):
     expected = [told(Process(rank, 3, torch.device("cpu"))) for rank in range(3)]
-    assert together(lambda process: gather_json(process, told(process))) == [expected, [], []]
+    assert together(lambda process: gather(process, told(process))) == [expected, [], []]
 
 
 def test_all_get_what_the_first_process_gave(together):
     first = told(Process(0, 3, torch.device("cpu")))
-    assert together(lambda process: broadcast_json(process, told(process))) == [first] * 3
+    assert together(lambda process: broadcast(process, told(process))) == [first] * 3
 
 
 def test_nobody_else_is_asked_where_nobody_is():
-    assert gather_json(ALONE, told(ALONE)) == [told(ALONE)]
-    assert broadcast_json(ALONE, told(ALONE)) == told(ALONE)
+    assert gather(ALONE, told(ALONE)) == [told(ALONE)]
+    assert broadcast(ALONE, told(ALONE)) == told(ALONE)
     assert agree(ALONE, lambda: 1) == 1
 
 

@@ -69,7 +69,7 @@ def time_scene(
     maps = torch.from_numpy(det).to(device)[None], planes.movedim(0, -1)[None]
     ours, *_ = median_times([lambda: parser.parse(*maps)], args.rounds)
     specification, *_ = median_times(
-        [lambda: decode(det, tag, parser.params, parser.codec)], max(args.rounds // 3, 1)
+        [lambda: decode(det, tag, parser.params)], max(args.rounds // 3, 1)
     )
     return {"specification_ms": specification, "ours_ms": ours}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lib.core.inference import normalize
+from lib.core.images import normalize
 from lib.deploy.fold import fold_norms
 from lib.search.latency import machine, median_times
 from lib.utils.complexity import count_macs_of, count_params

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lib.core.inference import MEAN, STD
+from lib.core.images import MEAN, STD
 from lib.dataset.pose_dataset import Sample
 from lib.dataset.target_generators import Targets
 

@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
 from lib.analysis.oracle import Oracle
 from lib.config import load_config
 from lib.core.evaluate import result_rows, score_rows
-from lib.core.inference import find_people, network_maps, prepare
-from lib.core.pipeline import Prediction
+from lib.core.inference import InferenceSettings, find_people, network_maps, prepare
+from lib.core.pipeline import LoaderSettings, Prediction
 from lib.core.predictions import predict_set
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.dataset.reader import ImageRecord
@@ -55,10 +54,11 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     network = Timed(network.to(device, memory_format=memory).eval(), clock, "network")
     model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
-    people = time_parts(cfg, model, data, clock)
+    settings = InferenceSettings.from_config(cfg)
+    people = time_parts(settings, model, data, clock)
     per_picture = {part: 1000 * clock.seconds[part] / len(data.records) for part in PARTS}
     begin = time.perf_counter()
-    predict_set(cfg, model, data)
+    predict_set(settings, model, data, loading=LoaderSettings.from_config(cfg))
     whole = time.perf_counter() - begin
     report = {
         "machine": machine(device),
@@ -71,23 +71,23 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     print(json.dumps(report, indent=2) if args.json else table(report))
 
 
-def time_parts(cfg: CfgNode, model: Outer, data: EvaluationSet, clock: Clock) -> int:
+def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, clock: Clock) -> int:
     """Evaluate `data` picture by picture; the number of people found."""
-    warm_up = prepare(cfg, data.files.read(data.records[0]))
-    model.look_at(data.records[0])
-    network_maps(cfg, model, [warm_up])
+    warm_up = prepare(settings, data.files.read(data.records[0]))
+    model.set_records(data.records[0])
+    network_maps(settings, model, [warm_up])
     clock.seconds.clear()
     predictions = []
     for picture in data.records:
         with clock.time("read"):
             image = data.files.read(picture)
         with clock.time("warp"):
-            given = prepare(cfg, image)
-        model.look_at(picture)
+            given = prepare(settings, image)
+        model.set_records(picture)
         with clock.time("maps"):
-            maps = network_maps(cfg, model, [given])
+            maps = network_maps(settings, model, [given])
         with clock.time("group"):
-            predictions.append(Prediction(picture.id, *find_people(cfg, *maps, given)))
+            predictions.append(Prediction(picture.id, *find_people(settings, *maps, given)))
     clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
     with clock.time("score"):
         rows = result_rows(data.spec, predictions)
@@ -131,10 +131,10 @@ class Timed(nn.Module):
 class Outer(Timed):
     """What the evaluation calls: the network, or an oracle in front of it."""
 
-    def look_at(self, *pictures: ImageRecord) -> None:
+    def set_records(self, *pictures: ImageRecord) -> None:
         """Tell the oracle, where there is one."""
         if isinstance(self.module, Oracle):
-            self.module.look_at(*pictures)
+            self.module.set_records(*pictures)
 
 
 def table(report: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.evaluate import result_rows, score_rows
-from lib.core.inference import predict
+from lib.core.inference import InferenceSettings, predict
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
 from tools.device_runner import find_people, open_model
@@ -58,7 +58,8 @@ def table_of_people(
     cfg: CfgNode, model: nn.Module, data: EvaluationSet, paths: Sequence[Path]
 ) -> str:
     """Markdown: AP of PyTorch and of the files on `data`, and how often they find the same."""
-    ours = look(data, lambda picture: predict(cfg, model, picture))
+    settings = InferenceSettings.from_config(cfg)
+    ours = look(data, lambda picture: predict(settings, model, picture))
     rows = [f"| PyTorch | | {precision(data, ours)} | |"]
     for path in paths:
         found = look(data, runner(path))

@@ -23,7 +23,7 @@ from lib.analysis.oracle import Oracle
 from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.evaluate import Prediction, result_rows, score_rows
-from lib.core.inference import predict
+from lib.core.inference import InferenceSettings, predict
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.utils import cli
 
@@ -61,11 +61,11 @@ def ceiling(cfg: CfgNode) -> float:
 
 
 def ideal_predictions(cfg: CfgNode, data: EvaluationSet) -> Iterator[Prediction]:
-    oracle = Oracle.from_config(cfg)
+    oracle, settings = Oracle.from_config(cfg), InferenceSettings.from_config(cfg)
     for picture in tqdm(data.records, disable=None if cfg.VERBOSE else True, leave=False):
-        oracle.look_at(picture)
+        oracle.set_records(picture)
         canvas = np.zeros((picture.height, picture.width, 3), np.uint8)
-        yield Prediction(picture.id, *predict(cfg, oracle, canvas))
+        yield Prediction(picture.id, *predict(settings, oracle, canvas))
 
 
 if __name__ == "__main__":

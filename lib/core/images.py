@@ -1,0 +1,25 @@
+"""Images and maps as tensors: ImageNet's normalization and bilinear resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, 0 to 1
+STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last in memory."""
+    mean, std = (torch.tensor(x).to(images.device, non_blocking=True) for x in (MEAN, STD))
+    return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
+
+
+def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear; size: (height, width). Unchanged if equal."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
