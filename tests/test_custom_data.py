@@ -25,7 +25,9 @@ from lib.utils.dist import ALONE
 from tests.helpers import JOINTS, TINY, YAMLS, tiny_config, tiny_opts
 from tests.runs import SMALL, SUPERNET, train
 from tests.test_scripts import assert_one_line
-from tools import cache_images, check_data, demo, export
+from tools import cache_images, check_data
+from tools.demo import __main__ as demo
+from tools.export import __main__ as export
 from tools.network import open_network
 
 FEW_FOUND = ("DATASET.MAX_NUM_PEOPLE", "3", "TEST.DETECTION_THRESHOLD", "0")  # by random weights
@@ -155,7 +157,7 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
         *("weight_transfer", "--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow)),
         *(*tiny_opts(animal_root, tmp_path), *supernet, *keys, "DATASET.DATASET", str(other)),
     )
-    assert_one_line(done, "finds the 8 joints of animal")
+    assert_one_line(done, "predicts the 8 joints of animal")
 
 
 def test_a_cache_holds_own_pictures(animal_root, args, call, call_tool, tmp_path):
@@ -204,9 +206,9 @@ def test_a_network_of_other_joints_is_refused_in_an_evaluation(
     person, trained, animal_root, coco_root, args, call
 ):
     done = call("valid", *args("animal", animal_root, "TEST.MODEL_FILE", str(person)))
-    assert_one_line(done, f"{person} finds the 17 joints of coco, not the 8 of animal")
+    assert_one_line(done, f"{person} predicts the 17 joints of coco, not the 8 of animal")
     done = call("valid", *args("coco", coco_root, "TEST.MODEL_FILE", str(trained)))
-    assert_one_line(done, f"{trained} finds the 8 joints of animal, not the 17 of coco")
+    assert_one_line(done, f"{trained} predicts the 8 joints of animal, not the 17 of coco")
 
 
 def test_as_many_other_joints_are_refused_too(trained, animal_root, args, call, tmp_path):
@@ -216,12 +218,12 @@ def test_as_many_other_joints_are_refused_too(trained, animal_root, args, call, 
     root = tmp_path / "data"
     shutil.copytree(animal_root, root)
     change(root, lambda tree: tree.pop("categories"))
-    assert_one_line(call("valid", *args("animal", root, *keys)), f"{trained} finds the 8 joints")
+    assert_one_line(call("valid", *args("animal", root, *keys)), f"{trained} predicts the 8 joints")
 
 
 def test_a_training_does_not_start_with_all_of_other_joints(person, animal_root, args, call):
     done = call("dist_train", *args("animal", animal_root, "MODEL.PRETRAINED", str(person)))
-    assert_one_line(done, "finds the 17 joints of coco, not the 8 of animal", "not_final")
+    assert_one_line(done, "predicts the 17 joints of coco, not the 8 of animal", "not_final")
 
 
 def test_bare_weights_of_other_joints_are_one_line(coco_root, animal_root, args, call, tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values only, written whole or not at all."""
+"""Checkpoints: tensors and plain values only, written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from lib.utils.files import atomic_write, versions_of
 
 logger = logging.getLogger(__name__)
 
-WRAPPERS = ("module.", "1.")  # left by DataParallel and by the original's wrapping in a Sequential
+WRAPPERS = ("module.", "1.")  # prefixes of DataParallel and of the original's nn.Sequential
 
 
 def save_checkpoint(path: str | Path, keep: int = 1, **state: Any) -> None:
-    """Write beside the target, then rename: a killed job never leaves half a file.
+    """Save `state` to `path`; a killed job never leaves half a file.
 
-    The last `keep` files stay: the one before as PATH.1, the one before that as PATH.2, ...
-    ValueError when the file system does not take it; what was there before is as it was.
+    The last `keep` files stay: the previous one as PATH.1, the one before it as PATH.2, ...
+    ValueError when the file cannot be written; the files that exist are intact then.
     """
     _save(Path(path), state, keep)
 
 
 def save_weights(path: str | Path, model: nn.Module) -> None:
-    """The bare state dict of `model`, as published ones are; written whole or not at all."""
+    """Save the state dict of `model` alone, like published weights."""
     _save(Path(path), unwrap(model).state_dict())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU.
+    """The dict that `save_checkpoint` wrote, with its tensors on the CPU.
 
-    Only tensors and plain values are unpickled. ValueError names the file when it is missing,
-    damaged, or holds anything else (such a file is never executed).
+    Only tensors and plain values are unpickled. ValueError names a file that is missing, damaged
+    or holds anything else (code in it is never executed).
     """
     check_sums(path)
     try:
@@ -53,7 +53,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain values; refused to unpickle it"
         ) from None
-    except Exception as error:  # a damaged pickle makes its reader stumble in any way
+    except Exception as error:  # a damaged pickle raises any exception
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
@@ -61,7 +61,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the run that saved it, as plain values; none where it says none."""
+    """The settings of the run that saved a checkpoint, as plain values; {} where it has none."""
     config = saved.get("config") or (saved.get("provenance") or {}).get("config")
     return yaml.safe_load(config) if isinstance(config, str) else {}
 
@@ -69,36 +69,37 @@ def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
 def check_same_joints(
     config: Mapping[str, Any], source: str | Path, cfg: CfgNode, is_train: bool
 ) -> None:
-    """ValueError when the network in `source`, of settings `config`, finds other joints than `cfg`.
+    """ValueError when the network in `source` predicts other joints than those of `cfg`.
 
-    `config` may be empty: nothing is known of the joints.
+    config: the settings it was saved with; {} where they are unknown, which passes.
     """
-    spec = keypoints_of(cfg, is_train)
-    known = keypoints_of(CfgNode(dict(config)), is_train=False) if "DATASET" in config else spec
-    if known.joints != spec.joints:
+    if "DATASET" not in config:
+        return
+    spec, saved_spec = keypoints_of(cfg, is_train), keypoints_of(CfgNode(dict(config)), False)
+    if saved_spec.joints != spec.joints:
         raise ValueError(
-            f"{source} finds the {known.num_joints} joints of {known.name}, not the "
+            f"{source} predicts the {saved_spec.num_joints} joints of {saved_spec.name}, not the "
             f"{spec.num_joints} of {spec.name}; it can start their training with "
-            f"MODEL.PRETRAINED_PARTS not_final"
+            "MODEL.PRETRAINED_PARTS not_final"
         )
 
 
 def check_sums(path: str | Path) -> None:
-    """ValueError when a record of the archive is not what was written; PyTorch does not look."""
+    """ValueError when a checksum of the archive is wrong; PyTorch does not check them."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return  # missing, cut off, or of the format before archives: whoever reads it will say so
+        return  # missing, truncated or of the format before archives: torch.load reports it
     if bad is not None:
         raise ValueError(f"{path} is damaged: the checksum of {bad} does not fit")
 
 
 def newest_whole(path: Path) -> Path:
-    """The newest of `path` and the files kept before it that can be read.
+    """The newest readable file among `path`, PATH.1, PATH.2, ...; ValueError if there is none.
 
-    Those newer than it are named in the log and set aside, so that they do not push out a whole
-    one; ValueError where none can be read.
+    Damaged files that are newer are renamed to *.damaged and logged: otherwise they would replace
+    an intact one at the next save.
     """
     problems: list[ValueError] = []
     candidates = versions_of(path)
@@ -124,7 +125,7 @@ def hash_of(path: str | Path) -> str:
 
 
 def weights_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """The state dict, bare or inside a full checkpoint, wrappers' prefixes stripped."""
+    """The state dict, alone or in a full checkpoint, without the prefixes of wrappers."""
     state = saved["state_dict"] if isinstance(saved.get("state_dict"), Mapping) else saved
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
@@ -134,7 +135,7 @@ def weights_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Tensor
 
 
 def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the bare network has them: a prefix that every name has is taken off."""
+    """Remove prefixes that all names share: {"module.first.weight": x} -> {"first.weight": x}"""
     state = dict(state)
     while prefix := next((p for p in WRAPPERS if all(k.startswith(p) for k in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -142,9 +143,9 @@ def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ()) -> None:
-    """Fill `model` from `path`; every tensor must fit, but for names that start with `skip`.
+    """Load the weights in `path` into `model`; names that start with `skip` are left out.
 
-    Raises ValueError naming the first tensors that are missing, unexpected or of another shape.
+    ValueError names the first tensors that are missing, unexpected or of another shape.
     """
     fit_weights(model, load_checkpoint(path), path, skip)
 
@@ -152,36 +153,39 @@ def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ())
 def fit_weights(
     model: nn.Module, saved: Mapping[str, Any], source: str | Path, skip: tuple[str, ...] = ()
 ) -> None:
-    """`load_weights` of what was read from `source` already."""
+    """`load_weights` from a checkpoint that was read already; `source` is for messages."""
     weights = weights_of(saved, source)
     model = unwrap(model)
-    own = model.state_dict()
+    expected = model.state_dict()
     optional = getattr(model, "optional_weights", ())
     loaded = {
         name: tensor
         for name, tensor in weights.items()
         if not (skip and name.startswith(skip))
-        and (name in own or not any(part in name for part in optional))
+        and (name in expected or not any(part in name for part in optional))
     }
-    wanted = [name for name in own if not (skip and name.startswith(skip))]
-    # Weights from before PyTorch 0.4.1, or converted ones, do not count batches; as torch, go on.
-    missing = [
-        name for name in wanted if name not in loaded and not name.endswith("num_batches_tracked")
-    ]
-    unexpected = [name for name in loaded if name not in own]
-    reshaped = [
-        f"{name} {tuple(loaded[name].shape)} for {tuple(own[name].shape)}"
-        for name in wanted
-        if name in loaded and loaded[name].shape != own[name].shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    wanted = [name for name in expected if not (skip and name.startswith(skip))]
+    problems = {
+        # Weights from before PyTorch 0.4.1 do not count batches; torch loads them too.
+        "missing": [
+            name
+            for name in wanted
+            if name not in loaded and not name.endswith("num_batches_tracked")
+        ],
+        "unexpected": [name for name in loaded if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(loaded[name].shape)} for {tuple(expected[name].shape)}"
+            for name in wanted
+            if name in loaded and loaded[name].shape != expected[name].shape
+        ],
+    }
     if any(problems.values()):
-        told = "; ".join(
+        message = "; ".join(
             f"{len(names)} {problem} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
             for problem, names in problems.items()
             if names
         )
-        raise ValueError(f"{source} does not fit this model: {told}")
+        raise ValueError(f"{source} does not fit this model: {message}")
     model.load_state_dict(loaded, strict=not skip)
 
 

@@ -1,4 +1,4 @@
-"""What the scripts share: flags, and one clear line for a user's mistake."""
+"""Shared by the scripts: flags, exit codes, and one line on stderr for a user's mistake."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-# Exit codes.
-MISTAKE = 2  # what one line on stderr says
-STOPPED = 75  # asked to by a signal, and saved: the same command goes on
+MISTAKE = 2  # exit code after a user's mistake
+STOPPED = 75  # exit code after a signal: a checkpoint is saved, the same command continues from it
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """--cfg, --superconfig, --gpu and the trailing KEY VALUE pairs of the original."""
+    """A parser with the original's --cfg, --superconfig, --gpu and trailing KEY VALUE pairs."""
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--cfg", required=True, help="experiments/*.yaml")
-    result.add_argument("--superconfig", help="an architecture, mobile_configs/*.json")
+    result.add_argument("--superconfig", help="architecture, mobile_configs/*.json")
     result.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
     result.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
     return result
 
 
 def add_process_flags(to: argparse.ArgumentParser) -> None:
-    """The original's flags for several processes; torchrun needs none."""
-    to.add_argument("--world-size", type=int, default=1, help="processes, without torchrun")
-    to.add_argument("--rank", type=int, default=0, help="of this process, without torchrun")
-    to.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="where they meet")
+    """Add the original's flags for several processes without torchrun."""
+    to.add_argument("--world-size", type=int, default=1, help="number of processes")
+    to.add_argument("--rank", type=int, default=0, help="rank of this process")
+    to.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="address of rank 0")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -40,11 +39,11 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def code_of(main: Callable[[], int | None]) -> int | None:
-    """What `main` returns; a ValueError becomes one line and MISTAKE."""
+    """The exit code of `main`; a ValueError is printed as one line and becomes MISTAKE."""
     try:
         return main()
     except ValueError as error:
-        logger.debug("", exc_info=True)  # the log file keeps the whole story
+        logger.debug("", exc_info=True)  # the log file keeps the traceback
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
@@ -53,6 +52,6 @@ def code_of(main: Callable[[], int | None]) -> int | None:
 
 
 def _last_line(error: Exception) -> str:
-    """The message itself; a loader process sends it at the end of its traceback."""
+    """The message alone: an error of a loader process holds its traceback first."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+Error: ", "", lines[-1])

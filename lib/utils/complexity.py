@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-adds by two rules.
+"""Parameters and multiply-adds (MACs) of a network; MACs by two rules.
 
 `true` counts every convolution where it is evaluated (transposed ones at their input positions).
 `paper` is the rule behind the paper's figures: transposed convolutions at output positions, plus
@@ -19,14 +19,14 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, size: int) -> dict[str, int]:
-    """{"true": ..., "paper": ...} multiply-adds of one size x size picture."""
+    """{"true": ..., "paper": ...} MACs of one image of `size` x `size` pixels."""
     parameter = next(model.parameters())
-    picture = torch.zeros(1, 3, size, size, dtype=parameter.dtype, device=parameter.device)
-    return count_macs_of(model, picture)
+    image = torch.zeros(1, 3, size, size, dtype=parameter.dtype, device=parameter.device)
+    return count_macs_of(model, image)
 
 
 def count_macs_of(model: nn.Module, x: Tensor) -> dict[str, int]:
-    """The same of one forward pass of `x`; on the meta device it costs next to nothing."""
+    """{"true": ..., "paper": ...} MACs of a forward pass of `x`; fast on the meta device."""
     total = {"true": 0, "paper": 0}
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -40,10 +40,10 @@ def count_macs_of(model: nn.Module, x: Tensor) -> dict[str, int]:
 
 @torch.no_grad()
 def watch_layers(
-    model: nn.Module, x: Tensor, look: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+    model: nn.Module, x: Tensor, visit: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 ) -> None:
-    """Call `look` (layer, inputs, output) for each layer in one forward pass, in its order."""
-    hooks = [m.register_forward_hook(look) for m in model.modules() if not list(m.children())]
+    """Call `visit(layer, inputs, output)` for each layer of a forward pass of `x`, in order."""
+    hooks = [m.register_forward_hook(visit) for m in model.modules() if not list(m.children())]
     training = model.training
     model.eval()
     try:
@@ -55,7 +55,7 @@ def watch_layers(
 
 
 def _macs(module: nn.Module, x: Tensor, output: Tensor) -> tuple[int, int]:
-    """(true, paper) of one leaf module."""
+    """(true, paper) MACs of one layer."""
     if isinstance(module, nn.ConvTranspose2d):
         per_position = module.weight.numel()
         return per_position * x.shape[2:].numel(), per_position * output.shape[2:].numel()

@@ -1,4 +1,4 @@
-"""Where a run writes: its folder, its log, its TensorBoard."""
+"""The folders and the log of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from yacs.config import CfgNode
 def create_logger(
     cfg: CfgNode, cfg_path: str | Path, phase: str, is_main: bool = True
 ) -> tuple[Path, Path]:
-    """Set up logging to the console and to a file; the output and the TensorBoard folder.
+    """Set up logging to the console and to a file; return the output and the TensorBoard folder.
 
-    They are OUTPUT_DIR (LOG_DIR) / <data set> / <model> / <yaml name>. Processes other than the
-    main one log warnings only.
+    They are OUTPUT_DIR (LOG_DIR) / <data set> / <model> / <yaml name>. Processes other than rank 0
+    log only warnings, and only to the console.
     """
-    place = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME / Path(cfg_path).stem
-    output_dir, log_dir = Path(cfg.OUTPUT_DIR) / place, Path(cfg.LOG_DIR) / place
+    run = Path(cfg.DATASET.DATASET) / cfg.MODEL.NAME / Path(cfg_path).stem
+    output_dir, log_dir = Path(cfg.OUTPUT_DIR) / run, Path(cfg.LOG_DIR) / run
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -29,7 +29,7 @@ def create_logger(
     handlers: list[logging.Handler] = [console]
     if is_main:
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-        handlers.append(logging.FileHandler(output_dir / f"{place.name}_{stamp}_{phase}.log"))
+        handlers.append(logging.FileHandler(output_dir / f"{run.name}_{stamp}_{phase}.log"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)

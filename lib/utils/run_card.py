@@ -1,9 +1,9 @@
-"""What a run was made of: command, settings, code and machine of each of its starts, as a file.
+"""The run card: a JSON file of when, how, with what code and where a run was started.
 
     {"starts": [{"date": ..., "command": ..., "git": ..., "config": ...}, ...]}
 
-Nothing here ends a training: what cannot be found out is null, a card that cannot be written a
-warning.
+It never ends a training: a fact that is not available is null, and a card that cannot be written
+is a warning.
 """
 
 from __future__ import annotations
@@ -36,10 +36,22 @@ def add_start(path: Path, facts: Mapping[str, Any]) -> None:
     """Add a start to the card at `path`: date, command, code and machine, then `facts`."""
     start = {**circumstances(), **facts}
     try:
-        text = json.dumps({"starts": [*read_starts(path), start]}, indent=2)
-        atomic_write(path, text + "\n")
+        starts = [*read_starts(path), start]
+        atomic_write(path, json.dumps({"starts": starts}, indent=2) + "\n")
     except OSError as error:
         logger.warning("cannot write %s: %s", path, error.strerror)
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts in the card at `path`; a file that is no run card is renamed to PATH.damaged."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["starts"])
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s is no run card; set aside as %s.damaged", path, path)
+        path.replace(f"{path}.damaged")
+        return []
 
 
 def circumstances() -> dict[str, Any]:
@@ -54,31 +66,18 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """The starts before this one; a file that is no run card is set aside as PATH.damaged."""
-    if not path.exists():
-        return []
-    try:
-        return list(json.loads(path.read_text())["starts"])
-    except (ValueError, KeyError, TypeError):
-        logger.warning("%s is no run card; set aside as %s.damaged", path, path)
-        path.replace(f"{path}.damaged")
-        return []
-
-
 def git_state(folder: Path) -> dict[str, Any] | None:
     """The commit, and whether tracked files differ from it; None where git has no answer."""
-    commit = _answer("git", "-C", str(folder), "rev-parse", "HEAD")
-    # Without the lock, a look changes nothing and waits for nobody.
-    status = ("--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
-    changes = _answer("git", *status)
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     if commit is None:
         return None
+    status = ("--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
+    changes = _output("git", *status)  # without a lock: it writes nothing and never waits
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 def versions() -> dict[str, str | int | None]:
-    """Of everything that computes."""
+    """Of Python and the libraries that compute."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -90,7 +89,7 @@ def versions() -> dict[str, str | int | None]:
 
 
 def hardware() -> dict[str, Any]:
-    """Of the machine that the first process runs on."""
+    """Of this machine."""
     gpus = range(torch.cuda.device_count())
     return {
         "host": platform.node(),
@@ -98,13 +97,13 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_gib": _memory(),
+        "memory_gib": _memory_gib(),
         "gpus": [torch.cuda.get_device_name(gpu) for gpu in gpus],
     }
 
 
-def _answer(*command: str) -> str | None:
-    """What a command prints; None where it is missing, fails or hangs."""
+def _output(*command: str) -> str | None:
+    """The output of a command; None where it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -121,7 +120,7 @@ def _cpu_name() -> str | None:
     return names[0] if names else platform.machine()
 
 
-def _memory() -> float | None:
+def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):

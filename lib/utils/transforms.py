@@ -1,4 +1,4 @@
-"""The geometry of the test: how a picture becomes an input, and how people come back from it.
+"""Geometry of the evaluation: from an image to the network's input, and back to the image.
 
 Names and numbers are HigherHRNet's: `center` is in pixels, `scale` in units of 200 pixels, sizes
 are (width, height).
@@ -22,10 +22,10 @@ def get_multi_scale_size(
     min_scale: float,
     scale_type: str = "short",
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-    """Input size, center and scale for an image (H, W, 3) at one scale of a multi-scale test.
+    """Input size, center and scale of an image (H, W, 3) at one scale of a multi-scale test.
 
-    The short ("long": the long) side becomes `input_size`, a multiple of 64 at the smallest
-    scale; the other is rounded up, which shows a margin around the picture.
+    The short (scale_type "long": the long) side becomes `input_size`, a multiple of 64 at the
+    smallest scale. The other side is rounded up, which leaves a margin around the image.
     """
     height, width = image.shape[:2]
     center = np.array([int(width / 2.0 + 0.5), int(height / 2.0 + 0.5)])
@@ -49,7 +49,7 @@ def resize_align_multi_scale(
     scale_type: str = "short",
     pixel_center: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image (H, W, 3) as the network sees it at one scale; its center and scale.
+    """The image (H, W, 3) resized to the input of one scale (h, w, 3), its center and its scale.
 
     `pixel_center`: the codec's (lib/codec.py).
     """
@@ -64,7 +64,7 @@ def resize_align_multi_scale(
 def warp_matrix(
     center: np.ndarray, scale: np.ndarray, size: Sequence[int], inverse: bool = False
 ) -> np.ndarray:
-    """(2, 3): places in the picture -> places on a map of `size` (width, height), or back."""
+    """(2, 3): positions in the image -> positions on a map of `size` (width, height), or back."""
     ratio = size[0] / (scale[0] * PIXEL_STD)
     middle = np.array(size) / 2
     if inverse:
@@ -73,7 +73,10 @@ def warp_matrix(
 
 
 def of_pixels(matrix: np.ndarray, pixel_center: float) -> np.ndarray:
-    """(2, 3): a map between places -> the map between pixels whose centers lie there."""
+    """(2, 3): a transform of positions -> the same transform of pixel indices.
+
+    Pixel i has its center at position i + `pixel_center`.
+    """
     shift = matrix[:, :2] @ (pixel_center, pixel_center) - pixel_center
     return np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
 
@@ -85,7 +88,7 @@ def get_final_preds(
     heatmap_size: Sequence[int],
     pixel_center: float = 0.0,
 ) -> list[np.ndarray]:
-    """People on a map, [(N, K, 2 + ...)] -> each person (K, 2 + ...) in pixels of the picture."""
+    """People on a map, [(N, K, 2 + ...)] -> each person (K, 2 + ...) in pixels of the image."""
     matrix = warp_matrix(center, scale, heatmap_size, inverse=True)
     preds = []
     for person in grouped_joints[0]:

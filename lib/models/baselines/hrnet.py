@@ -77,8 +77,8 @@ class Bottleneck(nn.Module):
 def make_branch(channels: int, blocks: int) -> nn.Sequential:
     """One branch of a module: `blocks` residual blocks.
 
-    Zero blocks (gradual shrinking, shrink 3) leave one 3x3 convolution with BatchNorm and ReLU6. The
-    activation is ReLU6 as in the original, although all others of this network are ReLU.
+    Zero blocks (gradual shrinking, shrink 3) leave one 3x3 convolution with BatchNorm and ReLU6.
+    The activation is ReLU6 as in the original, although all others of this network are ReLU.
     """
     if blocks == 0:
         return conv_bn_relu6(channels, channels, 3)
