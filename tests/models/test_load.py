@@ -254,7 +254,7 @@ def test_what_contradicts_the_file_is_refused(trained, cfg, tmp_path):
     for path in (trained, bare):
         assert "is of another architecture than" in message(path, **other)
         assert "of another architecture" in message(path, cfg=YAMLS["coco"], **other)
-    assert "finds the 17 joints of coco" in message(trained, cfg=YAMLS["crowd_pose"])
+    assert "predicts the 17 joints of coco" in message(trained, cfg=YAMLS["crowd_pose"])
     assert "14 joints" in message(trained, joints="crowd_pose")
     text = "does not fit this model"
     assert text in message(bare, cfg=YAMLS["crowd_pose"])
