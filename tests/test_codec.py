@@ -11,8 +11,9 @@ from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.inference import find_people, predict, prepare, settings_of
 from lib.dataset.reader import ImageRecord
+from lib.dataset.samples import Sample
 from lib.dataset.target_generators import heatmap_targets, make_targets
-from lib.dataset.transforms import Affine
+from lib.dataset.transforms import Affine, RandomFlip
 from lib.utils.transforms import get_multi_scale_size, warp_matrix
 from tests.helpers import YAMLS
 
@@ -34,16 +35,28 @@ def centroid(image: np.ndarray) -> np.ndarray:
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
 
 
+def sample_of(joints: np.ndarray, image: np.ndarray) -> Sample:
+    size = (image.shape[1], image.shape[0])
+    return Sample(image, joints, np.zeros(len(joints)), masks=[], image_id=1, size=size)
+
+
+def flip(sample: Sample) -> Sample:
+    """Flipped, joints keeping their slots."""
+    same = range(sample.joints.shape[1])
+    return RandomFlip(1.0, same, UNBIASED.pixel_center)(sample, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("degrees", [0.0, -27.0])
 @pytest.mark.parametrize("side", [180.0, 256.0, 400.0])
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_augmentation_keeps_a_joint_on_what_it_marks(size, side, degrees, flipped):
     at = (150.3, 122.8)
-    affine = Affine((160.0, 118.0), side, degrees, flipped, UNBIASED.pixel_center)
-    [moved] = affine.move(np.array([[*at, 2.0]]), size)
+    affine = Affine((160.0, 118.0), side, degrees, UNBIASED.pixel_center)
+    sample = sample_of(affine.move(np.array([[[*at, 2.0]]]), size), affine.warp(light(*at), size))
+    image, joints = flip(sample)[:2] if flipped else sample[:2]
     # 8-bit rounding and the interpolation of 1/32 pixel steps: far below a half pixel.
-    np.testing.assert_allclose(centroid(affine.warp(light(*at), size)), moved[:2], atol=0.06)
+    np.testing.assert_allclose(centroid(image), joints[0, 0, :2], atol=0.06)
 
 
 @pytest.mark.parametrize("size", [(320, 240), (240, 320), (201, 200), (640, 427)])
@@ -70,17 +83,18 @@ def test_resizing_a_step_keeps_a_joint_on_what_it_marks():
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_a_mirrored_joint_has_the_mirrored_heatmap(size):
+def test_a_flipped_joint_has_the_flipped_heatmap(size):
     rng = np.random.default_rng(size)
     joints = np.concatenate([rng.uniform(8, 248, (3, 5, 2)), np.full((3, 5, 1), 2)], axis=2)
-    still = Affine((128, 128), 256, 0.0, False, UNBIASED.pixel_center)
-    mirror = Affine((128, 128), 256, 0.0, True, UNBIASED.pixel_center)
+    joints[..., :2] += UNBIASED.pixel_center
+    plain = sample_of(joints, np.zeros((256, 256, 3), np.uint8))
     maps = []
-    for affine in (still, mirror):
-        moved = torch.from_numpy(affine.move(joints, 256))[None]
+    for sample in (plain, flip(plain)):
         targets = make_targets(
-            *(moved, torch.tensor([affine.flipped]), torch.full((1, 3), 2.0)),
-            [torch.ones(1, size, size)],
+            joints=torch.from_numpy(sample.joints)[None],
+            flipped=torch.tensor([sample.flipped]),
+            sigmas=torch.full((1, 3), 2.0),
+            masks=[torch.ones(1, size, size)],
             crop_size=256,
             codec=UNBIASED,
         )

@@ -333,7 +333,7 @@ def test_an_unreadable_picture_costs_an_evaluation_only_itself(
 def test_unreadable_pictures_are_left_out_of_training_when_asked_for(call, args, unreadable):
     done = call("dist_train", *args("DATASET.UNREADABLE", "skip", data=unreadable))
     assert done.code == 0
-    assert "the next picture takes its place" in done.out
+    assert "the next image is used instead" in done.out
 
 
 def test_weights_are_asked_for_where_nothing_was_trained(call, args):

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.codec import codec_of
 from lib.config import load_config
 from lib.dataset.build import build_dataset
 from lib.dataset.checks.preview import draw_page
@@ -106,7 +107,7 @@ def print_lines(name: str, lines: list[str]) -> None:
 def draw(cfg: CfgNode, path: Path, count: int) -> bool:
     """Write the page; False, with a line, where the training split cannot be read."""
     try:
-        page = draw_page(build_dataset(cfg), count)
+        page = draw_page(build_dataset(cfg), codec_of(cfg), count)
     except ValueError as error:
         print(f"no page is drawn: {error}")
         return False

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.dataset.pose_dataset import Batch
+from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets
 from lib.models.arch import ArchSpec
 from lib.training.board import Board

@@ -18,7 +18,7 @@ from lib.codec import codec_of
 from lib.core.distill import Imitation
 from lib.core.images import normalize
 from lib.core.meter import Meter, Step
-from lib.dataset.pose_dataset import Batch
+from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets, make_targets
 from lib.models.arch import ArchSpec
 from lib.utils.dist import Process, all_true

@@ -12,9 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
-from lib.codec import codec_of
 from lib.dataset.cache import ImageCache, cache_path
-from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate
+from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
     ImageFiles,
     ImageRecord,
@@ -25,7 +24,8 @@ from lib.dataset.reader import (
     records_of,
     select_records,
 )
-from lib.dataset.transforms import AffineRange
+from lib.dataset.samples import collate
+from lib.dataset.transforms import build_transforms
 from lib.keypoints import KeypointSpec, keypoints_of
 
 
@@ -118,28 +118,27 @@ def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord
     return tree, records
 
 
-def _pose_dataset(cfg: CfgNode, pictures: Sequence[ImageRecord]) -> PoseDataset:
-    data = cfg.DATASET
+def _pose_dataset(cfg: CfgNode, records: Sequence[ImageRecord]) -> PoseDataset:
+    data, spec = cfg.DATASET, keypoints_of(cfg, is_train=True)
+    sigma = SigmaRule(
+        sigma=data.SIGMA,
+        scale_aware=data.SCALE_AWARE_SIGMA,
+        base_sigma=data.BASE_SIGMA,
+        base_size=data.BASE_SIZE,
+        int_sigma=data.INT_SIGMA,
+    )
     return PoseDataset(
-        keypoints_of(cfg, is_train=True),
-        pictures,
-        ImageFiles(layout_of(cfg, is_train=True).images),
-        crop_size=data.INPUT_SIZE,
-        map_sizes=data.OUTPUT_SIZE,
-        affine=AffineRange(
-            *(data.SCALE_TYPE, data.MIN_SCALE, data.MAX_SCALE),
-            *(data.MAX_ROTATION, data.MAX_TRANSLATE, data.FLIP),
-            codec_of(cfg).pixel_center,
+        spec=spec,
+        records=records,
+        files=ImageFiles(layout_of(cfg, is_train=True).images),
+        transforms=build_transforms(cfg, spec.with_center() if data.WITH_CENTER else spec),
+        settings=SampleSettings(
+            sigma=sigma,
+            max_people=data.MAX_NUM_PEOPLE,
+            with_center=data.WITH_CENTER,
+            skip_unreadable=data.UNREADABLE == "skip",
+            seed=cfg.SEED,
         ),
-        sigma=SigmaRule(
-            *(data.SIGMA, data.SCALE_AWARE_SIGMA),
-            *(data.BASE_SIGMA, data.BASE_SIZE, data.INT_SIGMA),
-        ),
-        max_people=data.MAX_NUM_PEOPLE,
-        with_center=data.WITH_CENTER,
-        skip_unreadable=data.UNREADABLE == "skip",
-        seed=cfg.SEED,
-        codec=codec_of(cfg),
         cache=ImageCache.open(cache_path(cfg)) if data.CACHE else None,
     )
 

@@ -1,62 +1,22 @@
-"""Training samples: a crop, its joints and masks. Small enough to cross a process boundary."""
+"""The training split as a PyTorch dataset of augmented crops."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.codec import REFERENCE, Codec
 from lib.dataset.cache import ImageCache
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, ignore_mask
-from lib.dataset.transforms import Affine, AffineRange
+from lib.dataset.samples import Sample
+from lib.dataset.transforms import Transform
 from lib.keypoints import KeypointSpec
 
 logger = logging.getLogger(__name__)
-
-
-class Sample(NamedTuple):
-    """One augmented picture."""
-
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    joints: np.ndarray  # (P, K, 3) float32, pixels of the crop
-    sigmas: np.ndarray  # (P,) float32, pixels of a map; below 0: map size / 64
-    flipped: bool
-    masks: list[np.ndarray]  # S of (h, w) bool
-    image_id: int
-
-
-class Batch(NamedTuple):
-    """Samples stacked; P is the largest number of people among them, absent people are zeros."""
-
-    images: Tensor  # (B, H, W, 3) uint8
-    joints: Tensor  # (B, P, K, 3) float32
-    sigmas: Tensor  # (B, P) float32
-    flipped: Tensor  # (B,) bool
-    masks: list[Tensor]  # S of (B, h, w) bool
-    image_ids: Tensor  # (B,) int64
-    largest_sigma: float  # none of `sigmas` is above it
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """Called by the loader when PIN_MEMORY is set."""
-        return self.each(Tensor.pin_memory)
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch, its tensors changed."""
-        *tensors, masks, image_ids, largest_sigma = self
-        return Batch(
-            *map(change, tensors), list(map(change, masks)), change(image_ids), largest_sigma
-        )
-
 
 MIN_SIGMA = 0.5  # map pixels, of a scale-aware Gaussian: a box may have no extent
 
@@ -68,98 +28,97 @@ class SigmaRule(NamedTuple):
     scale_aware: bool = False
     base_sigma: float = 2.0
     base_size: float = 256.0
-    whole: bool = False
+    int_sigma: bool = False
 
     def of(self, boxes: np.ndarray) -> np.ndarray:
-        """(P, 4) boxes in the picture -> (P,) map pixels."""
+        """(P, 4) boxes in the image -> (P,) map pixels."""
         if not self.scale_aware:
             return np.full(len(boxes), self.sigma, np.float32)
         sigmas = boxes[:, 2:].max(axis=1, initial=0) / self.base_size * self.base_sigma
-        return np.round(sigmas + 0.5) if self.whole else sigmas.clip(min=MIN_SIGMA)
+        return np.round(sigmas + 0.5) if self.int_sigma else sigmas.clip(min=MIN_SIGMA)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """What a sample has besides its augmentation."""
+
+    sigma: SigmaRule = field(default_factory=SigmaRule)
+    max_people: int = 30  # of an image; beyond, the largest are kept
+    with_center: bool = False  # one more joint, see `add_center`
+    skip_unreadable: bool = False  # use the next image instead of raising ReadError
+    seed: int = 0
 
 
 class PoseDataset(Dataset):
-    """Augmented crops of annotated pictures.
+    """Augmented crops of annotated images.
 
-    An item's key is (epoch, index): what is drawn for it is a function of (seed, epoch, index)
-    alone, whatever the number of workers and the order of reading.
+    The key of an item is (epoch, index): its random augmentation is a function of
+    (seed, epoch, index) alone, whatever the number of workers and the order of reading.
     """
 
     def __init__(
         self,
         spec: KeypointSpec,
-        pictures: Sequence[ImageRecord],
+        records: Sequence[ImageRecord],
         files: ImageFiles,
-        crop_size: int,
-        map_sizes: Sequence[int],
-        affine: AffineRange,
-        sigma: SigmaRule,
-        max_people: int = 30,
-        with_center: bool = False,
-        skip_unreadable: bool = False,
-        seed: int = 0,
-        codec: Codec = REFERENCE,
+        transforms: Sequence[Transform],
+        settings: SampleSettings = SampleSettings(),  # noqa: B008 (frozen)
         cache: ImageCache | None = None,
     ) -> None:
-        self.spec = spec.with_center() if with_center else spec
-        self.with_center = with_center
-        self.records = [keep_largest(picture, max_people) for picture in pictures]
+        self.spec = spec.with_center() if settings.with_center else spec
+        self.records = [keep_largest(record, settings.max_people) for record in records]
         self.files = files
-        self.crop_size = crop_size
-        self.map_sizes = list(map_sizes)
-        self.affine = affine
-        self.sigma = sigma
-        self.skip_unreadable = skip_unreadable
-        self.seed = seed
-        self.codec = codec
+        self.transforms = transforms
+        self.settings = settings
         self.cache = cache
         self.dropped_people = sum(
             len(before.joints) - len(after.joints)
-            for before, after in zip(pictures, self.records, strict=True)
+            for before, after in zip(records, self.records, strict=True)
         )
         if self.dropped_people:
             logger.warning(
-                "%d people are left out: their pictures show more than MAX_NUM_PEOPLE %d, "
+                "%d people are left out: their images have more than MAX_NUM_PEOPLE %d, "
                 "of which the largest are kept",
-                *(self.dropped_people, max_people),
+                self.dropped_people,
+                settings.max_people,
             )
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        picture, image = self._read(index)
-        rng = np.random.default_rng((self.seed, epoch, index))
-        return self.sample(picture, image, self.affine.draw(rng, picture.width, picture.height))
+        record, image = self._read(key[1])
+        return self.sample(record, image, key)
 
-    def sample(self, picture: ImageRecord, image: np.ndarray, affine: Affine) -> Sample:
-        """`picture` as `affine` shows it; `image`: the whole of it, perhaps shrunk."""
-        people = add_center(picture.joints) if self.with_center else picture.joints
-        joints = affine.move(people, self.crop_size)
-        mask = ignore_mask(picture)
-        return Sample(
-            image=affine.warp(image, self.crop_size, (picture.width, picture.height)),
-            joints=joints[:, self.spec.flip_index] if affine.flipped else joints,
-            sigmas=self.sigma.of(picture.boxes).astype(np.float32),
-            flipped=affine.flipped,
-            masks=[affine.warp(mask, size) > 127 for size in self.map_sizes],
-            image_id=picture.id,
+    def sample(self, record: ImageRecord, image: np.ndarray, key: tuple[int, int]) -> Sample:
+        """The sample of (epoch, index) `key`; `image`: the whole image, or a shrunk copy of it."""
+        epoch, index = key
+        rng = np.random.default_rng((self.settings.seed, epoch, index))
+        sample = Sample(
+            image=image,
+            joints=add_center(record.joints) if self.settings.with_center else record.joints,
+            sigmas=self.settings.sigma.of(record.boxes).astype(np.float32),
+            masks=[ignore_mask(record)],
+            image_id=record.id,
+            size=(record.width, record.height),
         )
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample._replace(masks=[mask > 127 for mask in sample.masks])
 
     def _read(self, index: int) -> tuple[ImageRecord, np.ndarray]:
-        """The picture, or the next one that can be read when unreadable ones are skipped."""
+        """The image of `index`; where unreadable ones are skipped, the next that can be read."""
         for step in range(len(self)):
-            picture = self.records[(index + step) % len(self)]
+            record = self.records[(index + step) % len(self)]
             try:
                 if self.cache is not None:
-                    return picture, self.cache.read(picture)
-                return picture, self.files.read_checked(picture)
+                    return record, self.cache.read(record)
+                return record, self.files.read_checked(record)
             except ReadError as error:
-                if not self.skip_unreadable:
+                if not self.settings.skip_unreadable:
                     raise
-                logger.warning("%s; the next picture takes its place", error)
-        raise ReadError(f"none of the {len(self)} pictures in {self.files.path} can be read")
+                logger.warning("%s; the next image is used instead", error)
+        raise ReadError(f"none of the {len(self)} images in {self.files.path} can be read")
 
 
 def add_center(joints: np.ndarray) -> np.ndarray:
@@ -170,33 +129,10 @@ def add_center(joints: np.ndarray) -> np.ndarray:
     return np.concatenate([joints, center.astype(np.float32)], axis=1)
 
 
-def keep_largest(picture: ImageRecord, max_people: int) -> ImageRecord:
+def keep_largest(record: ImageRecord, max_people: int) -> ImageRecord:
     """At most `max_people` people, those with the largest boxes, in their order."""
-    if len(picture.joints) <= max_people:
-        return picture
-    areas = picture.boxes[:, 2] * picture.boxes[:, 3]
-    kept = np.sort(np.argsort(-areas, kind="stable")[:max_people])
-    return picture._replace(joints=picture.joints[kept], boxes=picture.boxes[kept])
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one crop size; people are padded with zeros."""
-    slots = max(len(sample.joints) for sample in samples)
-    num_joints = samples[0].joints.shape[1]
-    joints = np.zeros((len(samples), slots, num_joints, 3), np.float32)
-    sigmas = np.ones((len(samples), slots), np.float32)
-    for i, sample in enumerate(samples):
-        joints[i, : len(sample.joints)] = sample.joints
-        sigmas[i, : len(sample.joints)] = sample.sigmas
-    return Batch(
-        images=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        joints=torch.from_numpy(joints),
-        sigmas=torch.from_numpy(sigmas),
-        flipped=torch.tensor([sample.flipped for sample in samples]),
-        masks=[
-            torch.from_numpy(np.stack(masks))
-            for masks in zip(*(sample.masks for sample in samples), strict=True)
-        ],
-        image_ids=torch.tensor([sample.image_id for sample in samples]),
-        largest_sigma=float(sigmas.max(initial=0)),
-    )
+    if len(record.joints) <= max_people:
+        return record
+    areas = record.boxes[:, 2] * record.boxes[:, 3]
+    largest = np.sort(np.argsort(-areas, kind="stable")[:max_people])
+    return record._replace(joints=record.joints[largest], boxes=record.boxes[largest])

@@ -16,7 +16,7 @@ from lib.core.images import resize_maps
 from lib.core.inference import InferenceSettings, stage_maps
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.pose_dataset import Batch
+from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets
 from lib.keypoints import keypoints_of
 from lib.models.arch import ArchSpec

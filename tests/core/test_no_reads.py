@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 import dist_train
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, accumulate, update_weights
-from lib.dataset.pose_dataset import Batch
+from lib.dataset.samples import Batch
 from lib.dataset.target_generators import heatmap_targets
 from lib.training.optim import get_optimizer
 from tests.helpers import TINY, network, tiny_config

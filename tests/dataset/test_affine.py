@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib.dataset.transforms import Affine, AffineRange
+from lib.dataset.transforms import Affine, RandomAffine
 from tests.helpers import GOLDEN
 
 
@@ -21,12 +21,10 @@ def test_matrices_equal_the_original(case):
     np.testing.assert_allclose(moved, golden[f"joints_out_{case}"], atol=1e-10)
 
 
-@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_keypoint_follows_its_pixel(seed, flipped):
+def test_a_keypoint_follows_its_pixel(seed):
     rng = np.random.default_rng(seed)
-    drawn = AffineRange(flip=float(flipped)).draw(rng, 200, 160)
-    assert drawn.flipped == flipped
+    drawn = RandomAffine(128, []).sample(rng, 200, 160)
     x, y = rng.integers(60, 140), rng.integers(50, 110)
     rows, columns = np.mgrid[:160, :200]  # a spot wide enough to survive the scaling
     picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
@@ -42,9 +40,11 @@ def test_a_keypoint_follows_its_pixel(seed, flipped):
 
 
 def test_a_drawn_crop_stays_in_its_range():
-    ranges = AffineRange(scale_type="long", min_scale=0.5, max_scale=2, max_rotation=10)
+    ranges = RandomAffine(
+        crop_size=64, map_sizes=[], scale_type="long", min_scale=0.5, max_scale=2, max_rotation=10
+    )
     for seed in range(200):
-        drawn = ranges.draw(np.random.default_rng(seed), 300, 200)
+        drawn = ranges.sample(np.random.default_rng(seed), 300, 200)
         assert 150 <= drawn.side <= 600
         assert abs(drawn.degrees) <= 10
         reach = 40 * drawn.side / 200
@@ -53,5 +53,5 @@ def test_a_drawn_crop_stays_in_its_range():
 
 
 def test_no_augmentation_shows_the_whole_picture():
-    still = AffineRange("long", 1, 1, 0, 0, 0).draw(np.random.default_rng(0), 320, 200)
-    assert still == Affine((160, 100), 320, 0.0, flipped=False)
+    still = RandomAffine(64, [], "long", 1, 1, 0, 0).sample(np.random.default_rng(0), 320, 200)
+    assert still == Affine((160, 100), 320, 0.0)

@@ -11,7 +11,7 @@ import pytest
 
 from lib.dataset.build import build_dataset
 from lib.dataset.cache import cache_path, shrink, shrunk_size
-from lib.dataset.transforms import AffineRange
+from lib.dataset.transforms import RandomAffine
 from tests.helpers import YAMLS, tiny_config, tiny_opts
 from tools import cache_images
 
@@ -38,12 +38,11 @@ def test_the_side_leaves_a_pixel_for_each_of_the_input():
 
 
 @pytest.mark.parametrize("codec_center", [0.0, 0.5])
-@pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, flipped, codec_center):
+def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, codec_center):
     """Also where width and height shrink by different ratios, as rounding makes them."""
     rng = np.random.default_rng(seed)
-    drawn = AffineRange(flip=float(flipped), pixel_center=codec_center).draw(rng, 200, 160)
+    drawn = RandomAffine(128, [], pixel_center=codec_center).sample(rng, 200, 160)
     x, y = rng.uniform(70, 130), rng.uniform(60, 100)
     rows, columns = np.mgrid[:160, :200]
     picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))

@@ -14,15 +14,18 @@ from pycocotools import mask as rle_tools
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_view, train_step
 from lib.dataset.build import build_dataset, make_dataloader
-from lib.dataset.pose_dataset import PoseDataset, SigmaRule, collate, keep_largest
+from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule, keep_largest
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError
-from lib.dataset.transforms import Affine, AffineRange
+from lib.dataset.samples import collate
+from lib.dataset.transforms import Affine, RandomAffine, RandomFlip
 from lib.keypoints import COCO
 from lib.models import build_model
 from lib.training.optim import get_optimizer
 from tests.helpers import TINY, tiny_config
 
-STILL = AffineRange("long", 1, 1, 0, 0, 0)
+SIZES = (16, 32)  # of the maps
+WHOLE = RandomAffine(64, SIZES, "long", 1, 1, 0, 0)
+CROP = RandomAffine(64, SIZES)
 
 
 def picture(index: int = 1, people: int = 1, **fields) -> ImageRecord:
@@ -35,13 +38,17 @@ def picture(index: int = 1, people: int = 1, **fields) -> ImageRecord:
     return shown._replace(**fields)
 
 
-def dataset(folder: Path, *pictures: ImageRecord, **kwargs) -> PoseDataset:
-    """The pictures exist; a crop shows the whole of them, 64 pixels wide."""
+def dataset(
+    folder: Path, *pictures: ImageRecord, affine=WHOLE, flip: float = 0, **settings
+) -> PoseDataset:
+    """The images exist; a crop shows the whole of them, 64 pixels wide."""
     for shown in pictures:
         noise = np.random.default_rng(shown.id).integers(0, 256, (shown.height, shown.width, 3))
         cv2.imwrite(str(folder / shown.file_name), noise.astype(np.uint8))
-    settings = {"affine": STILL, "sigma": SigmaRule()} | kwargs
-    return PoseDataset(COCO, pictures, ImageFiles(folder), 64, (16, 32), **settings)
+    sample = SampleSettings(**settings)
+    spec = COCO.with_center() if sample.with_center else COCO
+    transforms = [affine, RandomFlip(flip, spec.flip_index)]
+    return PoseDataset(COCO, pictures, ImageFiles(folder), transforms, sample)
 
 
 def rectangle(x: slice, y: slice) -> dict:
@@ -53,10 +60,10 @@ def rectangle(x: slice, y: slice) -> dict:
 def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     pictures = [picture(i) for i in (1, 2)]
     drawn = {
-        key: dataset(tmp_path, *pictures, affine=AffineRange(), seed=key[0])[key[1:]]
+        key: dataset(tmp_path, *pictures, affine=CROP, seed=key[0])[key[1:]]
         for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1))
     }
-    again = dataset(tmp_path, *pictures, affine=AffineRange())[0, 0]
+    again = dataset(tmp_path, *pictures, affine=CROP)[0, 0]
     first = drawn.pop((0, 0, 0))
     np.testing.assert_array_equal(again.image, first.image)
     np.testing.assert_array_equal(again.joints, first.joints)
@@ -65,13 +72,28 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
         assert not np.array_equal(other.image, first.image)
 
 
-def test_mirroring_swaps_left_and_right(tmp_path):
-    data = dataset(tmp_path, picture())
-    image = data.files.read(data.records[0])
-    plain, flipped = (
-        data.sample(data.records[0], image, Affine((40, 30), 80, 0, flipped=flip))
-        for flip in (False, True)
-    )
+def test_an_appended_transform_leaves_the_crops_as_they_are(tmp_path):
+    """It samples from the same generator, after the others."""
+
+    def darken(sample, rng):
+        return sample._replace(image=np.uint8(sample.image * rng.uniform(0.2, 0.8)))
+
+    plain = dataset(tmp_path, picture(), affine=CROP, flip=0.5)
+    more = dataset(tmp_path, picture(), affine=CROP, flip=0.5)
+    more.transforms = [*more.transforms, darken]
+    flips = set()
+    for epoch in range(8):
+        one, other = plain[epoch, 0], more[epoch, 0]
+        np.testing.assert_array_equal(one.joints, other.joints)
+        assert one.steps == other.steps
+        assert other.image.sum() < 0.85 * one.image.sum()
+        flips.add(one.flipped)
+    assert flips == {True, False}
+
+
+def test_a_flip_swaps_left_and_right(tmp_path):
+    plain, flipped = (dataset(tmp_path, picture(), flip=flip)[0, 0] for flip in (0, 1))
+    assert (plain.flipped, flipped.flipped) == (False, True)
     np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
     left, right = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
     nose = COCO.joints.index("nose")
@@ -133,13 +155,14 @@ def test_an_unreadable_picture_stops_or_is_skipped_as_the_key_says(tmp_path, cap
     (tmp_path / "2.png").write_bytes(b"broken")
     with pytest.raises(ReadError, match=r"image 2: cannot read .*2\.png"):
         data[0, 1]
-    data.skip_unreadable = True
+    data = dataset(tmp_path, *pictures, skip_unreadable=True)
+    (tmp_path / "2.png").write_bytes(b"broken")
     with caplog.at_level(logging.WARNING):
         assert data[0, 1].image_id == 3
     assert "image 2: cannot read" in caplog.text
     for name in ("1.png", "3.png"):
         (tmp_path / name).unlink()
-    with pytest.raises(ReadError, match="none of the 3 pictures"):
+    with pytest.raises(ReadError, match="none of the 3 images"):
         data[0, 1]
 
 
@@ -159,11 +182,10 @@ def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
     np.testing.assert_allclose(joints[1, 17, :2], plain[1, :, :2].mean(axis=0), rtol=0, atol=1e-5)
 
 
-def test_the_center_is_its_own_mirror_image(tmp_path):
-    data = dataset(tmp_path, picture(), with_center=True)
-    image = data.files.read(data.records[0])
-    sample = data.sample(data.records[0], image, Affine((40, 30), 80, 0, flipped=True))
-    plain = data.sample(data.records[0], image, Affine((40, 30), 80, 0))
+def test_the_center_of_a_flipped_image_is_the_flipped_center(tmp_path):
+    plain, sample = (
+        dataset(tmp_path, picture(), flip=flip, with_center=True)[0, 0] for flip in (0, 1)
+    )
     x, y, _ = plain.joints[0, 17]
     assert sample.joints[0, 17].tolist() == [63 - x, y, 1]
 
@@ -174,7 +196,7 @@ def test_a_sigma_follows_the_longer_side_of_the_box():
     aware = SigmaRule(3.0, scale_aware=True, base_sigma=2.0, base_size=256.0)
     assert aware.of(boxes).tolist() == [1, 2, 2.34375]
     assert aware.of(boxes[:0]).tolist() == []
-    assert (aware._replace(whole=True).of(boxes[2:]) == 3).all()
+    assert (aware._replace(int_sigma=True).of(boxes[2:]) == 3).all()
 
 
 # --- training on what was read ----------------------------------------------------------

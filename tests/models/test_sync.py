@@ -11,7 +11,7 @@ import dist_train
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_views, train_step
 from lib.dataset.build import build_dataset, make_dataloader
-from lib.dataset.pose_dataset import Batch
+from lib.dataset.samples import Batch
 from lib.models.arch import uniform_arch
 from lib.models.layers import elastic
 from lib.models.layers.sync import SyncBatchNorm2d, synchronize_norms
@@ -94,7 +94,7 @@ def share(batch: Batch, process: Process) -> Batch:
     """This process's part of the pictures."""
     n = len(batch.images) // process.world_size
     part = slice(process.rank * n, (process.rank + 1) * n)
-    return batch.each(lambda tensor: tensor[part])
+    return batch.map(lambda tensor: tensor[part])
 
 
 def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:

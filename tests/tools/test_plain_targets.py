@@ -8,7 +8,7 @@ import torch
 
 from lib.core.trainer import make_view
 from lib.dataset.build import build_dataset
-from lib.dataset.pose_dataset import collate
+from lib.dataset.samples import collate
 from tests.helpers import tiny_config
 from tools.benchmark.plain_targets import plain_batch, plain_sample
 

@@ -21,7 +21,7 @@ import torch
 from lib.config import load_config
 from lib.dataset.build import build_dataset
 from lib.dataset.cache import ImageCache, cache_path
-from lib.dataset.pose_dataset import collate
+from lib.dataset.samples import collate
 from lib.search.latency import machine
 from tools.benchmark.plain_targets import plain_batch, plain_sample
 from tools.cache_images import fill

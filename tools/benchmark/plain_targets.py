@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lib.core.images import MEAN, STD
-from lib.dataset.pose_dataset import Sample
+from lib.dataset.samples import Sample
 from lib.dataset.target_generators import Targets
 
 

@@ -35,7 +35,7 @@ import dist_train
 from lib.config import load_config
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, View, accumulate, train_step, update_weights
-from lib.dataset.pose_dataset import Sample, collate
+from lib.dataset.samples import Sample, collate
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.search.latency import machine
@@ -196,6 +196,7 @@ def random_samples(cfg: CfgNode, count: int, people: int = 4) -> list[Sample]:
             flipped=False,
             masks=[np.ones((side, side), bool) for side in cfg.DATASET.OUTPUT_SIZE],
             image_id=i,
+            size=(crop, crop),
         )
         for i in range(count)
     ]

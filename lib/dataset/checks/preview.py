@@ -5,17 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lib.dataset.pose_dataset import PoseDataset, Sample, collate
+from lib.codec import Codec
+from lib.dataset.pose_dataset import PoseDataset
 from lib.dataset.reader import ImageRecord, ReadError, ignore_mask
+from lib.dataset.samples import Sample, collate
 from lib.dataset.target_generators import make_targets
-from lib.dataset.transforms import Affine
+from lib.keypoints import KeypointSpec
 from lib.utils.vis import caption, draw_people, tile
 
 RED, YELLOW, WHITE = (220, 40, 40), (255, 240, 0), (255, 255, 255)
 SMALLEST = 320  # pixels, side of a crop as it is shown: captions want room
 
 
-def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
+def draw_page(dataset: PoseDataset, codec: Codec, count: int, columns: int = 2) -> np.ndarray:
     """(H, W, 3): `count` pictures with people, from all over the data set, as epoch 0 has them.
 
     Pictures that cannot be read are left out.
@@ -26,7 +28,7 @@ def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
     views = []
     for index in shown[::step][:count]:
         try:
-            views.append(draw_views(dataset, index))
+            views.append(draw_views(dataset, codec, index))
         except ReadError:
             continue
     if not views:
@@ -34,18 +36,17 @@ def draw_page(dataset: PoseDataset, count: int, columns: int = 2) -> np.ndarray:
     return tile(views, columns, gap=12)
 
 
-def draw_views(dataset: PoseDataset, index: int) -> np.ndarray:
+def draw_views(dataset: PoseDataset, codec: Codec, index: int) -> np.ndarray:
     """One picture beside its crop of epoch 0, equally high, both with a caption."""
     picture = dataset.records[index]
     image = dataset.files.read(picture)
-    rng = np.random.default_rng((dataset.seed, 0, index))
-    affine = dataset.affine.draw(rng, picture.width, picture.height)
-    sample = dataset.sample(picture, image, affine)
-    size = max(SMALLEST, dataset.crop_size)
+    sample = dataset.sample(picture, image, key=(0, index))
+    size = max(SMALLEST, sample.image.shape[0])
     counts = f"people: {len(picture.joints)}, ignored regions: {len(picture.ignore)}"
     left = fit(draw_annotations(dataset, picture, image), size * 4 // 3, size)
     left = caption(left, f"image {picture.id}; {counts}")
-    right = caption(fit(draw_targets(dataset, sample), size, size), describe(affine))
+    targets = draw_targets(sample, dataset.spec, codec)
+    right = caption(fit(targets, size, size), ", ".join(sample.steps))
     return np.concatenate([left, np.full((len(left), 4, 3), 255, np.uint8), right], axis=1)
 
 
@@ -58,23 +59,20 @@ def draw_annotations(dataset: PoseDataset, picture: ImageRecord, image: np.ndarr
     return draw_people(canvas, picture.joints, dataset.spec)
 
 
-def draw_targets(dataset: PoseDataset, sample: Sample) -> np.ndarray:
+def draw_targets(sample: Sample, spec: KeypointSpec, codec: Codec) -> np.ndarray:
     """The crop with its people and the targets of the finest stage; red: no heatmap loss."""
     batch = collate([sample])
     targets = make_targets(
-        *(batch.joints, batch.flipped, batch.sigmas, batch.masks),
-        crop_size=dataset.crop_size,
-        codec=dataset.codec,
+        joints=batch.joints,
+        flipped=batch.flipped,
+        sigmas=batch.sigmas,
+        masks=batch.masks,
+        crop_size=sample.image.shape[0],
+        codec=codec,
     )
     judged = cv2.resize(sample.masks[-1].astype(np.uint8), sample.image.shape[1::-1])
-    people = draw_people(tint(sample.image, judged == 0), sample.joints, dataset.spec)
+    people = draw_people(tint(sample.image, judged == 0), sample.joints, spec)
     return glow(people, targets.heatmaps[-1][0].numpy())
-
-
-def describe(affine: Affine) -> str:
-    """`crop of 412 pixels, -12 degrees, flipped`"""
-    text = f"crop of {affine.side:.0f} pixels, {affine.degrees:.0f} degrees"
-    return f"{text}, flipped" if affine.flipped else text
 
 
 def glow(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Augmentation: drawn once per sample as a value, then applied to image, masks and joints."""
+"""Augmentation of training samples."""
 
-from lib.dataset.transforms.affine import Affine, AffineRange
+from lib.dataset.transforms.affine import Affine
+from lib.dataset.transforms.augment import RandomAffine, RandomFlip, Transform, build_transforms
 
-__all__ = ["Affine", "AffineRange"]
+__all__ = ["Affine", "RandomAffine", "RandomFlip", "Transform", "build_transforms"]
