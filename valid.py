@@ -29,9 +29,14 @@ from yacs.config import CfgNode
 
 from lib.analysis.diagnose import diagnose, diagnosis_table
 from lib.analysis.oracle import MODES, Oracle
-from lib.analysis.page import make_page_folder, write_page
 from lib.analysis.ranking import rank
-from lib.analysis.report import Report, make_folders, write_csv, write_json
+from lib.analysis.report import (
+    Report,
+    make_folders,
+    make_page_folder,
+    write_csv,
+    write_json,
+)
 from lib.analysis.sheet import contact_sheet
 from lib.config import load_config
 from lib.core.evaluate import (
@@ -158,9 +163,7 @@ def tell(
     if args.csv:
         write_csv(args.csv, report)
     if args.diagnose:
-        ids = [picture.id for picture in data.records]
-        rows = result_rows(data.spec, predictions)
-        diagnosis = diagnose(data.spec, data.annotations, rows, ids)
+        diagnosis = diagnose(data.spec, data.ground_truth, result_rows(data.spec, predictions))
         print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
     if args.vis:
         path = output_dir / f"{data.split}_people.png"
@@ -168,6 +171,8 @@ def tell(
         save_image(path, contact_sheet(data, predictions, args.vis, ranking))
         logger.info("pictures of what was found: %s", path)
     if args.report:
+        from lib.analysis.page import write_page  # here: matplotlib takes long to import
+
         network = arch.summary if arch else cfg.MODEL.NAME
         page = write_page(Path(args.report), data, predictions, report, network, cfg.dump())
         logger.info("the report: %s", page)

@@ -1,21 +1,25 @@
-"""Where AP is lost: the kind of error of every labelled joint, and the people missed or invented.
+"""Where AP is lost: one kind of error for every labelled joint, and people missed or invented.
 
-The field's usual diagnosis, after Ronchi & Perona, "Benchmarking and Error Diagnosis in
-Multi-Instance Pose Estimation" (ICCV 2017). People found are matched to people labelled as the
-evaluators match them, at OKS >= 0.1. How near a found joint lies to a labelled one is
-ks = exp(-d^2 / (2 s^2 k^2)): d their distance, s^2 the area of the labelled person, k twice the
-sigma of the labelled joint. Each labelled joint of a matched person is then one of
+After Ronchi & Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation"
+(ICCV 2017). It has two steps for each image.
 
-- good: ks to its own place is at least .85, about what two annotators differ by;
-- jitter: it is at least .5, so the place is right and the precision is not;
-- inversion: it is less, but ks to another joint of the same person (its mirror image or any
-  other) is at least .5;
-- swap: it is less, but ks to any joint of another person in the picture is at least .5;
-- missed: nothing labelled is so near.
+1. Detections are matched to annotated people as the evaluators do, at OKS >= 0.1. The labelled
+   joints of people without a detection are "person missed".
+2. Each labelled joint of a matched person is classified by where the detection puts it. Distance
+   is measured as keypoint similarity, ks = exp(-d^2 / (2 s^2 k^2)), with d the distance to a
+   labelled joint in pixels, s^2 the area of its person, and k twice the sigma of that joint.
 
-Where inversion and swap both apply, the larger ks decides. Labelled joints of people whom nobody
-was matched to are the sixth class, "person missed". As in AP, the place alone counts and not the
-score that a joint has.
+    | class     | ks to its own label | otherwise                                            |
+    |-----------|---------------------|------------------------------------------------------|
+    | good      | .85 or more         | (two annotators differ by as much)                   |
+    | jitter    | .5 to .85           |                                                      |
+    | inversion | below .5            | ks >= .5 to another joint of the same person         |
+    | swap      | below .5            | ks >= .5 to any joint of another person in the image |
+    | missed    | below .5            | ks < .5 to every labelled joint                      |
+
+Example: a detected left wrist that lies on the right wrist of the same person is an inversion; on
+the wrist of a neighbor it is a swap. Where both apply, the larger ks decides. Only the position of
+a joint counts, not its score, as in AP.
 """
 
 from __future__ import annotations
@@ -23,37 +27,38 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib.dataset.annotations import BOX_AREA
-from lib.dataset.reader import read_annotations
 from lib.keypoints import KeypointSpec
+from lib.utils.tables import markdown
 
 CLASSES = ("good", "jitter", "inversion", "swap", "missed", "person missed")
 GOOD, JITTER, INVERSION, SWAP, MISSED, PERSON_MISSED = range(len(CLASSES))
 KS_GOOD, KS_NEAR = 0.85, 0.5
 MATCH_OKS = 0.1
-MAX_DETECTIONS = 20  # per picture, the best scored: the evaluators look at no others
-FALSE_SCORE = 0.2  # people below it are not counted as false: AP hardly feels them
+MAX_DETECTIONS = 20  # per image, the best scored: the evaluators ignore all others
+FALSE_SCORE = 0.2  # detections below it are not counted as false: they hardly change AP
 NOBODY = -1
 
-BODY_PARTS = {  # last word of a joint's name -> its row in the table; every other is of the head
+BODY_PARTS = {  # last word of a joint's name -> its row in the table; all others are "head"
     **dict.fromkeys(("shoulder", "elbow", "wrist"), "arms"),
     **dict.fromkeys(("hip", "knee", "ankle"), "legs"),
 }
 
+Table = tuple[list[str], list[list[str]]]  # head, rows
 
-class Truth(NamedTuple):
-    """Everybody annotated in one picture, the people who are not judged included."""
+
+class Labels(NamedTuple):
+    """All people annotated in one image, including those whom the evaluators do not judge."""
 
     joints: np.ndarray  # (P, K, 3): x, y, visibility (0: not labelled)
     boxes: np.ndarray  # (P, 4): x, y, width, height
-    areas: np.ndarray  # (P,)
+    areas: np.ndarray  # (P,) square pixels
     judged: np.ndarray  # (P,) bool: neither a crowd nor without keypoints
-    crowd: np.ndarray  # (P,) bool: may be matched many times
+    crowd: np.ndarray  # (P,) bool: any number of detections may match it
 
     @property
     def labelled(self) -> np.ndarray:
@@ -61,180 +66,197 @@ class Truth(NamedTuple):
         return self.joints[..., 2] > 0
 
 
+class Matching(NamedTuple):
+    """Detections of one image and the annotated person of each, best scored first."""
+
+    index: np.ndarray  # (N,) of the detections that count; N <= MAX_DETECTIONS
+    oks: np.ndarray  # (N, P) similarity to each person
+    person: np.ndarray  # (N,) index of the matched person, or NOBODY
+    hits: np.ndarray  # (M,) indices into `person` of detections matched to judged people
+    false: int  # detections of at least FALSE_SCORE that match nobody
+
+
 @dataclass(frozen=True)
 class Diagnosis:
-    """Counts; those of several pictures add up."""
+    """Counts for one or more images; `+` adds them up."""
 
     joints: np.ndarray  # (K, C): labelled joints of judged people, by class
-    found: int = 0  # judged people who were matched
-    missed: int = 0  # judged people who were not
-    false: int = 0  # detections of at least FALSE_SCORE that nobody was matched to
+    detected: int = 0  # judged people with a detection
+    missed: int = 0  # judged people without one
+    false: int = 0  # detections of at least FALSE_SCORE that match nobody
 
     def __add__(self, other: Diagnosis) -> Diagnosis:
         return Diagnosis(
-            self.joints + other.joints,
-            self.found + other.found,
-            self.missed + other.missed,
-            self.false + other.false,
+            joints=self.joints + other.joints,
+            detected=self.detected + other.detected,
+            missed=self.missed + other.missed,
+            false=self.false + other.false,
         )
 
 
 def diagnose(
-    spec: KeypointSpec,
-    annotations: Path,
-    rows: Sequence[Mapping[str, Any]],
-    image_ids: Sequence[int] | None = None,
+    spec: KeypointSpec, ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Diagnosis:
-    """The count of result rows on `image_ids` (None: all pictures); as `score_rows` takes them."""
-    people = read_truth(annotations, spec)
-    found = defaultdict(list)
+    """Error counts of result rows over all images of `ground_truth`, an annotation tree."""
+    by_image = defaultdict(list)
     for row in rows:
-        found[row["image_id"]].append(row)
+        by_image[row["image_id"]].append(row)
     total = Diagnosis(np.zeros((spec.num_joints, len(CLASSES)), int))
-    for image_id in people if image_ids is None else image_ids:
-        own = found[image_id]
-        xy = np.array([row["keypoints"] for row in own], float).reshape(-1, spec.num_joints, 3)
-        scores = np.array([row["score"] for row in own], float)
-        total += diagnose_image(spec, people[image_id], xy[..., :2], scores)
+    for image_id, labels in labels_by_image(ground_truth, spec).items():
+        detections = by_image[image_id]
+        keypoints = np.array([row["keypoints"] for row in detections], float)
+        xy = keypoints.reshape(-1, spec.num_joints, 3)[..., :2]
+        scores = np.array([row["score"] for row in detections], float)
+        total += diagnose_image(spec, labels, xy, scores)
     return total
 
 
 def diagnose_image(
-    spec: KeypointSpec, truth: Truth, xy: np.ndarray, scores: np.ndarray
+    spec: KeypointSpec, labels: Labels, xy: np.ndarray, scores: np.ndarray
 ) -> Diagnosis:
-    """Of one picture's detections: xy (N, K, 2), scores (N,)."""
-    best, _, match = match_best(spec, truth, xy, scores)
-    xy, scores = xy[best], scores[best]
-    hits = np.flatnonzero(match != NOBODY)
-    hits = hits[truth.judged[match[hits]]]  # (M,)
-    classes = np.full(truth.labelled.shape, PERSON_MISSED)  # (P, K)
-    classes[match[hits]] = classify(xy[hits], match[hits], truth, np.array(spec.sigmas))
-    counted = truth.labelled & truth.judged[:, None]
+    """Counts for one image from its detections: xy (N, K, 2), scores (N,)."""
+    matching = match(spec, labels, xy, scores)
+    hits, num_judged = matching.hits, int(labels.judged.sum())
+    person = matching.person[hits]  # (M,)
+    classes = np.full(labels.labelled.shape, PERSON_MISSED)  # (P, K)
+    classes[person] = classify(xy[matching.index[hits]], person, labels, np.array(spec.sigmas))
+    counted = labels.labelled & labels.judged[:, None]
     joints = np.stack([((classes == c) & counted).sum(axis=0) for c in range(len(CLASSES))], axis=1)
-    false = ((match == NOBODY) & (scores >= FALSE_SCORE)).sum()
-    return Diagnosis(joints, len(hits), int(truth.judged.sum()) - len(hits), int(false))
+    return Diagnosis(joints, len(hits), num_judged - len(hits), matching.false)
 
 
-def match_best(
-    spec: KeypointSpec, truth: Truth, xy: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The detections that the evaluators look at: indices (N,), OKS (N, P), person of each (N,).
+# --- matching ---------------------------------------------------------------------------
 
-    xy (D, K, 2), scores (D,); the best scored first.
+
+def match(spec: KeypointSpec, labels: Labels, xy: np.ndarray, scores: np.ndarray) -> Matching:
+    """Match detections xy (D, K, 2) with scores (D,) to people, as the evaluators do."""
+    index = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+    oks = person_similarity(xy[index], labels, np.array(spec.sigmas))
+    person = match_people(oks, labels)
+    hits = np.flatnonzero(person != NOBODY)
+    hits = hits[labels.judged[person[hits]]]
+    false = int(((person == NOBODY) & (scores[index] >= FALSE_SCORE)).sum())
+    return Matching(index, oks, person, hits, false)
+
+
+def person_similarity(xy: np.ndarray, labels: Labels, sigmas: np.ndarray) -> np.ndarray:
+    """OKS (N, P) of detections (N, K, 2) with people: the mean ks over their labelled joints.
+
+    A person without labelled joints is a region. As in the evaluators, distance is then measured
+    to a box around the region's center with three times the sides of its own.
     """
-    best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
-    oks = person_similarity(xy[best], truth, np.array(spec.sigmas))
-    return best, oks, match_people(oks, truth)
-
-
-def person_similarity(xy: np.ndarray, truth: Truth, sigmas: np.ndarray) -> np.ndarray:
-    """OKS (N, P) of detections (N, K, 2): mean ks of the labelled joints, each to its own.
-
-    A person without labelled joints is a region: joints count as on it within a box of three
-    times the sides of theirs, as the evaluators have it.
-    """
-    to_joint = xy[:, None] - truth.joints[..., :2]  # (N, P, K, 2)
-    corner, side = truth.boxes[:, None, :2], truth.boxes[:, None, 2:]  # (P, 1, 2)
+    to_joint = xy[:, None] - labels.joints[..., :2]  # (N, P, K, 2)
+    corner, side = labels.boxes[:, None, :2], labels.boxes[:, None, 2:]  # (P, 1, 2)
     before, after = corner - side - xy[:, None], xy[:, None] - (corner + 2 * side)
-    to_region = before.clip(min=0) + after.clip(min=0)
-    is_region = ~truth.labelled.any(axis=1)[:, None]  # (P, 1)
+    to_region = before.clip(min=0) + after.clip(min=0)  # 0 inside
+    is_region = ~labels.labelled.any(axis=1)[:, None]  # (P, 1)
     offset = np.where(is_region[..., None], to_region, to_joint)
-    ks = np.exp(-(offset**2).sum(axis=-1) / _tolerance(truth, sigmas))  # (N, P, K)
-    weight = truth.labelled | is_region  # (P, K)
+    ks = np.exp(-(offset**2).sum(axis=-1) / _tolerance(labels, sigmas))  # (N, P, K)
+    weight = labels.labelled | is_region  # (P, K)
     return (ks * weight).sum(axis=-1) / weight.sum(axis=-1)
 
 
-def match_people(oks: np.ndarray, truth: Truth) -> np.ndarray:
-    """(N, P) -> (N,): the person of each detection, the best scored first, or NOBODY.
+def match_people(oks: np.ndarray, labels: Labels) -> np.ndarray:
+    """OKS (N, P), best scored detection first -> (N,) person of each detection, or NOBODY.
 
-    A detection takes the nearest person left whom AP judges; only where none is near enough, one
-    who is not judged, and then it is neither right nor wrong.
+    A detection takes the most similar free person whom AP judges. Only if none is similar enough
+    it takes one who is not judged: such a detection is neither right nor wrong.
     """
     match = np.full(len(oks), NOBODY)
-    free = np.ones(len(truth.joints), bool)
+    free = np.ones(len(labels.joints), bool)
     for n, similarity in enumerate(oks):
-        for group in (truth.judged, ~truth.judged):
+        for group in (labels.judged, ~labels.judged):
             near = np.flatnonzero(free & group & (similarity >= MATCH_OKS))
             if len(near):
                 match[n] = near[similarity[near].argmax()]
-                free[match[n]] = truth.crowd[match[n]]
+                free[match[n]] = labels.crowd[match[n]]
                 break
     return match
 
 
-def classify(xy: np.ndarray, person: np.ndarray, truth: Truth, sigmas: np.ndarray) -> np.ndarray:
-    """Classes (M, K) of matched detections: xy (M, K, 2), whose person is `person` (M,)."""
-    offset = xy[:, :, None, None] - truth.joints[..., :2]  # (M, K, P, K, 2)
-    ks = np.exp(-(offset**2).sum(axis=-1) / _tolerance(truth, sigmas)) * truth.labelled
+def classify(xy: np.ndarray, person: np.ndarray, labels: Labels, sigmas: np.ndarray) -> np.ndarray:
+    """Class of each joint (M, K) of detections xy (M, K, 2) matched to people `person` (M,)."""
+    # ks of every detected joint with every labelled joint of every person: (M, K, P, K)
+    offset = xy[:, :, None, None] - labels.joints[..., :2]  # (M, K, P, K, 2)
+    ks = np.exp(-(offset**2).sum(axis=-1) / _tolerance(labels, sigmas)) * labels.labelled
     row, joint = np.arange(len(xy)), np.arange(xy.shape[1])
-    same = ks[row, :, person]  # (M, K, K)
-    own, nearest = same[:, joint, joint], ks.max(axis=(2, 3), initial=0)
-    return np.select(
-        [own >= KS_GOOD, own >= KS_NEAR, nearest < KS_NEAR, same.max(axis=2) >= nearest],
+    same_person = ks[row, :, person]  # (M, K, K)
+    same_joint = same_person[:, joint, joint]  # (M, K), to its own label
+    best = ks.max(axis=(2, 3), initial=0)  # (M, K), to any label in the image
+    return np.select(  # the first condition that holds decides
+        [
+            same_joint >= KS_GOOD,
+            same_joint >= KS_NEAR,
+            best < KS_NEAR,
+            same_person.max(axis=2) >= best,  # the most similar label belongs to the same person
+        ],
         [GOOD, JITTER, MISSED, INVERSION],
         SWAP,
     )
 
 
-def read_truth(annotations: Path, spec: KeypointSpec) -> dict[int, Truth]:
-    """Every picture of an annotation file -> its people, judged by the evaluators' rules."""
-    tree = read_annotations(annotations, spec)
-    by_image: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in tree["images"]}
-    for annotation in tree.get("annotations") or []:
+def _tolerance(labels: Labels, sigmas: np.ndarray) -> np.ndarray:
+    """(P, K): 2 s^2 k^2 of every labelled joint, above 0 as in pycocotools."""
+    return 2 * (labels.areas[:, None] + np.spacing(1)) * (2 * sigmas) ** 2
+
+
+# --- ground truth -----------------------------------------------------------------------
+
+
+def labels_by_image(ground_truth: Mapping[str, Any], spec: KeypointSpec) -> dict[int, Labels]:
+    """Image id -> people, judged by the evaluators' rules, for each image of an annotation tree."""
+    by_image: dict[int, list[Mapping[str, Any]]] = {
+        image["id"]: [] for image in ground_truth["images"]
+    }
+    for annotation in ground_truth.get("annotations") or []:
         if "keypoints" in annotation:
             by_image[annotation["image_id"]].append(annotation)
-    return {image_id: _truth(people, spec) for image_id, people in by_image.items()}
+    return {image_id: _labels(people, spec) for image_id, people in by_image.items()}
 
 
-def diagnosis_table(spec: KeypointSpec, diagnosis: Diagnosis) -> str:
-    """Shares of the labelled joints in percent, by part of the body; then the people.
-
-    Of an own data set, joint by joint.
-    """
-    tables = joint_table(spec, diagnosis), people_table(diagnosis)
-    return "\n\n".join(_markdown(table) for table in tables)
-
-
-def joint_table(spec: KeypointSpec, diagnosis: Diagnosis) -> list[list[str]]:
-    """A head and rows: shares of the labelled joints, as in `diagnosis_table`."""
-    names: Sequence[str] = ("head", "arms", "legs")
-    part = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
-    if spec.is_custom:
-        names = part = list(spec.joints)
-    rows = [["Joints", "labelled", *CLASSES]]
-    for name in (*names, "all"):
-        counts = diagnosis.joints[[name in (own, "all") for own in part]].sum(axis=0)  # (C,)
-        shares = 100 * counts / max(1, counts.sum())
-        rows.append([name, str(counts.sum()), *(f"{share:.1f} %" for share in shares)])
-    return rows
-
-
-def people_table(diagnosis: Diagnosis) -> list[list[str]]:
-    """A head and one row."""
-    people = diagnosis.found + diagnosis.missed
-    counts = people, diagnosis.found, diagnosis.missed, diagnosis.false
-    head = ["People", "found", "missed", f"false, score >= {FALSE_SCORE}"]
-    return [head, list(map(str, counts))]
-
-
-def _markdown(table: list[list[str]]) -> str:
-    head, *rows = (f"| {' | '.join(row)} |" for row in table)
-    return "\n".join([head, "|---" * len(table[0]) + "|", *rows])
-
-
-def _tolerance(truth: Truth, sigmas: np.ndarray) -> np.ndarray:
-    """(P, K): 2 s^2 k^2 of every labelled joint."""
-    return 2 * (truth.areas[:, None] + np.spacing(1)) * (2 * sigmas) ** 2
-
-
-def _truth(people: Sequence[Mapping[str, Any]], spec: KeypointSpec) -> Truth:
+def _labels(people: Sequence[Mapping[str, Any]], spec: KeypointSpec) -> Labels:
     joints = np.array([a["keypoints"] for a in people], float).reshape(-1, spec.num_joints, 3)
     boxes = np.array([a["bbox"] for a in people], float).reshape(-1, 4)
     areas = BOX_AREA * boxes[:, 2] * boxes[:, 3]
     if spec.use_area:
-        given = np.array([a.get("area", np.nan) for a in people], float)
-        areas = np.where(np.isnan(given), areas, given)
+        annotated = np.array([a.get("area", np.nan) for a in people], float)
+        areas = np.where(np.isnan(annotated), areas, annotated)
     crowd = np.array([bool(a.get("iscrowd")) for a in people], bool)
-    # CrowdPose's num_keypoints leaves out head and neck, so who has only these is not judged.
+    # num_keypoints leaves out `spec.uncounted` joints: who has only these is not judged.
     empty = np.array([not a.get("num_keypoints", True) for a in people], bool)
-    return Truth(joints, boxes, areas, ~crowd & ~empty & (joints[..., 2] > 0).any(axis=1), crowd)
+    judged = ~crowd & ~empty & (joints[..., 2] > 0).any(axis=1)
+    return Labels(joints, boxes, areas, judged, crowd)
+
+
+# --- tables -----------------------------------------------------------------------------
+
+
+def diagnosis_table(spec: KeypointSpec, diagnosis: Diagnosis) -> str:
+    """`joint_table` and `people_table` as Markdown."""
+    tables = joint_table(spec, diagnosis), people_table(diagnosis)
+    return "\n\n".join(markdown(head, rows) for head, rows in tables)
+
+
+def joint_table(spec: KeypointSpec, diagnosis: Diagnosis) -> Table:
+    """Classes as percentages of the labelled joints: a row for each part of the body.
+
+    Custom keypoints have a row for each joint.
+    """
+    parts = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
+    names = ["head", "arms", "legs"]
+    if spec.is_custom:
+        names = parts = list(spec.joints)
+    rows = []
+    for name in (*names, "all"):
+        counts = diagnosis.joints[[name in (part, "all") for part in parts]].sum(axis=0)  # (C,)
+        shares = 100 * counts / max(1, counts.sum())
+        rows.append([name, str(counts.sum()), *(f"{share:.1f} %" for share in shares)])
+    return ["Joints", "labelled", *CLASSES], rows
+
+
+def people_table(diagnosis: Diagnosis) -> Table:
+    """One row: people annotated, detected and missed, and false detections."""
+    people = diagnosis.detected + diagnosis.missed
+    counts = people, diagnosis.detected, diagnosis.missed, diagnosis.false
+    head = ["People", "found", "missed", f"false, score >= {FALSE_SCORE}"]
+    return head, [list(map(str, counts))]

@@ -1,44 +1,44 @@
-"""One evaluation as a page: its figures and curves, and the pictures that went worst.
+"""One evaluation as a page: metrics, curves, kinds of errors, and the worst images.
 
-DIR/index.html        no script, nothing from elsewhere: it opens from the file system
-DIR/pictures/*.jpg    truth, and beside it what was found
+    DIR/index.html        no scripts, nothing external: it opens from the file system
+    DIR/pictures/*.jpg    ground truth and detections
+
+This file computes the values; page.html.j2 is the page.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-from lib.analysis.breakdown import Breakdown, Part, break_down
+from lib.analysis.breakdown import Breakdown, break_down
 from lib.analysis.diagnose import diagnose, joint_table, people_table
-from lib.analysis.report import Report
-from lib.analysis.sheet import picture_sections
+from lib.analysis.report import IMAGES, Report, write_text
+from lib.analysis.sheet import write_galleries
 from lib.core.evaluate import result_rows
 from lib.core.pipeline import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.utils import html
+from lib.utils.plots import STYLE, render
 from lib.utils.run_card import circumstances
+from lib.utils.text import printable
 
-PICTURES = "pictures"  # the folder beside the page
-FIGURES = ("AP", "AP .5", "AP .75", "AR")
-NOBODY_JUDGED = "\N{EN DASH}"  # in place of a figure
-
-
-def make_page_folder(folder: str | None) -> None:
-    """For a page that is going to be written; ValueError, before any work, when it cannot be."""
-    if folder is None:
-        return
-    pictures = Path(folder) / PICTURES
-    try:
-        pictures.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--report {folder}: {error.strerror}") from None
-    if not (os.access(folder, os.W_OK) and os.access(pictures, os.W_OK)):
-        raise ValueError(f"--report {folder}: nothing can be written there")
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+NOBODY_JUDGED = "\N{EN DASH}"  # in place of a metric
+INK, GRID = "#1c2227", "#d8dde2"
+CURVES = ("#0072b2", "#c24f00", "#007a59")
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.2)))
+VARIABLES = {  # color of the chart -> variable of the page's style, which has a dark theme
+    **{INK: "var(--ink)", GRID: "var(--line)"},
+    **{color: f"var(--c{number})" for number, color in enumerate(CURVES)},
+}
 
 
 def write_page(
@@ -49,35 +49,52 @@ def write_page(
     network: str,
     settings: str,
 ) -> Path:
-    """The page's path; a page that was there before is replaced, with its pictures.
+    """Write the page and its images, replacing an earlier page; the path of index.html.
 
-    network: the architecture in a few words; settings: the config.
+    network: a summary of the architecture; settings: the config as text.
     """
     headline = f": AP {report.table['AP']:.3f}" if report.table else ""
-    parts = [
-        _circumstances(data, report, network, settings),
-        *_figures(data, predictions, report),
-        _left_out(report),
-        *picture_sections(folder / PICTURES, data, predictions),
-    ]
+    values = {
+        "title": f"{report.arch} on {report.split}{headline}",
+        "facts": _facts(data, report, network),
+        "settings": settings,
+        "annotations": data.annotations,
+        "report": report,
+        "breakdown": None,
+        "galleries": write_galleries(folder / IMAGES, data, predictions),
+    }
+    rows = result_rows(data.spec, predictions, data.category_id)
+    if report.table and rows:
+        values |= _analysis(data, rows)
     path = folder / "index.html"
-    partial = path.with_name(path.name + ".partial")
-    title = f"{report.arch} on {report.split}{headline}"
-    partial.write_text(html.document(title, parts), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, _environment().get_template(TEMPLATE.name).render(values))
     return path
 
 
-def _circumstances(data: EvaluationSet, report: Report, network: str, settings: str) -> str:
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+    )
+    environment.filters["metric"] = _metric
+    return environment
+
+
+def _facts(data: EvaluationSet, report: Report, network: str) -> dict[str, str]:
+    """What was evaluated, how and where: name -> text."""
     now = circumstances()
     git, machine = now["git"], now["hardware"]
     commit = git["commit"] + (", changed since" if git["dirty"] else "") if git else "unknown"
     versions = [f"{name} {version}" for name, version in now["versions"].items() if version]
-    named = {
+    return {
         "Network": f"{report.arch} ({network})",
         "Weights": report.weights or "none",
         "SHA-256": report.sha256 or "none",
-        "Split": f"{report.split}, {report.pictures} pictures",
+        "Split": f"{report.split}, {report.pictures} images",
         "Annotations": str(data.annotations),
         "Command": now["command"],
         "Commit": commit,
@@ -85,113 +102,47 @@ def _circumstances(data: EvaluationSet, report: Report, network: str, settings: 
         "Machine": ", ".join([f"{machine['cores']} x {machine['cpu']}", *machine["gpus"]]),
         "Date": now["date"],
     }
-    settings = html.folded("All settings", settings)
-    return html.section("What was evaluated", html.facts(named), settings)
 
 
-# --- figures ----------------------------------------------------------------------------
-
-
-def _figures(data: EvaluationSet, predictions: Sequence[Prediction], report: Report) -> list[str]:
-    """Sections of all that is measured against the truth."""
-    if not report.table:
-        unknown = f"Nobody is labelled in {data.annotations}, so nothing could be measured."
-        return [html.section("Average precision", html.paragraph(unknown))]
-    table = html.table(
-        *(
-            "From 0 to 1, under HigherHRNet's names; a dash: nobody to judge",
-            ["Network", *report.table],
-        ),
-        [[report.arch, *map(_number, report.table.values())]],
-    )
-    whole = html.section("Average precision", table)
-    rows = result_rows(data.spec, predictions, data.category_id)
-    if not rows:
-        nobody = "Nobody was found, so there is nothing to draw a curve of or to take apart."
-        return [whole, html.section("Precision and recall", html.paragraph(nobody))]
-    ids = [picture.id for picture in data.records]
-    parts = break_down(data.spec, data.annotations, rows, ids)
-    sections = [whole, _curves(parts), _by_joint(parts), _by_size(parts)]
-    if parts.crowding:
-        sections.append(_by_crowding(parts))
-    return [*sections, _errors(data, rows, ids)]
-
-
-def _curves(parts: Breakdown) -> str:
-    heading = "Precision and recall"
-    if not parts.precision:
-        return html.section(heading, html.paragraph("Nobody is judged, so there is no curve."))
-    curves = {
-        f"OKS {threshold}: AP {np.mean(curve):.3f}": curve
-        for threshold, curve in parts.precision.items()
+def _analysis(data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values of the sections that need both ground truth and detections."""
+    breakdown = break_down(data.spec, data.ground_truth, rows)
+    diagnosis = diagnose(data.spec, data.ground_truth, rows)
+    return {
+        "breakdown": breakdown,
+        "chart": _chart(breakdown) if breakdown.precision else None,
+        "joint_errors": joint_table(data.spec, diagnosis),
+        "people_errors": people_table(diagnosis),
     }
-    caption = (
-        "Precision at each recall as the evaluator has it: the best at this recall or a higher "
-        "one. AP is its mean over recall 0, .01 ... 1. A curve is 0 where so many are never found."
-    )
-    return html.section(heading, html.chart(caption, ("Recall", "Precision"), curves))
 
 
-def _by_joint(parts: Breakdown) -> str:
-    definition = (
-        "The same detections, in order of the same scores, judged by one joint at a time: OKS over "
-        "this joint alone, the labels of all others removed. Who has no label of it is not judged."
-    )
-    table = _table("One joint at a time", "Joint", "labelled", parts.joints)
-    return html.section("By joint", html.paragraph(definition), table)
+@rc_context(STYLE)
+def _chart(breakdown: Breakdown) -> Markup:
+    """Precision against recall as an SVG element, in colors of the page's style."""
+    figure = Figure(figsize=(4.4, 4), facecolor="none", layout="constrained")
+    axes = figure.subplots(subplot_kw={"facecolor": "none"})
+    for number, (threshold, curve) in enumerate(breakdown.precision.items()):
+        axes.plot(
+            np.linspace(0, 1, len(curve)),
+            curve,
+            color=CURVES[number],
+            linestyle=DASHES[number],
+            linewidth=2.5,
+            label=f"OKS {threshold}: AP {np.mean(curve):.3f}",
+            gid=f"curve-{number}",
+            clip_on=False,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision")
+    axes.tick_params(length=0)
+    axes.grid(color=GRID, clip_on=False)
+    axes.spines[:].set_color(GRID)
+    figure.legend(loc="outside lower left")
+    svg = render(figure, "svg").decode()
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, variable)
+    return Markup(svg[svg.index("<svg") :])  # without the head of a file
 
 
-def _by_size(parts: Breakdown) -> str:
-    definition = (
-        "Size: the side, in pixels, of a square with the area of the person. People of other sizes "
-        "are not judged, nor are detections of other sizes that match nobody. First three ranges, "
-        "then finer ones."
-    )
-    table = _table("One range of sizes at a time", "Size", "people", parts.sizes)
-    return html.section("By size of a person", html.paragraph(definition), table)
-
-
-def _by_crowding(parts: Breakdown) -> str:
-    definition = (
-        "CrowdPose's index of a picture: joints of others in a person's box as a share of the "
-        "person's own, as a mean over the people."
-    )
-    table = _table("One range of pictures at a time", "Crowding", "people", parts.crowding)
-    return html.section("By crowding", html.paragraph(definition), table)
-
-
-def _table(caption: str, of: str, counted: str, parts: dict[str, Part]) -> str:
-    rows = [
-        [name.replace("_", " "), str(part.people), *map(_number, part[1:])]
-        for name, part in parts.items()
-    ]
-    return html.table(caption, [of, counted, *FIGURES], rows, bar=2)
-
-
-def _errors(data: EvaluationSet, rows: list, ids: list[int]) -> str:
-    definition = (
-        "Every labelled joint is good, or has one kind of error (Ronchi & Perona, ICCV 2017): a "
-        "little off (jitter), on another joint of the same person (inversion), on another person "
-        "(swap), nowhere near (missed), or of a person to whom no detection was matched."
-    )
-    diagnosis = diagnose(data.spec, data.annotations, rows, ids)
-    joints, people = joint_table(data.spec, diagnosis), people_table(diagnosis)
-    return html.section(
-        "Where AP is lost",
-        html.paragraph(definition),
-        html.table("Shares of the labelled joints", joints[0], joints[1:]),
-        html.table("People", people[0], people[1:]),
-    )
-
-
-def _number(value: float) -> str:
-    """-1 is the evaluators' word for nobody to judge, nan ours."""
+def _metric(value: float) -> str:
+    """Three digits; a dash where nobody is judged: -1 from the evaluators, nan from us."""
     return NOBODY_JUDGED if math.isnan(value) or value == -1 else f"{value:.3f}"
-
-
-def _left_out(report: Report) -> str:
-    heading = "Pictures that were left out"
-    if not report.problems:
-        return html.section(heading, html.paragraph("None."))
-    count = f"{len(report.problems)} of {report.pictures}, for these reasons:"
-    return html.section(heading, html.paragraph(count), html.bullets(report.problems))

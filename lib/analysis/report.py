@@ -1,28 +1,34 @@
-"""The figures of an evaluation as files, with what they are figures of."""
+"""The result of an evaluation as JSON and CSV, and the places where reports are written."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.utils.files import atomic_write
+
+IMAGES = "pictures"  # folder next to a page
+
 
 class Report(NamedTuple):
-    """What an evaluation came to."""
+    """The result of an evaluation and what was evaluated."""
 
-    arch: str  # its name
-    weights: str  # the file; "" where there was none
+    arch: str  # name of the architecture
+    weights: str  # file; "" where there was none
     sha256: str  # of the weights
     split: str
-    pictures: int  # in the split; those with problems are among them
-    problems: list[str]  # a line for each picture without a prediction
-    table: OrderedDict[str, float]  # AP and so on; empty where the truth is unknown
+    pictures: int  # number of images in the split, including those with problems
+    problems: list[str]  # a line for each image without a prediction
+    table: OrderedDict[str, float]  # AP and so on; empty where there is no ground truth
 
 
 def make_folders(*paths: str | None) -> None:
-    """For files that are going to be written; ValueError, before any work, when they cannot be."""
+    """Folders for files to be written later; ValueError, before any work, if impossible."""
     for path in filter(None, paths):
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -32,16 +38,38 @@ def make_folders(*paths: str | None) -> None:
             raise ValueError(f"cannot write {path}: it is a folder")
 
 
+def make_page_folder(folder: str | None) -> None:
+    """Folders for a page to be written later; ValueError, before any work, if impossible."""
+    if folder is None:
+        return
+    images = Path(folder) / IMAGES
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--report {folder}: {error.strerror}") from None
+    if not (os.access(folder, os.W_OK) and os.access(images, os.W_OK)):
+        raise ValueError(f"--report {folder}: the folder is not writable")
+
+
 def write_json(path: str | Path, report: Report) -> None:
     """All fields of the report."""
-    Path(path).write_text(json.dumps(report._asdict(), indent=2) + "\n")
+    write_text(path, json.dumps(report._asdict(), indent=2) + "\n")
 
 
 def write_csv(path: str | Path, report: Report) -> None:
-    """A head and one row: the fields, problems as their number, then the table's columns."""
+    """A head and one row: the fields, the number of problems, then the columns of the table."""
     fields = {**report._asdict(), "problems": len(report.problems)}
     fields |= fields.pop("table")
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerow(fields)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fields)
+    writer.writeheader()
+    writer.writerow(fields)
+    write_text(path, text.getvalue())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole file or none; ValueError if that fails, for example on a full disk."""
+    try:
+        atomic_write(path, text)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None

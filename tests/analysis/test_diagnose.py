@@ -7,14 +7,15 @@ import copy
 import gzip
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
 
+from lib.analysis.breakdown import with_areas
 from lib.analysis.diagnose import CLASSES, Diagnosis, diagnose, diagnosis_table
+from lib.dataset.reader import ground_truth_of, read_annotations, read_records
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
 from tests.helpers import GOLDEN, TINY, YAMLS, tiny_opts
 
@@ -56,22 +57,17 @@ def row(joints: np.ndarray, score: float = 0.9, image_id: int = 7) -> dict:
     return {"image_id": image_id, "category_id": 1, "keypoints": keypoints, "score": score}
 
 
-def write(path: Path, *annotations: dict, image_ids: tuple[int, ...] = (7,)) -> Path:
+def tree_of(*annotations: dict, image_ids: tuple[int, ...] = (7,)) -> dict:
+    """Ground truth: an annotation tree."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 3000, "height": 900} for i in image_ids]
     people = [a | {"id": i} for i, a in enumerate(annotations, 1)]
     categories = [{"id": 1, "name": "person"}]
-    tree = {"images": images, "annotations": people, "categories": categories}
-    path.write_text(json.dumps(tree))
-    return path
+    return {"images": images, "annotations": people, "categories": categories}
 
 
-@pytest.fixture
-def judge(tmp_path):
-    def run(truth: np.ndarray, found: np.ndarray) -> Diagnosis:
-        path = write(tmp_path / "truth.json", *map(annotation, truth))
-        return diagnose(COCO, path, [row(one) for one in found])
-
-    return run
+def judge(annotated: np.ndarray, detected: np.ndarray) -> Diagnosis:
+    """Both (P, K, 3)."""
+    return diagnose(COCO, tree_of(*map(annotation, annotated)), [row(one) for one in detected])
 
 
 def errors(diagnosis: Diagnosis) -> dict[tuple[str, str], int]:
@@ -84,7 +80,7 @@ def errors(diagnosis: Diagnosis) -> dict[tuple[str, str], int]:
 
 
 def people(diagnosis: Diagnosis) -> tuple[int, int, int]:
-    return diagnosis.found, diagnosis.missed, diagnosis.false
+    return diagnosis.detected, diagnosis.missed, diagnosis.false
 
 
 def offset_of(ks: float, joint: int) -> float:
@@ -95,7 +91,7 @@ def offset_of(ks: float, joint: int) -> float:
 # --- the classes ------------------------------------------------------------------------
 
 
-def test_perfect_predictions_are_good(judge, two):
+def test_perfect_predictions_are_good(two):
     diagnosis = judge(two, two)
     assert errors(diagnosis) == {}
     assert diagnosis.joints.sum() == 34
@@ -106,7 +102,7 @@ def test_perfect_predictions_are_good(judge, two):
     ("ks", "expected"), [(0.86, {}), (0.84, "jitter"), (0.51, "jitter"), (0.49, "missed")]
 )
 @pytest.mark.parametrize("joint", [NOSE, ANKLE])
-def test_a_shifted_joint_is_good_then_jitter_then_missed(judge, two, joint, ks, expected):
+def test_a_shifted_joint_is_good_then_jitter_then_missed(two, joint, ks, expected):
     found = two.copy()
     found[0, joint, 1] -= offset_of(ks, joint)  # away from the others or not near enough to them
     diagnosis = judge(two, found)
@@ -114,7 +110,7 @@ def test_a_shifted_joint_is_good_then_jitter_then_missed(judge, two, joint, ks, 
     assert people(diagnosis) == (2, 0, 0)
 
 
-def test_exchanged_left_and_right_are_inversions(judge, two):
+def test_exchanged_left_and_right_are_inversions(two):
     found = two.copy()
     found[0, [WRIST, OTHER_WRIST]] = two[0, [OTHER_WRIST, WRIST]]
     assert errors(judge(two, found)) == {
@@ -123,19 +119,19 @@ def test_exchanged_left_and_right_are_inversions(judge, two):
     }
 
 
-def test_an_ankle_on_the_own_wrist_is_an_inversion(judge, two):
+def test_an_ankle_on_the_own_wrist_is_an_inversion(two):
     found = two.copy()
     found[1, ANKLE] = two[1, WRIST]
     assert errors(judge(two, found)) == {("left_ankle", "inversion"): 1}
 
 
-def test_exchanged_wrists_of_two_people_are_swaps(judge, two):
+def test_exchanged_wrists_of_two_people_are_swaps(two):
     found = two.copy()
     found[[0, 1], WRIST] = two[[1, 0], WRIST]
     assert errors(judge(two, found)) == {("left_wrist", "swap"): 2}
 
 
-def test_a_wrist_on_another_persons_ankle_is_a_swap(judge, two):
+def test_a_wrist_on_another_persons_ankle_is_a_swap(two):
     found = two.copy()
     found[0, WRIST] = two[1, ANKLE]
     assert errors(judge(two, found)) == {("left_wrist", "swap"): 1}
@@ -144,7 +140,7 @@ def test_a_wrist_on_another_persons_ankle_is_a_swap(judge, two):
 @pytest.mark.parametrize(
     ("own", "others", "expected"), [(0.9, 0.6, "inversion"), (0.6, 0.9, "swap")]
 )
-def test_the_nearer_of_two_wrong_joints_decides(judge, two, own, others, expected):
+def test_the_nearer_of_two_wrong_joints_decides(two, own, others, expected):
     place = np.array([400.0, 700.0])
     two[0, OTHER_WRIST, :2] = place + (offset_of(own, OTHER_WRIST), 0)
     two[1, WRIST, :2] = place - (offset_of(others, WRIST), 0)
@@ -153,14 +149,14 @@ def test_the_nearer_of_two_wrong_joints_decides(judge, two, own, others, expecte
     assert errors(judge(two, found)) == {("left_wrist", expected): 1}
 
 
-def test_nobody_is_confused_with_joints_that_are_not_labelled(judge, two):
+def test_nobody_is_confused_with_joints_that_are_not_labelled(two):
     found = two.copy()
     found[0, [WRIST, OTHER_WRIST]] = two[0, [OTHER_WRIST, WRIST]]
     two[0, OTHER_WRIST, 2] = 0
     assert errors(judge(two, found)) == {("left_wrist", "missed"): 1}
 
 
-def test_joints_that_are_not_labelled_are_not_counted(judge, two):
+def test_joints_that_are_not_labelled_are_not_counted(two):
     two[0, 5:, 2] = 0
     found = two.copy()
     found[0, 5:, :2] += FAR
@@ -169,79 +165,79 @@ def test_joints_that_are_not_labelled_are_not_counted(judge, two):
     assert diagnosis.joints.sum() == 5 + 17
 
 
-def test_similarity_grows_with_the_person(tmp_path, two):
+def test_similarity_grows_with_the_person(two):
     found = two.copy()
     found[0, NOSE, 1] -= offset_of(0.84, NOSE)
     for area, expected in ((AREA, {("nose", "jitter"): 1}), (2 * AREA, {})):
-        path = write(tmp_path / "a.json", *(annotation(one, area=area) for one in two))
-        assert errors(diagnose(COCO, path, [row(one) for one in found])) == expected
+        tree = tree_of(*(annotation(one, area=area) for one in two))
+        assert errors(diagnose(COCO, tree, [row(one) for one in found])) == expected
 
 
 @pytest.mark.parametrize("spec", [COCO, CROWD_POSE], ids=lambda spec: spec.name)
-def test_areas_come_from_boxes_where_there_are_no_others(tmp_path, spec):
+def test_areas_come_from_boxes_where_there_are_no_others(spec):
     joints, box = person(0, spec), [0, 0, 100, AREA / 0.53 / 100]
     # CrowdPose has no areas, whatever a file says.
     fields = {"area": 9 * AREA} if spec is CROWD_POSE else {}
     plain = annotation(joints, bbox=box)
     del plain["area"]
-    path = write(tmp_path / "a.json", plain | fields)
+    tree = tree_of(plain | fields)
     knee = spec.joints.index("left_knee")
     for ks, good in ((0.86, True), (0.84, False)):
         found = joints.copy()
         found[knee, 0] -= float(np.sqrt(-2 * AREA * (2 * spec.sigmas[knee]) ** 2 * np.log(ks)))
-        assert (diagnose(spec, path, [row(found)]).joints[knee, 0] == 1) == good
+        assert (diagnose(spec, tree, [row(found)]).joints[knee, 0] == 1) == good
 
 
 # --- people -----------------------------------------------------------------------------
 
 
-def test_all_joints_of_a_person_nobody_found_are_of_one_class(judge, two):
+def test_all_joints_of_a_person_nobody_found_are_of_one_class(two):
     diagnosis = judge(two, two[:1])
     assert errors(diagnosis) == {(name, "person missed"): 1 for name in COCO.joints}
     assert people(diagnosis) == (1, 1, 0)
 
 
-def test_a_false_person_is_false_and_changes_nothing_else(judge, two):
+def test_a_false_person_is_false_and_changes_nothing_else(two):
     diagnosis = judge(two, np.concatenate([two, two[:1] + (FAR, 0, 0)]))
     assert errors(diagnosis) == {}
     assert people(diagnosis) == (2, 0, 1)
 
 
-def test_a_second_detection_of_a_person_is_false(judge, two):
+def test_a_second_detection_of_a_person_is_false(two):
     assert people(judge(two, two[[0, 1, 1]])) == (2, 0, 1)
 
 
-def test_faint_false_people_are_not_counted(tmp_path, two):
-    path = write(tmp_path / "a.json", annotation(two[0]))
+def test_faint_false_people_are_not_counted(two):
+    tree = tree_of(annotation(two[0]))
     faint, sure = row(two[1], 0.19), row(two[1], 0.2)
-    assert people(diagnose(COCO, path, [row(two[0], 0.01), faint])) == (1, 0, 0)
-    assert people(diagnose(COCO, path, [row(two[0], 0.01), sure])) == (1, 0, 1)
+    assert people(diagnose(COCO, tree, [row(two[0], 0.01), faint])) == (1, 0, 0)
+    assert people(diagnose(COCO, tree, [row(two[0], 0.01), sure])) == (1, 0, 1)
 
 
-def test_the_better_scored_detection_is_the_persons(tmp_path, two):
-    path = write(tmp_path / "a.json", annotation(two[0]))
+def test_the_better_scored_detection_is_the_persons(two):
+    tree = tree_of(annotation(two[0]))
     worse = two[0] - (offset_of(0.8, NOSE), 0, 0)
-    first = diagnose(COCO, path, [row(two[0], 0.5), row(worse, 0.4)])
-    second = diagnose(COCO, path, [row(two[0], 0.4), row(worse, 0.5)])
+    first = diagnose(COCO, tree, [row(two[0], 0.5), row(worse, 0.4)])
+    second = diagnose(COCO, tree, [row(two[0], 0.4), row(worse, 0.5)])
     assert errors(first) == {}
     assert ("nose", "jitter") in errors(second)
     assert people(first) == people(second) == (1, 0, 1)
 
 
-def test_only_the_twenty_best_scored_of_a_picture_count(tmp_path, two):
-    path = write(tmp_path / "a.json", annotation(two[0]))
+def test_only_the_twenty_best_scored_of_an_image_count(two):
+    tree = tree_of(annotation(two[0]))
     others = [row(two[1], 0.9)] * 20
-    assert people(diagnose(COCO, path, [*others, row(two[0], 0.8)])) == (0, 1, 20)
-    assert people(diagnose(COCO, path, [*others, row(two[0], 1.0)])) == (1, 0, 19)
+    assert people(diagnose(COCO, tree, [*others, row(two[0], 0.8)])) == (0, 1, 20)
+    assert people(diagnose(COCO, tree, [*others, row(two[0], 1.0)])) == (1, 0, 19)
 
 
-def test_nobody_found(judge, two):
+def test_nobody_found(two):
     diagnosis = judge(two, two[:0])
     assert errors(diagnosis) == {(name, "person missed"): 2 for name in COCO.joints}
     assert people(diagnosis) == (0, 2, 0)
 
 
-def test_nobody_there(judge, two):
+def test_nobody_there(two):
     assert people(judge(two[:0], two)) == (0, 0, 2)
     nothing = judge(two[:0], two[:0])
     assert people(nothing) == (0, 0, 0)
@@ -260,53 +256,55 @@ def test_nobody_there(judge, two):
         ({"num_keypoints": 0}, 1),
     ],
 )
-def test_people_who_are_not_judged_are_neither_missed_nor_false(tmp_path, two, fields, false):
-    path = write(tmp_path / "a.json", annotation(two[0]), annotation(two[1], **fields))
-    nobody = diagnose(COCO, path, [row(two[0])])
-    twice = diagnose(COCO, path, [row(two[0]), row(two[1]), row(two[1])])
+def test_people_who_are_not_judged_are_neither_missed_nor_false(two, fields, false):
+    tree = tree_of(annotation(two[0]), annotation(two[1], **fields))
+    nobody = diagnose(COCO, tree, [row(two[0])])
+    twice = diagnose(COCO, tree, [row(two[0]), row(two[1]), row(two[1])])
     assert people(nobody) == (1, 0, 0)
     assert people(twice) == (1, 0, false)
     assert errors(nobody) == errors(twice) == {}
     assert nobody.joints.sum() == twice.joints.sum() == 17
 
 
-def test_a_judged_person_goes_before_a_crowd(tmp_path, two):
+def test_a_judged_person_goes_before_a_crowd(two):
     crowd = annotation(two[0], iscrowd=1, keypoints=[0.0] * 51, num_keypoints=0)
     shifted = two[0] + (offset_of(0.5, WRIST), 0, 0)
-    path = write(tmp_path / "a.json", crowd, annotation(two[0]))
-    assert people(diagnose(COCO, path, [row(shifted)])) == (1, 0, 0)
+    tree = tree_of(crowd, annotation(two[0]))
+    assert people(diagnose(COCO, tree, [row(shifted)])) == (1, 0, 0)
 
 
-def test_pictures_add_up_and_only_those_asked_for_count(tmp_path, two):
+def test_images_add_up_and_only_those_of_the_ground_truth_count(two):
     other = annotation(two[1], image_id=8)
-    path = write(tmp_path / "a.json", annotation(two[0]), other, image_ids=(7, 8, 9))
+    tree = tree_of(annotation(two[0]), other, image_ids=(7, 8, 9))
     rows = [row(two[0]), row(two[0], image_id=8), row(two[0], image_id=9)]
-    assert people(diagnose(COCO, path, rows)) == (1, 1, 2)
-    assert people(diagnose(COCO, path, rows, [7])) == (1, 0, 0)
-    assert people(diagnose(COCO, path, rows, [8, 9])) == (0, 1, 2)
+    assert people(diagnose(COCO, tree, rows)) == (1, 1, 2)
+    assert people(diagnose(COCO, tree_of(annotation(two[0])), rows)) == (1, 0, 0)
 
 
-def evaluators_people(path: Path, rows: list[dict], spec: KeypointSpec) -> tuple[int, int, int]:
-    """Found, missed, false as pycocotools matches at OKS 0.1."""
+def evaluators_people(tree: dict, rows: list[dict], spec: KeypointSpec) -> tuple[int, int, int]:
+    """Detected, missed, false as pycocotools matches at OKS 0.1."""
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = CocoFile(str(path))
-        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(rows)), "keypoints")
+        ground_truth = CocoFile()
+        ground_truth.dataset = copy.deepcopy(tree)
+        ground_truth.createIndex()
+        detections = ground_truth.loadRes(copy.deepcopy(rows))
+        evaluation = COCOeval(ground_truth, detections, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
         evaluation.params.iouThrs = np.array([0.1])
         evaluation.params.areaRng = [[0, 1e10]]
         evaluation.evaluate()
     total = np.zeros(3, int)
-    for picture in filter(None, evaluation.evalImgs):
-        judged = ~np.array(picture["gtIgnore"], bool)
-        hit = np.array(picture["gtMatches"])[0] > 0
-        wrong = (picture["dtMatches"][0] == 0) & ~picture["dtIgnore"][0].astype(bool)
-        sure = np.array(picture["dtScores"]) >= 0.2
+    for image in filter(None, evaluation.evalImgs):
+        judged = ~np.array(image["gtIgnore"], bool)
+        hit = np.array(image["gtMatches"])[0] > 0
+        wrong = (image["dtMatches"][0] == 0) & ~image["dtIgnore"][0].astype(bool)
+        sure = np.array(image["dtScores"]) >= 0.2
         total += [(hit & judged).sum(), (~hit & judged).sum(), (wrong & sure).sum()]
     return tuple(total.tolist())
 
 
-def test_people_are_matched_as_the_evaluators_match_them(tmp_path):
-    """Crowded pictures, with crowds and people without keypoints among them."""
+def test_people_are_matched_as_the_evaluators_match_them():
+    """Crowded images, with crowds and people without keypoints among them."""
     rng = np.random.default_rng(0)
     annotations, rows = [], []
     for image_id in range(12):
@@ -318,35 +316,28 @@ def test_people_are_matched_as_the_evaluators_match_them(tmp_path):
             for _ in range(2):
                 found = joints + rng.normal(0, 40, joints.shape)
                 rows.append(row(found, rng.random(), image_id))
-    path = write(tmp_path / "a.json", *annotations, image_ids=tuple(range(12)))
-    expected = evaluators_people(path, rows, COCO)
+    tree = tree_of(*annotations, image_ids=tuple(range(12)))
+    expected = evaluators_people(tree, rows, COCO)
     assert min(expected) > 10
-    assert people(diagnose(COCO, path, rows)) == expected
+    assert people(diagnose(COCO, tree, rows)) == expected
 
 
 @pytest.mark.data
-def test_the_recorded_results_are_matched_as_the_evaluators_match_them(data_root, tmp_path):
+def test_the_recorded_results_are_matched_as_the_evaluators_match_them(data_root):
     rows = json.loads(gzip.decompress((GOLDEN / "crowdpose_val_results.json.gz").read_bytes()))
-    annotations = data_root / "crowd_pose/json/crowdpose_val.json"
-    tree = json.loads(annotations.read_text())
-    image_ids = [image["id"] for image in tree["images"][:400]]
-    wanted = set(image_ids)
-    tree["images"] = tree["images"][:400]
-    tree["annotations"] = [
-        a | {"area": 0.53 * a["bbox"][2] * a["bbox"][3]}
-        for a in tree["annotations"]
-        if a["image_id"] in wanted
-    ]
-    rows = [row for row in rows if row["image_id"] in wanted]
-    (tmp_path / "a.json").write_text(json.dumps(tree))
-    diagnosis = diagnose(CROWD_POSE, annotations, rows, image_ids)
-    assert people(diagnosis) == evaluators_people(tmp_path / "a.json", rows, CROWD_POSE)
+    path = data_root / "crowd_pose/json/crowdpose_val.json"
+    tree = ground_truth_of(read_annotations(path, CROWD_POSE), read_records(path, CROWD_POSE)[:400])
+    ids = {image["id"] for image in tree["images"]}
+    rows = [row for row in rows if row["image_id"] in ids]
+    assert people(diagnose(CROWD_POSE, tree, rows)) == evaluators_people(
+        with_areas(CROWD_POSE, tree), rows, CROWD_POSE
+    )
 
 
 # --- the table --------------------------------------------------------------------------
 
 
-def test_the_table_has_shares_by_part_of_the_body(judge, two):
+def test_the_table_has_shares_by_part_of_the_body(two):
     found = two.copy()
     found[0, WRIST] = two[1, WRIST]
     found[1, NOSE] += FAR
@@ -364,10 +355,10 @@ def test_the_table_has_shares_by_part_of_the_body(judge, two):
     ]
 
 
-def test_every_joint_of_crowd_pose_is_in_one_part(tmp_path):
+def test_every_joint_of_crowd_pose_is_in_one_part():
     joints = person(0, CROWD_POSE)
-    path = write(tmp_path / "a.json", annotation(joints))
-    lines = diagnosis_table(CROWD_POSE, diagnose(CROWD_POSE, path, [row(joints)])).splitlines()
+    tree = tree_of(annotation(joints))
+    lines = diagnosis_table(CROWD_POSE, diagnose(CROWD_POSE, tree, [row(joints)])).splitlines()
     assert [line.split(" | ")[1] for line in lines[2:6]] == ["2", "6", "6", "14"]
 
 
@@ -390,15 +381,9 @@ def test_the_script_says_where_ap_is_lost(request, data_set, tmp_path, call):
     assert f"| {total} | 0 | {total} | 0 |" in blind.out
 
 
-def test_a_split_without_truth_is_not_diagnosed(coco_root, tmp_path, call):
-    root = tmp_path / "data"
-    (root / "annotations").mkdir(parents=True)
-    tree = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
-    del tree["annotations"]
-    (root / "annotations/image_info_test-dev2017.json").write_text(json.dumps(tree))
-    (root / "images").mkdir()
-    (root / "images/test2017").symlink_to(coco_root / "images/val2017")
-    args = ["--cfg", str(YAMLS["coco"]), "--oracle", "--diagnose", *tiny_opts(root, tmp_path)]
+def test_a_split_without_ground_truth_is_not_diagnosed(test_dev_root, tmp_path, call):
+    args = ["--cfg", str(YAMLS["coco"]), "--oracle", "--diagnose"]
+    args += tiny_opts(test_dev_root, tmp_path)
     done = call("valid", *args, "DATASET.TEST", "test-dev2017")
     assert done.code == 2
     assert done.err.startswith("error: --diagnose: nobody is labelled in ")
