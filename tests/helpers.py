@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,11 @@ YAMLS = {
 JOINTS = ROOT / "experiments/animal/joints.yaml"  # no experiment, but what one names
 
 
+def as_opts(settings: Mapping[str, object]) -> list[str]:
+    """{"TRAIN.EMA": 0.9, ...} -> ["TRAIN.EMA", "0.9", ...], as on a command line."""
+    return [str(part) for pair in settings.items() for part in pair]
+
+
 def tiny_opts(data: Path, out: Path) -> list[str]:
     """Command line of a short run on the data set in `data` that writes below `out`."""
     settings = {
@@ -67,7 +73,7 @@ def tiny_opts(data: Path, out: Path) -> list[str]:
         "TRAIN.END_EPOCH": 1,
         "TRAIN.IMAGES_PER_GPU": 4,
     }
-    return [str(part) for pair in settings.items() for part in pair]
+    return as_opts(settings)
 
 
 def tiny_config(data: Path, out: Path, *opts: str, data_set: str = "coco") -> CfgNode:

@@ -18,16 +18,19 @@ from lib.core.meter import Meter
 from lib.models.arch import ArchSpec, uniform_arch
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.dist import ALONE, Process
-from tests.helpers import TINY
+from tests.helpers import TINY, as_opts
 
 CPU = torch.device("cpu")
 # A supernet that trains in milliseconds, and settings to go with it.
 SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
-SUPERNET = [
-    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
-    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
-    *("SUPERNET.KERNELS", "[3]", "SUPERNET.SAMPLING", "sandwich"),
-]
+SPACE = {
+    "MODEL.NAME": "pose_supermobilenet",
+    "SUPERNET.RATIOS": [1.0, 0.5],
+    "SUPERNET.RESOLUTIONS": [64, 128],
+    "SUPERNET.EXPANSIONS": [2],
+    "SUPERNET.KERNELS": [3],
+}
+SUPERNET = as_opts(SPACE | {"SUPERNET.SAMPLING": "sandwich"})
 FILES = ("checkpoint.pth.tar", "final_state0.pth.tar")  # of a finished run
 
 

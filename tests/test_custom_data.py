@@ -79,10 +79,8 @@ def json_of(path: Path) -> Any:
 
 
 def test_a_data_set_is_looked_over(animal_root, call_tool, tmp_path):
-    done = call_tool(
-        *(check_data.main, "--cfg", YAMLS["animal"], "--out", tmp_path / "page.png"),
-        *tiny_opts(animal_root, tmp_path),
-    )
+    flags = ("--cfg", YAMLS["animal"], "--out", tmp_path / "page.png")
+    done = call_tool(check_data.main, *flags, *tiny_opts(animal_root, tmp_path))
     assert (done.code, done.err) == (0, "")
     assert "0 broken or missing, 0 odd" in done.out
     assert (tmp_path / "page.png").exists()
@@ -144,19 +142,15 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
     keys = ("TEST.MODEL_FILE", str(tmp_path / "run/checkpoint.pth.tar"))
     narrow = tmp_path / "narrow.json"
     ArchManager.from_config(cfg, SMALL).fixed_sample(64, 0.5).to_json(narrow)
-    done = call(
-        *("weight_transfer", "--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow)),
-        *(*tiny_opts(animal_root, tmp_path), *supernet, *keys, *FEW_FOUND),
-    )
+    flags = ("--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow))
+    opts = (*tiny_opts(animal_root, tmp_path), *supernet, *keys)
+    done = call("weight_transfer", *flags, *opts, *FEW_FOUND)
     assert done.code == 0, done
     [cut] = (tmp_path / "output").rglob("narrow.pth.tar")
     assert open_network(cut).spec == ANIMAL
     other = tmp_path / "joints.yaml"
     other.write_text(JOINTS.read_text().replace("withers", "shoulder"))
-    done = call(
-        *("weight_transfer", "--cfg", str(YAMLS["animal"]), "--superconfig", str(narrow)),
-        *(*tiny_opts(animal_root, tmp_path), *supernet, *keys, "DATASET.DATASET", str(other)),
-    )
+    done = call("weight_transfer", *flags, *opts, "DATASET.DATASET", str(other))
     assert_one_line(done, "predicts the 8 joints of animal")
 
 
@@ -354,10 +348,8 @@ def test_an_odd_annotation_is_one_line(own, trained, args, call, call_tool, kind
     path = change(own, edit)
     done = call("valid", *args("animal", own, "TEST.MODEL_FILE", str(trained)))
     assert_one_line(done, str(path), told)
-    checked = call_tool(
-        *(check_data.main, "--cfg", YAMLS["animal"], "--split", "test"),
-        *tiny_opts(own, tmp_path),
-    )
+    flags = ("--cfg", YAMLS["animal"], "--split", "test")
+    checked = call_tool(check_data.main, *flags, *tiny_opts(own, tmp_path))
     assert checked.code == (0 if kind == "nobody" else 1), checked
     assert "Traceback" not in checked.err
 

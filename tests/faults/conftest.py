@@ -10,12 +10,15 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.jobs import Job
-from tests.helpers import TINY, YAMLS, tiny_opts
+from tests.helpers import TINY, YAMLS, as_opts, tiny_opts
 
-RUN = [  # two epochs of six steps and an evaluation, with a checkpoint after every other step
-    *("TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2", "TRAIN.SAVE_STEPS", "2"),
-    *("TRAIN.VALIDATE_EVERY", "1", "TRAIN.EMA", "0.9"),
-]
+RUN = {  # two epochs of six steps and an evaluation, with a checkpoint after every other step
+    "TRAIN.IMAGES_PER_GPU": 1,
+    "TRAIN.END_EPOCH": 2,
+    "TRAIN.SAVE_STEPS": 2,
+    "TRAIN.VALIDATE_EVERY": 1,
+    "TRAIN.EMA": 0.9,
+}
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +30,7 @@ def job(coco_root, tmp_path_factory) -> Callable[[Path], Job]:
     def make(out: Path) -> Job:
         files = ["--cfg", str(YAMLS["coco"]), "--superconfig", str(arch)]
         folder = out / "output/coco_kpt/pose_mobilenet/mobile"
-        return Job([*files, *tiny_opts(coco_root, out), *RUN], folder, out / "said")
+        return Job([*files, *tiny_opts(coco_root, out), *as_opts(RUN)], folder, out / "said")
 
     return make
 

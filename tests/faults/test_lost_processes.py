@@ -106,7 +106,9 @@ def test_a_job_on_two_nodes_that_lost_a_process_is_restarted(job, pair, tmp_path
         subprocess.Popen(
             [sys.executable, "-m", *launcher, *meeting, str(tmp_path / "dying.py"), *part.args],
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for _ in range(2)
     ]

@@ -12,21 +12,15 @@ from lib.core.loss import MultiLossFactory
 from lib.core.trainer import Precision, make_views, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.samples import Batch
-from lib.models.arch import uniform_arch
 from lib.models.layers import elastic
 from lib.models.layers.sync import SyncBatchNorm2d, synchronize_norms
 from lib.training.optim import get_optimizer
 from lib.utils.checkpoint import unwrap
 from lib.utils.dist import ALONE, Process
-from tests.helpers import TINY, tiny_config
+from tests.helpers import TINY, as_opts, tiny_config
+from tests.runs import SMALL, SPACE, SUPERNET
 
 CPU = torch.device("cpu")
-SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
-SPACE = [
-    *("MODEL.NAME", "pose_supermobilenet", "SUPERNET.RATIOS", "[1.0, 0.5]"),
-    *("SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"),
-    *("SUPERNET.KERNELS", "[3]"),
-]
 SHARES = (1, 3, 2)  # pictures of each process
 
 
@@ -112,7 +106,7 @@ def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:
 
 @pytest.mark.parametrize(
     ("arch", "opts"),
-    [(TINY, []), (SMALL, SPACE), (SMALL, [*SPACE, "SUPERNET.SAMPLING", "sandwich"])],
+    [(TINY, []), (SMALL, as_opts(SPACE)), (SMALL, SUPERNET)],
     ids=["plain", "supernet", "sandwich"],
 )
 def test_two_halves_train_the_network_that_the_whole_batch_trains(

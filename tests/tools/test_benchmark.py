@@ -9,15 +9,19 @@ import torch
 
 from lib.codec import CODECS
 from lib.config import load_config
-from tests.helpers import TINY, YAMLS, tiny_config, tiny_opts
+from tests.helpers import TINY, YAMLS, as_opts, tiny_config, tiny_opts
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import train as benchmark_train
 from tools.paper.codec_ceiling import ceiling
 
-SPACE = [
-    *("SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64]"),
-    *("SUPERNET.EXPANSIONS", "[2]", "SUPERNET.KERNELS", "[3]"),
-]
+SPACE = as_opts(
+    {
+        "SUPERNET.RATIOS": [1.0, 0.5],
+        "SUPERNET.RESOLUTIONS": [64],
+        "SUPERNET.EXPANSIONS": [2],
+        "SUPERNET.KERNELS": [3],
+    }
+)
 
 
 def test_decode_times_both_decoders_on_every_scene(capsys):
