@@ -30,8 +30,9 @@ from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.inference import InferenceSettings
 from lib.core.loss import MultiLossFactory
 from lib.core.meter import Meter
-from lib.core.pipeline import LoaderSettings, Prediction
+from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import predict_set
+from lib.core.results import Prediction
 from lib.core.trainer import Precision, SupernetPlan, do_train
 from lib.dataset.build import (
     EvaluationSet,

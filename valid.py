@@ -39,16 +39,11 @@ from lib.analysis.report import (
 )
 from lib.analysis.sheet import contact_sheet
 from lib.config import load_config
-from lib.core.evaluate import (
-    evaluate_predictions,
-    markdown_table,
-    result_path,
-    result_rows,
-)
+from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.inference import InferenceSettings
-from lib.core.pipeline import LoaderSettings, Prediction
-from lib.core.predictions import demand_some, predict_set
-from lib.core.unfinished import Unfinished, identity
+from lib.core.pipeline import LoaderSettings
+from lib.core.predictions import PredictionJournals, predict_set
+from lib.core.results import Prediction, demand_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model
 from lib.models.arch import ArchSpec
@@ -110,7 +105,7 @@ def main() -> int:
     model = Oracle.from_config(cfg, model, args.oracle) if args.oracle else model
     sha256 = hash_of(weights) if weights else ""
     made_by = {"arch": arch.to_dict() if arch else {}, "oracle": args.oracle}
-    unfinished = Unfinished(
+    journals = PredictionJournals(
         result_path(data, output_dir), identity(cfg, sha256, **made_by), process
     )
     predictions, problems = predict_set(
@@ -118,7 +113,7 @@ def main() -> int:
         model,
         data,
         process,
-        unfinished,
+        journals,
         loading=LoaderSettings.from_config(cfg),
     )
     report = Report(
@@ -127,10 +122,24 @@ def main() -> int:
     )
     code = agree(process, lambda: tell(args, cfg, arch, data, predictions, report, output_dir))
     if code != cli.MISTAKE:
-        unfinished.remove()
+        journals.remove()
     barrier(process)  # nobody fails before all have cleared up: the launcher would end the others
     leave(process)
     return code
+
+
+# Keys of TEST that change no prediction.
+NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")
+
+
+def identity(cfg: CfgNode, weights: str, **more: Any) -> dict[str, Any]:
+    """All that a prediction depends on; an evaluation resumes journals of the same identity."""
+    test = {name: value for name, value in cfg.TEST.items() if name not in NEUTRAL_KEYS}
+    return {
+        "weights": weights,
+        **more,
+        "config": {"DATASET": cfg.DATASET, "MODEL": cfg.MODEL, "TEST": test, "FP16": cfg.FP16},
+    }
 
 
 def name_of(args: Namespace) -> str:

@@ -16,7 +16,7 @@ import dist_train
 from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.evaluate import evaluate_predictions
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import build_dataset, build_evaluation_set, build_search_sets
 from lib.dataset.synthetic.animals import ANIMAL
 from lib.models import build_model

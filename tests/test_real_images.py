@@ -6,8 +6,9 @@ import pytest
 
 from lib.analysis.oracle import Oracle
 from lib.config import load_config
-from lib.core.evaluate import evaluate_predictions, predict_set
+from lib.core.evaluate import evaluate_predictions
 from lib.core.inference import settings_of
+from lib.core.predictions import predict_set
 from lib.dataset.build import build_dataset, build_evaluation_set
 from tests.helpers import YAMLS
 

@@ -150,7 +150,7 @@ def test_two_processes_go_on_and_leave_what_one_leaves(
     watch()  # and now without an interruption
     first, second = start_two(shared, tmp_path)
     assert (first.code, second.code) == (1, 1), first.err + second.err
-    assert "going on: 1 of 4 pictures are finished" in first.out
+    assert "resuming: 1 of 4 images are finished" in first.out
     assert first.out.count(f"image {int(bad.stem)}: cannot read {bad}") == 1
     assert table_of(first.out) == table_of(alone.out)
     assert (second.out, second.err) == ("", "")
@@ -172,7 +172,7 @@ def test_an_interrupted_evaluation_does_nothing_twice(call, args, watch, folder)
     second = watch()
     done = call("valid", *args("WORKERS", "1"))
     assert (done.code, done.err) == (0, "")
-    assert "going on: 3 of 4 pictures are finished" in done.out
+    assert "resuming: 3 of 4 images are finished" in done.out
     assert (len(first), len(second)) == (3, 1)
     assert not set(first) & set(second)
     assert len(json.loads(rows_of(folder()))) > 3
@@ -194,7 +194,7 @@ def test_other_weights_or_settings_start_afresh(
     seen = watch()
     done = call("valid", *args(*opts))
     assert (done.code, len(seen)) == (0, 4)
-    assert "starting afresh" in done.out
+    assert "starting again" in done.out
     assert call("valid", *args(*opts, out="whole")).code == 0
     assert rows_of(folder()) == rows_of(folder("whole"))
 
@@ -205,13 +205,13 @@ def test_other_weights_or_settings_start_afresh(
 def test_where_every_picture_fails_one_line_says_so(call, args, spoiled):
     root, bad = spoiled(4)
     done = call("valid", *args(data=root))
-    assert_one_line(done, "not one of 4 pictures could be evaluated", "cannot read")
+    assert_one_line(done, "not one of 4 images could be evaluated", "cannot read")
 
 
 def test_two_processes_say_so_once(args, spoiled, tmp_path):
     root, _ = spoiled(4)
     first, second = start_two(args(data=root), tmp_path)
-    assert_one_line(first, "not one of 4 pictures could be evaluated")
+    assert_one_line(first, "not one of 4 images could be evaluated")
     assert second == Result(2, "", "")
 
 

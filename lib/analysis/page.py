@@ -23,8 +23,7 @@ from lib.analysis.breakdown import Breakdown, break_down
 from lib.analysis.diagnose import diagnose, joint_table, people_table
 from lib.analysis.report import IMAGES, Report, write_text
 from lib.analysis.sheet import write_galleries
-from lib.core.evaluate import result_rows
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction, result_rows
 from lib.dataset.build import EvaluationSet
 from lib.utils.plots import STYLE, render
 from lib.utils.run_card import circumstances

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.analysis.diagnose import Labels, labels_by_image, match
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
 

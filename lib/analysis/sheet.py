@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.analysis.diagnose import MATCH_OKS, NOBODY, Labels, labels_by_image, match
 from lib.analysis.ranking import Standing, rank
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
 from lib.utils.vis import caption, draw_named_people, draw_people, save_image, tile

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
+from lib.core.results import Failure, Outcome, Prediction
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
 from lib.dataset.reader import ImageFiles, ImageRecord
 from lib.utils.transforms import get_multi_scale_size
@@ -47,19 +48,7 @@ class LoaderSettings:
         return cls(cfg.TEST.IMAGES_PER_GPU, cfg.WORKERS, cfg.VERBOSE)
 
 
-class Prediction(NamedTuple):
-    """The people in one image."""
-
-    image_id: int
-    people: np.ndarray  # (N, K, 3 or more): x, y, score in pixels of the image
-    scores: Sequence[float]  # N
-
-
-class Failure(NamedTuple):
-    """An image without a prediction."""
-
-    image_id: int
-    problem: str  # one line that names the image
+SEQUENTIAL = LoaderSettings()  # one image at a time, loaded by this process
 
 
 class Loaded(NamedTuple):
@@ -73,8 +62,8 @@ def each_outcome(
     settings: InferenceSettings,
     model: nn.Module,
     data: EvaluationSet,
-    loading: LoaderSettings = LoaderSettings(),  # noqa: B008, which is frozen
-) -> Iterator[Prediction | Failure]:
+    loading: LoaderSettings = SEQUENTIAL,
+) -> Iterator[Outcome]:
     """One outcome per image, approximately in the order of the set.
 
     A model with a method `set_records(*records)` gets the annotations of its next inputs that way.
@@ -94,7 +83,7 @@ def each_outcome(
 
 def _outcomes(
     settings: InferenceSettings, model: nn.Module, data: EvaluationSet, loading: LoaderSettings
-) -> Iterator[Prediction | Failure]:
+) -> Iterator[Outcome]:
     waiting: deque[Future] = deque()
     limit = loading.batch_size + WAITING
     with ThreadPoolExecutor(max_workers=1) as grouping:
@@ -146,7 +135,7 @@ def group(
     one: Loaded,
     heatmaps: Tensor,
     tags: Tensor,
-) -> Prediction | Failure:
+) -> Outcome:
     """The people of one image, from its maps."""
     record = records[one.index]
     try:

@@ -1,26 +1,25 @@
-"""Predictions of a whole set, whoever makes them: this process, several, or a run before this."""
+"""Predictions of a whole set by one or several processes, resumed after an interruption."""
 
 from __future__ import annotations
 
+import glob
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from lib.core.inference import InferenceSettings
-from lib.core.pipeline import Failure, LoaderSettings, Prediction, each_outcome
-from lib.core.unfinished import Unfinished
+from lib.core.pipeline import SEQUENTIAL, LoaderSettings, each_outcome
+from lib.core.results import Failure, Outcome, Prediction, in_order, rounded
 from lib.dataset.build import EvaluationSet
 from lib.utils.dist import ALONE, Process, broadcast, gather
+from lib.utils.journal import Journal
 
 logger = logging.getLogger(__name__)
-
-DECIMALS = 3  # of a joint's numbers, in result files and journals
-
-Outcome = Prediction | Failure
 
 
 def predict_set(
@@ -28,62 +27,39 @@ def predict_set(
     model: nn.Module,
     data: EvaluationSet,
     process: Process = ALONE,
-    unfinished: Unfinished | None = None,
-    loading: LoaderSettings = LoaderSettings(),  # noqa: B008, which is frozen
+    journals: PredictionJournals | None = None,
+    loading: LoaderSettings = SEQUENTIAL,
 ) -> tuple[list[Prediction], list[str]]:
-    """Predictions of `data` in its order, and one line for each picture that has none.
+    """Predictions of `data` in its order, and one line for each image that has none.
 
-    Several processes share the pictures: the first returns everything, the others nothing. With
-    `unfinished`, pictures that a run before this has finished are not looked at again. The model
-    is left in the mode it came in.
+    The processes share the images; the first returns everything, the others nothing. With
+    `journals`, predictions of an interrupted run are reused. The model's training mode is
+    restored at the end.
     """
-    outcomes = [from_json(data, entry) for entry in unfinished.known] if unfinished else []
-    finished = everywhere(process, [outcome.image_id for outcome in outcomes])
-    left = [picture for picture in data.records if picture.id not in finished]
-    if len(left) < len(data.records):
-        done = len(data.records) - len(left)
-        logger.info("going on: %d of %d pictures are finished", done, len(data.records))
-    share = data._replace(records=left[process.rank :: process.world_size])
+    outcomes = [from_json(data, entry) for entry in journals.entries] if journals else []
+    finished = _union(process, [outcome.image_id for outcome in outcomes])
+    remaining = [record for record in data.records if record.id not in finished]
+    if len(remaining) < len(data.records):
+        done = len(data.records) - len(remaining)
+        logger.info("resuming: %d of %d images are finished", done, len(data.records))
+    share = data._replace(records=remaining[process.rank :: process.world_size])
     loading = replace(loading, progress=loading.progress and process.is_main)
     for outcome in each_outcome(settings, model, share, loading):
         outcomes.append(outcome)
-        if unfinished and isinstance(outcome, Prediction):
-            unfinished.add(**to_json(data, outcome))
-    return in_order(data, on_first(process, data, outcomes))
+        if journals and isinstance(outcome, Prediction):
+            journals.add(**to_json(data, outcome))
+    gathered = gather(process, outcomes)  # empty but on the first process
+    return in_order(data, [outcome for part in gathered for outcome in part])
 
 
-def demand_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> None:
-    """ValueError where every picture failed: no figure would mean anything."""
-    if problems and not predictions:
-        raise ValueError(f"not one of {len(problems)} pictures could be evaluated; {problems[0]}")
-
-
-def everywhere(process: Process, image_ids: list[int]) -> set[int]:
-    """The ids that any process gives, on all of them."""
-    given = gather(process, image_ids)
-    return set(broadcast(process, [image_id for ids in given for image_id in ids]))
-
-
-def on_first(process: Process, data: EvaluationSet, outcomes: list[Outcome]) -> list[Outcome]:
-    """The outcomes of all processes on the first one, none on the others."""
-    if process.world_size == 1:
-        return outcomes
-    given = gather(process, [to_json(data, outcome) for outcome in outcomes])
-    return [from_json(data, entry) for entries in given for entry in entries]
-
-
-def in_order(
-    data: EvaluationSet, outcomes: Iterable[Outcome]
-) -> tuple[list[Prediction], list[str]]:
-    """Predictions, and what is said of failures, as the pictures come in `data`."""
-    by_id = {outcome.image_id: outcome for outcome in outcomes}
-    ordered = [by_id[picture.id] for picture in data.records if picture.id in by_id]
-    predictions = [outcome for outcome in ordered if isinstance(outcome, Prediction)]
-    return predictions, [outcome.problem for outcome in ordered if isinstance(outcome, Failure)]
+def _union(process: Process, image_ids: list[int]) -> set[int]:
+    """The ids of all processes, on each of them."""
+    gathered = gather(process, image_ids)
+    return set(broadcast(process, [image_id for ids in gathered for image_id in ids]))
 
 
 def to_json(data: EvaluationSet, outcome: Outcome) -> dict[str, Any]:
-    """Plain values: of a prediction, what a result file has of it."""
+    """Plain values: of a prediction, those of the result file."""
     if isinstance(outcome, Failure):
         return outcome._asdict()
     joints = outcome.people[:, : data.spec.num_joints, :3]
@@ -95,13 +71,55 @@ def to_json(data: EvaluationSet, outcome: Outcome) -> dict[str, Any]:
 
 
 def from_json(data: EvaluationSet, entry: Mapping[str, Any]) -> Outcome:
-    """What `to_json` was given, but for rounding and tags."""
+    """The inverse of `to_json`, up to rounding and without tags."""
     if "problem" in entry:
         return Failure(entry["image_id"], entry["problem"])
     people = np.array(entry["people"], float).reshape(-1, data.spec.num_joints, 3)
     return Prediction(entry["image_id"], people, entry["scores"])
 
 
-def rounded(joints: np.ndarray) -> list[float]:
-    """The numbers of one person as they are written; rounding them again changes nothing."""
-    return [round(float(value), DECIMALS) for value in joints.flatten()]
+class PredictionJournals:
+    """Finished predictions next to the result file: <results>.unfinished-<rank>.jsonl.
+
+    Each process writes its journal. All journals of an interrupted run are read, each by one
+    process, also when the next run has more or fewer processes: of 4 journals, the first of 2
+    processes reads numbers 0 and 2. Predictions of other weights or settings are discarded.
+    """
+
+    def __init__(self, results: Path, header: Mapping[str, Any], process: Process = ALONE) -> None:
+        """`results`: the result file to be written; `header`: all that predictions depend on."""
+        results.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{results.stem}.unfinished-"
+        journal = results.with_name(f"{prefix}{process.rank}.jsonl")
+        numbers = {
+            path: path.name.removeprefix(prefix).removesuffix(".jsonl")
+            for path in sorted(results.parent.glob(f"{glob.escape(prefix)}*.jsonl"))
+        }
+        share = [
+            path
+            for path, number in numbers.items()
+            if number.isdecimal() and int(number) % process.world_size == process.rank
+        ]
+        journals = {path: _resume(path, header) for path in dict.fromkeys([journal, *share])}
+        self.journal, self.paths = journals[journal], list(journals)
+        self.entries = [entry for one in journals.values() for entry in one.entries.values()]
+
+    def add(self, image_id: int, **values: Any) -> None:
+        """Store the prediction of an image, as from `to_json`."""
+        self.journal.add((image_id,), image_id=image_id, **values)
+
+    def remove(self) -> None:
+        """Delete the files, once the result file is written."""
+        self.journal.close()
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+
+def _resume(path: Path, header: Mapping[str, Any]) -> Journal:
+    """The journal at `path`, started again when it has another header or is damaged."""
+    try:
+        return Journal(path, header, sync=False)
+    except ValueError as error:
+        logger.info("%s: starting again", error)
+        path.unlink()
+        return Journal(path, header, sync=False)

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from lib.analysis.sheet import contact_sheet
 from lib.core.images import resize_maps
 from lib.core.inference import InferenceSettings, stage_maps
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets

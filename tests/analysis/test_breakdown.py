@@ -27,8 +27,8 @@ from lib.analysis.breakdown import (
     precision_curves,
     with_areas,
 )
-from lib.core.evaluate import result_rows, score_rows
-from lib.core.pipeline import Prediction
+from lib.core.evaluate import score_rows
+from lib.core.results import Prediction, result_rows
 from lib.dataset.build import build_evaluation_set
 from lib.dataset.reader import ground_truth_of, read_annotations
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
@@ -148,7 +148,7 @@ def test_every_person_is_in_one_of_the_coarse_and_one_of_the_fine_ranges(data):
 
 def test_curves_fall_and_their_mean_is_ap(data):
     rows = rows_of(data, 2.5, false=2)
-    table = score_rows(data.spec, data.annotations, [dict(row) for row in rows])
+    table = score_rows(data.spec, data.ground_truth, rows)
     curves = break_down(data.spec, data.ground_truth, rows).precision
     assert all(len(curve) == 101 for curve in curves.values())
     assert all((np.diff(curve) <= 0).all() for curve in curves.values())

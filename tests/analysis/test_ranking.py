@@ -10,7 +10,7 @@ import pytest
 
 from lib.analysis.ranking import Standing, rank
 from lib.analysis.sheet import contact_sheet
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import records_of
 from lib.keypoints import COCO

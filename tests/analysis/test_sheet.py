@@ -7,7 +7,7 @@ import pytest
 
 from lib.analysis.diagnose import Labels
 from lib.analysis.sheet import SIDE, contact_sheet, draw_pair
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import build_evaluation_set
 from lib.keypoints import COCO
 from lib.utils.vis import person_color

@@ -12,19 +12,12 @@ import torch
 from torch import nn
 
 from lib.core import evaluate
-from lib.core.evaluate import (
-    average_precision,
-    check_rows,
-    evaluate_predictions,
-    markdown_table,
-    result_rows,
-    score_rows,
-)
+from lib.core.evaluate import average_precision, evaluate_predictions, markdown_table, score_rows
 from lib.core.inference import settings_of
-from lib.core.pipeline import Prediction
 from lib.core.predictions import predict_set
+from lib.core.results import Prediction, check_rows, result_rows
 from lib.dataset.build import build_evaluation_set
-from lib.dataset.reader import ReadError
+from lib.dataset.reader import ReadError, read_annotations
 from lib.keypoints import COCO_METRIC, CROWD_POSE, CROWD_POSE_METRIC
 from lib.models import build_model
 from tests.helpers import GOLDEN, TINY, tiny_config
@@ -257,7 +250,7 @@ def test_no_readable_picture_is_one_error(coco_root, tmp_path, monkeypatch):
     cfg = tiny_config(coco_root, tmp_path)
     data = build_evaluation_set(cfg)
     monkeypatch.setattr(data.files, "_bytes", lambda _: None)
-    with pytest.raises(ValueError, match="not one of 4 pictures could be evaluated; image "):
+    with pytest.raises(ValueError, match="not one of 4 images could be evaluated; image "):
         average_precision(settings_of(cfg), build_model(cfg, TINY), data)
 
 
@@ -283,7 +276,8 @@ def test_crowd_pose_figures_are_those_of_the_official_tool(data_root):
     """The recorded results are CrowdPose's validation truth, perturbed."""
     rows = json.loads(gzip.decompress((GOLDEN / "crowdpose_val_results.json.gz").read_bytes()))
     official = json.loads((GOLDEN / "crowdpose_val_official.json").read_text())
-    table = score_rows(CROWD_POSE, data_root / "crowd_pose/json/crowdpose_val.json", rows)
+    path = data_root / "crowd_pose/json/crowdpose_val.json"
+    table = score_rows(CROWD_POSE, read_annotations(path, CROWD_POSE), rows)
     own = [round(value, 4) for value in table.values()]
     assert own == [official[name] for name in official]
     assert list(official) == [

@@ -15,15 +15,14 @@ from torch import nn
 from lib.core import pipeline
 from lib.core.inference import predict, prepare, settings_of
 from lib.core.pipeline import (
-    Failure,
     Inputs,
     Loaded,
     LoaderSettings,
-    Prediction,
     each_outcome,
     equal_inputs,
     expected_batches,
 )
+from lib.core.results import Failure, Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.reader import ImageFiles, ImageRecord
 from lib.keypoints import COCO

@@ -12,7 +12,7 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 import dist_train
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.core.trainer import make_view
 from lib.dataset.build import build_dataset, build_evaluation_set, make_dataloader
 from lib.training import board as module

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from lib.analysis.oracle import Oracle
 from lib.config import load_config
-from lib.core.evaluate import result_rows, score_rows
+from lib.core.evaluate import score_predictions
 from lib.core.inference import InferenceSettings, find_people, network_maps, prepare
-from lib.core.pipeline import LoaderSettings, Prediction
+from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import predict_set
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.dataset.reader import ImageRecord
 from lib.models import build_model
@@ -90,8 +91,7 @@ def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, c
             predictions.append(Prediction(picture.id, *find_people(settings, *maps, given)))
     clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
     with clock.time("score"):
-        rows = result_rows(data.spec, predictions)
-        score_rows(data.spec, data.annotations, rows, [p.id for p in data.records])
+        score_predictions(data, predictions)
     return sum(len(prediction.people) for prediction in predictions)
 
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.core.evaluate import result_rows
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction, result_rows
 from lib.keypoints import KeypointSpec
 from lib.utils.vis import save_image
 from tools.demo.media import Frame, Source, VideoFile

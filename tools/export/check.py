@@ -11,9 +11,9 @@ from torch import nn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.evaluate import result_rows, score_rows
+from lib.core.evaluate import score_predictions
 from lib.core.inference import InferenceSettings, predict
-from lib.core.pipeline import Prediction
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from tools.device_runner import find_people, open_model
 from tools.export.forms import open_onnx
@@ -90,9 +90,7 @@ def look(data: EvaluationSet, find: Finder) -> list[Prediction]:
 
 def precision(data: EvaluationSet, predictions: list[Prediction]) -> str:
     """AP, AP .5 and AP .75, as cells."""
-    rows = result_rows(data.spec, predictions)
-    ids = [picture.id for picture in data.records]
-    figures = score_rows(data.spec, data.annotations, rows, ids)
+    figures = score_predictions(data, predictions)
     return " | ".join(f"{figure:.3f}" for figure in list(figures.values())[:3])
 
 

@@ -22,8 +22,9 @@ from yacs.config import CfgNode
 from lib.analysis.oracle import Oracle
 from lib.codec import CODECS
 from lib.config import load_config
-from lib.core.evaluate import Prediction, result_rows, score_rows
+from lib.core.evaluate import score_predictions
 from lib.core.inference import InferenceSettings, predict
+from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.utils import cli
 
@@ -55,9 +56,7 @@ def main() -> None:
 def ceiling(cfg: CfgNode) -> float:
     """AP of ideal maps, drawn and decoded as `cfg` says."""
     data = build_evaluation_set(cfg)
-    rows = result_rows(data.spec, ideal_predictions(cfg, data))
-    image_ids = [picture.id for picture in data.records]
-    return score_rows(data.spec, data.annotations, rows, image_ids)["AP"]
+    return score_predictions(data, ideal_predictions(cfg, data))["AP"]
 
 
 def ideal_predictions(cfg: CfgNode, data: EvaluationSet) -> Iterator[Prediction]:

@@ -10,15 +10,14 @@ import pytest
 import torch
 
 from lib.core import predictions
-from lib.core.evaluate import result_rows
 from lib.core.inference import settings_of
-from lib.core.pipeline import Failure, Prediction
-from lib.core.predictions import from_json, predict_set, to_json
-from lib.core.unfinished import Unfinished, identity
+from lib.core.predictions import PredictionJournals, from_json, predict_set, to_json
+from lib.core.results import Failure, Prediction, result_rows
 from lib.dataset.build import build_evaluation_set
 from lib.models import build_model
 from lib.utils.dist import Process
 from tests.helpers import TINY, fill, tiny_config
+from valid import identity
 
 HEADER = {"weights": "abc", "config": {"TEST": {"NMS_KERNEL": 5}}}
 CPU = torch.device("cpu")
@@ -33,24 +32,24 @@ def names(results) -> list[str]:
     return sorted(path.name for path in results.parent.iterdir())
 
 
-def ids(*unfinished: Unfinished) -> list[int]:
-    return sorted(entry["image_id"] for one in unfinished for entry in one.known)
+def ids(*unfinished: PredictionJournals) -> list[int]:
+    return sorted(entry["image_id"] for one in unfinished for entry in one.entries)
 
 
 def test_what_is_finished_is_known_to_the_next_run(results):
-    first = Unfinished(results, HEADER)
-    assert first.known == []
+    first = PredictionJournals(results, HEADER)
+    assert first.entries == []
     first.add(image_id=3, people=[[0.125] * 51], scores=[0.1 + 0.2])
-    again = Unfinished(results, HEADER)
-    [entry] = again.known
+    again = PredictionJournals(results, HEADER)
+    [entry] = again.entries
     assert (entry["image_id"], entry["people"], entry["scores"]) == (3, [[0.125] * 51], [0.1 + 0.2])
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (4, 2), (2, 2)])
 def test_another_number_of_processes_goes_on(results, before, after):
     for rank in range(before):
-        Unfinished(results, HEADER, Process(rank, before, CPU)).add(image_id=10 + rank)
-    processes = [Unfinished(results, HEADER, Process(r, after, CPU)) for r in range(after)]
+        PredictionJournals(results, HEADER, Process(rank, before, CPU)).add(image_id=10 + rank)
+    processes = [PredictionJournals(results, HEADER, Process(r, after, CPU)) for r in range(after)]
     assert ids(*processes) == list(range(10, 10 + before))  # each of them once
     for unfinished in processes:
         unfinished.remove()
@@ -60,38 +59,38 @@ def test_another_number_of_processes_goes_on(results, before, after):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({**HEADER, "weights": "def"}, 'its weights is "abc", not "def": starting afresh'),
+        ({**HEADER, "weights": "def"}, 'its weights is "abc", not "def": starting again'),
         (
             {**HEADER, "config": {"TEST": {"NMS_KERNEL": 3}}},
             "its config.TEST.NMS_KERNEL is 5, not 3",
         ),
     ],
 )
-def test_other_weights_or_settings_start_afresh_and_say_so(results, caplog, other, said):
-    Unfinished(results, HEADER).add(image_id=3)
+def test_other_weights_or_settings_start_again_and_say_so(results, caplog, other, said):
+    PredictionJournals(results, HEADER).add(image_id=3)
     with caplog.at_level(logging.INFO, "lib"):
-        unfinished = Unfinished(results, other)
+        unfinished = PredictionJournals(results, other)
     assert said in caplog.text
-    assert unfinished.known == []
+    assert unfinished.entries == []
     unfinished.add(image_id=4)
-    assert ids(Unfinished(results, other)) == [4]
-    assert ids(Unfinished(results, HEADER)) == []
+    assert ids(PredictionJournals(results, other)) == [4]
+    assert ids(PredictionJournals(results, HEADER)) == []
 
 
-def test_a_damaged_journal_starts_afresh(results):
-    Unfinished(results, HEADER).add(image_id=3)
+def test_a_damaged_journal_starts_again(results):
+    PredictionJournals(results, HEADER).add(image_id=3)
     [path] = results.parent.iterdir()
     path.write_bytes(path.read_bytes() + b"\0\0\0\n")
-    assert Unfinished(results, HEADER).known == []
+    assert PredictionJournals(results, HEADER).entries == []
 
 
 def test_two_evaluations_at_once_do_not_mix(results):
-    first = Unfinished(results, HEADER)
+    first = PredictionJournals(results, HEADER)
     first.add(image_id=1)
-    second = Unfinished(results, {"weights": "def"})
+    second = PredictionJournals(results, {"weights": "def"})
     first.add(image_id=2)
     second.add(image_id=3)
-    assert ids(Unfinished(results, {"weights": "def"})) == [3]
+    assert ids(PredictionJournals(results, {"weights": "def"})) == [3]
 
 
 def test_only_what_changes_predictions_is_part_of_the_identity(coco_root, tmp_path):
@@ -135,7 +134,7 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
 
     monkeypatch.setattr(predictions, "each_outcome", killed)
     with pytest.raises(KeyboardInterrupt):
-        predict_set(settings_of(cfg), model, data, unfinished=Unfinished(results, HEADER))
+        predict_set(settings_of(cfg), model, data, journals=PredictionJournals(results, HEADER))
 
     seen = []
 
@@ -144,9 +143,9 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
         yield from ready(settings, model, data, loading)
 
     monkeypatch.setattr(predictions, "each_outcome", watched)
-    unfinished = Unfinished(results, HEADER)
+    unfinished = PredictionJournals(results, HEADER)
     known = ids(unfinished)
-    found, problems = predict_set(settings_of(cfg), model, data, unfinished=unfinished)
+    found, problems = predict_set(settings_of(cfg), model, data, journals=unfinished)
     assert len(known) == 2
     assert sorted(known + seen) == sorted(picture.id for picture in data.records)
     assert problems == []
@@ -176,10 +175,10 @@ def test_failures_are_tried_again(start, results, monkeypatch):
     bad = data.records[1].id
     monkeypatch.setattr(predictions, "each_outcome", lambda *_: iter([Failure(bad, "image: bad")]))
     found, problems = predict_set(
-        settings_of(cfg), model, data, unfinished=Unfinished(results, HEADER)
+        settings_of(cfg), model, data, journals=PredictionJournals(results, HEADER)
     )
     assert (found, problems) == ([], ["image: bad"])
-    assert Unfinished(results, HEADER).known == []
+    assert PredictionJournals(results, HEADER).entries == []
 
 
 def test_what_crosses_between_processes_gives_the_same_rows(start):
