@@ -180,7 +180,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(look, out, tmp_path
     picture_file(tmp_path / "in/c.png", scene())
     done = look(tmp_path / "in")
     assert done.code == 1
-    assert "b.png is no picture that can be read" in done.err
+    assert "b.png is not a readable image" in done.err
     assert [image["drawn"] for image in listed(out)] == ["a.png", "c.png"]
 
 

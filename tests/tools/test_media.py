@@ -95,7 +95,7 @@ def test_a_picture_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0"])
 def test_a_file_that_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.jpg is no picture that can be read"):
+    with pytest.raises(ValueError, match=r"a\.jpg is not a readable image"):
         read_image(tmp_path / "a.jpg")
 
 

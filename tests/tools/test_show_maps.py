@@ -308,7 +308,7 @@ def test_weights_alone_need_to_be_described(call, cfg):
     ("flags", "said"),
     [
         (["--input", "none.jpg"], "cannot read none.jpg: No such file"),
-        (["--input", "text.png"], "text.png is no picture that can be read"),
+        (["--input", "text.png"], "text.png is not a readable image"),
         (["--input", "."], "cannot read ."),
         (["--model", "model.onnx"], "model.onnx hands out no maps; name the checkpoint"),
         (["--model", "none.pth.tar"], "there is no checkpoint none.pth.tar"),

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lib.utils.images import read_image
+
 logger = logging.getLogger(__name__)
 
 PICTURES = (
@@ -70,23 +72,6 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         else:
             raise ValueError(f"there is no file or folder {text}")
     return sources
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its EXIF orientation says; grey, 16 bits, alpha will do.
-
-    ValueError when it cannot be read.
-    """
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except cv2.error:  # a header that claims a huge picture
-        image = None
-    if image is None:
-        raise ValueError(f"{path} is no picture that can be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_source(source: Source) -> Generator[Frame]:

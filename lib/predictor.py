@@ -1,0 +1,193 @@
+"""People in images, from Python.
+
+from lib.predictor import Predictor
+
+predictor = Predictor.load("checkpoint.pth.tar")
+people = predictor("street.jpg")    # or an array (H, W, 3) uint8 RGB, or a list of images
+people.keypoints                    # (N, K, 3): x, y in pixels of the image, and a score
+predictor.keypoints.joints          # the names of the K joints
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
+from lib.keypoints import KeypointSpec
+from lib.models.arch import ArchSpec
+from lib.models.load import NetworkFile, read_network
+from lib.utils.images import read_image
+
+Image = str | os.PathLike[str] | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+
+
+class People(NamedTuple):
+    """N people in one image; N may be 0."""
+
+    keypoints: np.ndarray  # (N, K, 3): x, y in pixels of the image, score; 0 for a missing joint
+    scores: np.ndarray  # (N,)
+    tags: np.ndarray  # (N, K, L)
+
+
+class Network(Protocol):
+    """Image -> people in three steps, each of which may run in another thread."""
+
+    spec: KeypointSpec
+    input_size: int
+    codec: str
+
+    def prepare(self, image: np.ndarray, /) -> Any:
+        """(H, W, 3) uint8 RGB -> the input of the network."""
+        ...
+
+    def compute(self, prepared: Any, /) -> Any:
+        """The network's maps."""
+        ...
+
+    def group(self, maps: Any, /) -> tuple[np.ndarray, Sequence[float]]:
+        """People (N, K, 3 + L) in pixels of the image, and N scores."""
+        ...
+
+
+class TorchNetwork:
+    """The steps of `lib.core.inference.predict`."""
+
+    def __init__(self, file: NetworkFile, device: torch.device) -> None:
+        self.spec = file.spec
+        self.input_size = file.input_size
+        self.codec = file.codec
+        self.settings = InferenceSettings.from_config(file.cfg)
+        self.model: nn.Module = file.build(device)
+        self.device = device
+
+    def prepare(self, image: np.ndarray) -> Input:
+        return prepare(self.settings, image)
+
+    def compute(self, prepared: Input) -> tuple[Tensor, Tensor, Input]:
+        heatmaps, tags = network_maps(self.settings, self.model, [prepared])
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # so that its time is not measured as grouping's
+        return heatmaps, tags, prepared
+
+    def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
+        heatmaps, tags, prepared = maps
+        return find_people(self.settings, heatmaps, tags, prepared)
+
+
+class Predictor:
+    """Finds people: `predictor(image)`, or in steps `group(compute(prepare(image)))`."""
+
+    def __init__(self, network: Network, arch: ArchSpec | None = None) -> None:
+        self.network = network
+        self.arch = arch  # None: no mobile_configs file describes the network
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        cfg: str | Path | None = None,
+        superconfig: str | Path | None = None,
+        opts: Sequence[str] = (),
+        input_size: int | None = None,
+        joints: str | Path | None = None,
+        device: str | int | torch.device | None = None,
+    ) -> Predictor:
+        """A predictor from a file of weights or an exported model.onnx.
+
+        The weights may be a checkpoint, a sub-network, or a state dict alone; what else is given,
+        and what is needed when, is said in `lib.models.load.read_network`. device: "cuda:1", "cpu",
+        or the number of a GPU (the CPU where there is none); default: a GPU if there is one.
+
+        ValueError, in one line, when the file cannot be read or the settings do not fit it.
+        """
+        path = Path(path)
+        if path.suffix == ".onnx":
+            if cfg or superconfig or opts or input_size or joints:
+                raise ValueError(f"{path} was exported with its settings; it takes no others")
+            from lib.deploy.onnx_network import OnnxNetwork  # needs onnxruntime
+
+            return cls(OnnxNetwork.open(path))
+        file = read_network(
+            path,
+            cfg=cfg,
+            superconfig=superconfig,
+            opts=opts,
+            input_size=input_size,
+            joints=joints,
+        ).expect_subnet()
+        return cls(TorchNetwork(file, choose_device(device, file.cfg.GPUS[0])), file.arch)
+
+    @property
+    def keypoints(self) -> KeypointSpec:
+        """Names, limbs and flips of the joints that it finds."""
+        return self.network.spec
+
+    @property
+    def input_size(self) -> int:
+        """Pixels, of the short (or long, TEST.SCALE_TYPE) side of an input."""
+        return self.network.input_size
+
+    @property
+    def codec(self) -> str:
+        """How joints are read from heatmaps, a MODEL.CODEC."""
+        return self.network.codec
+
+    @overload
+    def __call__(self, image: Image) -> People: ...
+
+    @overload
+    def __call__(self, image: Sequence[Image]) -> list[People]: ...
+
+    def __call__(self, image: Image | Sequence[Image]) -> People | list[People]:
+        """The people in an image, or in each image of a list."""
+        if isinstance(image, (list, tuple)):
+            return [self(one) for one in image]
+        if isinstance(image, (str, os.PathLike)):
+            image = read_image(image)
+        return self.group(self.compute(self.prepare(image)))
+
+    def prepare(self, image: Any) -> Any:
+        """(H, W, 3) uint8 RGB -> the input of the network; ValueError for another array."""
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"an image is a path or an array, not a {type(image).__name__}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        return self.network.prepare(image)
+
+    def compute(self, prepared: Any) -> Any:
+        """The network's maps of what `prepare` returned."""
+        return self.network.compute(prepared)
+
+    def group(self, maps: Any) -> People:
+        """The people in what `compute` returned; ValueError when it is not finite."""
+        people, scores = self.network.group(maps)
+        if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
+            raise ValueError("the network's maps are not finite")
+        return People(people[..., :3], np.array(scores), people[..., 3:])
+
+
+def choose_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:
+    """As `Predictor.load` describes it, the GPU `preferred` if there is a choice.
+
+    ValueError for a device that does not exist.
+    """
+    count = torch.cuda.device_count()
+    if device is None:
+        device = preferred if preferred < count else 0
+    if isinstance(device, int):
+        device = f"cuda:{device}" if count else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise ValueError(f"there is no GPU {chosen.index or 0}; this machine has {count}")
+    return chosen

@@ -1,0 +1,236 @@
+"""One file and one line of Python find people in images; whatever goes wrong is one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+
+import lib.predictor
+from lib.config import load_config
+from lib.core.inference import predict
+from lib.keypoints import COCO, CROWD_POSE
+from lib.models.arch import ArchSpec
+from lib.models.load import read_network
+from lib.predictor import People, Predictor, choose_device
+from lib.utils.checkpoint import save_checkpoint
+from lib.utils.images import read_image
+from tests.helpers import ROOT, TINY, YAMLS, network, tiny_config
+
+LOW = ("TEST.DETECTION_THRESHOLD", "0.0", "DATASET.MAX_NUM_PEOPLE", "4")
+HEAVY = ("pycocotools", "matplotlib", "onnxruntime", "tensorboard", "lib.dataset", "lib.analysis")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A checkpoint of a network that finds something everywhere."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = tiny_config(folder, folder, *LOW)
+    path = folder / "checkpoint.pth.tar"
+    state = network(cfg, seed=0).state_dict()
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(trained) -> Predictor:
+    return Predictor.load(trained, device="cpu")
+
+
+def assert_equal(one: People, other: People) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- people -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opts", [(), ("TEST.SCALE_FACTOR", "[0.5, 1]"), ("TEST.REFINE", "False")])
+def test_people_are_those_of_predict(trained, tmp_path, opts):
+    image = noise(96, 128, 3)
+    cfg = tiny_config(tmp_path, tmp_path, *LOW, *opts)
+    people, scores = predict(cfg, network(cfg, seed=0).eval(), image)
+    found = Predictor.load(trained, opts=opts, device="cpu")(image)
+    assert len(people) > 0
+    assert found.keypoints.shape == (len(people), 17, 3)
+    np.testing.assert_array_equal(found.keypoints, people[..., :3])
+    np.testing.assert_array_equal(found.tags, people[..., 3:])
+    np.testing.assert_array_equal(found.scores, scores)
+
+
+def test_it_says_what_it_is(predictor):
+    assert predictor.keypoints is COCO
+    assert (predictor.arch, predictor.input_size, predictor.codec) == (TINY, 64, "reference")
+
+
+def test_a_list_gives_a_list_and_steps_give_the_same(predictor):
+    images = [noise(96, 128, 3), noise(128, 96, 3), noise(96, 128, 3)]
+    together = predictor(images)
+    assert len(together) == 3
+    for image, people in zip(images, together, strict=True):
+        assert_equal(predictor(image), people)
+        assert_equal(predictor.group(predictor.compute(predictor.prepare(image))), people)
+    assert predictor([]) == []
+
+
+def test_an_image_without_people_has_none(trained):
+    people = Predictor.load(trained, opts=["TEST.DETECTION_THRESHOLD", "9"])(noise(96, 128, 3))
+    assert people.keypoints.shape == (0, 17, 3)
+    assert people.scores.shape == (0,)
+    assert people.tags.shape == (0, 17, 2)  # of the image and of its flip
+    assert len(Predictor.load(trained)([noise(64, 64, 3)])) == 1
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_read_as_an_image(predictor, tmp_path, kind):
+    image = noise(96, 128, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    assert_equal(predictor(kind(tmp_path / "a.png")), predictor(image))
+    assert_equal(predictor([kind(tmp_path / "a.png")])[0], predictor(image))
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_an_image_of_a_phone_is_turned_upright(tmp_path, orientation, turns):
+    upright = np.repeat(np.repeat(noise(6, 8, 3), 16, axis=0), 16, axis=1)
+    stored = PillowImage.fromarray(np.rot90(upright, turns))
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16"])
+def test_other_kinds_of_image_files_are_read_as_rgb(tmp_path, mode):
+    gray = noise(40, 60)
+    if mode == "I;16":
+        image = PillowImage.fromarray(gray.astype(np.uint16) * 256)
+    else:
+        image = PillowImage.fromarray(gray).convert(mode)
+    image.save(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png")
+    assert (found.shape, found.dtype) == ((40, 60, 3), np.uint8)
+    if mode != "1":
+        assert np.abs(found[..., 0].astype(int) - gray).max() <= 8
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_an_image_that_cannot_be_read_is_one_line(predictor, tmp_path, content):
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.png") as caught:
+        predictor(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="cannot read"):
+        predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"\(H, W, 3\) uint8 RGB, not \(4, 4\) uint8"),
+        (np.zeros((4, 4, 4), np.uint8), r"not \(4, 4, 4\) uint8"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"not \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((0, 4, 3), np.uint8), r"not \(0, 4, 3\)"),
+        (np.zeros((1, 9000, 3), np.uint8), "become an input of"),
+        (torch.zeros(4, 4, 3), "a path or an array, not a Tensor"),
+        (None, "not a NoneType"),
+    ],
+)
+def test_an_array_that_is_no_image_is_one_line(predictor, image, message):
+    for given in (image, [image]):
+        with pytest.raises(ValueError, match=message) as caught:
+            predictor(given)
+        assert "\n" not in str(caught.value)
+
+
+# --- networks ---------------------------------------------------------------------------
+
+
+def test_a_supernet_is_refused(tmp_path):
+    cfg = tiny_config(tmp_path, tmp_path, "MODEL.NAME", "pose_supermobilenet")
+    path = tmp_path / "super.pth.tar"
+    state = network(cfg).state_dict()
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
+    with pytest.raises(ValueError, match=r"is a supernet; extract .* with weight_transfer\.py"):
+        Predictor.load(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"some text\n"])
+def test_a_file_without_a_network_is_one_line(tmp_path, content):
+    path = tmp_path / "w.pth.tar"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.pth\.tar") as caught:
+        Predictor.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exported_network_takes_no_settings(tmp_path):
+    with pytest.raises(ValueError, match="was exported with its settings"):
+        Predictor.load(tmp_path / "model.onnx", opts=["TEST.FLIP_TEST", "False"])
+    with pytest.raises(ValueError, match="there is no exported network"):
+        Predictor.load(tmp_path / "model.onnx")
+
+
+def test_maps_that_are_not_finite_are_one_line(predictor, monkeypatch):
+    people = np.full((1, 17, 5), np.inf)
+    monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
+    with pytest.raises(ValueError, match="maps are not finite"):
+        predictor(noise(64, 64, 3))
+
+
+def test_the_device_is_a_gpu_where_there_is_one(monkeypatch):
+    assert choose_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert choose_device(None, 3) == choose_device(2) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(None) == choose_device(None, 3) == torch.device("cuda:0")
+    assert choose_device(None, 1) == choose_device(1) == choose_device("cuda:1")
+    for wrong in (2, "cuda:2", "qpu"):
+        with pytest.raises(ValueError, match=r"there is no GPU 2|qpu"):
+            choose_device(wrong)
+
+
+def test_loading_a_predictor_imports_no_libraries_of_evaluation(trained):
+    code = (
+        f"from lib.predictor import Predictor; import sys; Predictor.load({str(trained)!r})\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# --- published weights --------------------------------------------------------------------
+
+
+def test_published_weights_alone_find_the_people_of_the_full_settings(data_root):
+    weights = data_root.parent / "weights/LitePose-Auto-M-CrowdPose.pth.tar"
+    if not weights.exists():
+        pytest.skip("the published weights are not next to the data")
+    predictor = Predictor.load(weights, device="cpu")
+    search_m = ROOT / "mobile_configs/search-M.json"
+    assert predictor.arch == ArchSpec.from_json(search_m)
+    assert (predictor.keypoints, predictor.input_size) == (CROWD_POSE, 448)
+    path = min((data_root / "mpii/images").iterdir())
+    cfg = load_config(YAMLS["crowd_pose"], img_size=448)
+    model = read_network(weights, cfg=YAMLS["crowd_pose"], superconfig=search_m)
+    people, scores = predict(cfg, model.build(torch.device("cpu")), read_image(path))
+    found = predictor(path)
+    assert len(found.scores) > 0
+    np.testing.assert_array_equal(found.keypoints, people[..., :3])
+    np.testing.assert_array_equal(found.scores, scores)
