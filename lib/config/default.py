@@ -1,7 +1,7 @@
 """Every key of every experiment, with its default and its meaning: the manual.
 
-Names follow HigherHRNet and LitePose, so their yaml files load as they are. Nobody changes this
-tree; `load_config` clones it.
+Names follow HigherHRNet and LitePose, so their yaml files load as they are. This tree stays as it
+is; `load_config` clones it. Rules that values must keep: checks.py.
 """
 
 from yacs.config import CfgNode as CN
@@ -13,14 +13,14 @@ _C.OUTPUT_DIR = "output"  # checkpoints, results: OUTPUT_DIR/<dataset>/<model>/<
 _C.LOG_DIR = "log"  # TensorBoard: LOG_DIR/<dataset>/<model>/<yaml name>/
 _C.DATA_DIR = ""  # prefix of a relative DATASET.ROOT
 _C.SEED = 0  # governs weights, shuffling and augmentation
-_C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu choose their own
-_C.WORKERS = 4  # loader processes of each process, at most one per core; 0: it loads by itself
-_C.PRINT_FREQ = 30  # steps between two lines of the log
-_C.AUTO_RESUME = True  # go on from the checkpoint in OUTPUT_DIR when there is one
+_C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu override it
+_C.WORKERS = 4  # loader processes per process, at most one per core; 0: load in the process itself
+_C.PRINT_FREQ = 30  # steps between two log lines
+_C.AUTO_RESUME = True  # resume from the checkpoint in OUTPUT_DIR if there is one
 _C.PIN_MEMORY = True
 _C.VERBOSE = True  # False: no progress bars
-_C.DIST_BACKEND = "nccl"  # gloo is taken where there is no GPU
-_C.DIST_TIMEOUT = 1800.0  # seconds after which a process that waits for another one gives up
+_C.DIST_BACKEND = "nccl"  # gloo is used where there is no GPU
+_C.DIST_TIMEOUT = 1800.0  # seconds a process waits for another before it gives up
 _C.MULTIPROCESSING_DISTRIBUTED = True  # accepted for old files; torchrun starts the processes
 _C.RANK = 0  # accepted for old files; see --rank
 
@@ -29,8 +29,9 @@ _C.CUDNN.BENCHMARK = True
 _C.CUDNN.DETERMINISTIC = False
 _C.CUDNN.ENABLED = True
 
-_C.FP16 = CN()  # mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU;
-# in evaluation, float16 on a GPU only
+# Mixed precision: float16 with loss scaling on a GPU, bfloat16 on a CPU; in evaluation, float16 on
+# a GPU only
+_C.FP16 = CN()
 _C.FP16.ENABLED = False
 _C.FP16.STATIC_LOSS_SCALE = 1.0  # used when DYNAMIC_LOSS_SCALE is off
 _C.FP16.DYNAMIC_LOSS_SCALE = False
@@ -39,44 +40,46 @@ _C.FP16.DYNAMIC_LOSS_SCALE = False
 _C.MODEL = CN()
 _C.MODEL.NAME = "pose_mobilenet"
 _C.MODEL.PRETRAINED = ""  # weights to start from; "" starts from scratch
-_C.MODEL.PRETRAINED_PARTS = "all"  # "all"; "not_final": all but the last layers, for other
-# joints; "backbone": the deconv head starts from scratch
+# "all"; "not_final": without the last layers, for other joints; "backbone": without the deconv head
+_C.MODEL.PRETRAINED_PARTS = "all"
 _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
 _C.MODEL.NUM_JOINTS = 17  # as DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
-_C.MODEL.CODEC = "reference"  # joints <-> heatmaps: "reference" (published weights) or "unbiased";
-# of the weights: train and decode with the same one (lib/codec.py)
-_C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, supernets and CPUs included
-_C.MODEL.FUSION_HEAD = True  # False: the deconv head without its raw half (paper, ablation)
-_C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, by maps from the 7x7 filters
-_C.MODEL.COMPILE = False  # torch.compile in training: minutes of waiting, then fused layers; not
-# for supernets, whose shapes change at every step
+# Joints <-> heatmaps: "reference" (published weights) or "unbiased"; belongs to the weights: train
+# and decode with the same one (lib/codec.py)
+_C.MODEL.CODEC = "reference"
+_C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, for supernets and on CPUs too
+_C.MODEL.FUSION_HEAD = True  # False: the deconv head without the raw branch (paper, ablation)
+_C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, derived from the 7x7 filters
+# `torch.compile` in training: minutes to start, then fused layers; not for supernets, whose shapes
+# change every step
+_C.MODEL.COMPILE = False
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
-# What one model needs; an open node. The three below are LitePose's; those of HigherHRNet and
+# Keys of one model; an open node. The three below are LitePose's; those of HigherHRNet and
 # EfficientHRNet have no defaults (lib/models/baselines/hrnet_extra.py).
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
-_C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON has its own
+_C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON overrides them
 _C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
 
 # ------------------------------------------------------------------------------ the supernet
-_C.SUPERNET = CN()  # read where MODEL.NAME is pose_supermobilenet
+_C.SUPERNET = CN()  # used where MODEL.NAME is pose_supermobilenet
 _C.SUPERNET.RATIOS = [1.0, 0.75, 0.5, 0.25]  # of every width: stem, stages, deconv levels
 _C.SUPERNET.RESOLUTIONS = [512, 448, 384, 320, 256]
 _C.SUPERNET.EXPANSIONS = [6]
 _C.SUPERNET.KERNELS = [7]  # with MODEL.ELASTIC_KERNEL, 5 and 3 too
-_C.SUPERNET.SAMPLING = "uniform"  # one architecture a step; or "sandwich": largest, smallest, k
-_C.SUPERNET.SANDWICH_RANDOM = 1  # the k
-_C.SUPERNET.IMITATION_FACTOR = 1.0  # sandwich: the others learn the largest's heatmaps; 0: not
-_C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: the most important channels first
-_C.SUPERNET.CALIBRATION_IMAGES = 1024  # training pictures behind a cut's BatchNorm statistics
+_C.SUPERNET.SAMPLING = "uniform"  # one architecture per step; "sandwich": largest, smallest, random
+_C.SUPERNET.SANDWICH_RANDOM = 1  # random architectures of a sandwich
+_C.SUPERNET.IMITATION_FACTOR = 1.0  # sandwich: weight of imitating the largest's heatmaps; 0: off
+_C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: most important channels first
+_C.SUPERNET.CALIBRATION_IMAGES = 1024  # training images to recalibrate a sub-network's BatchNorm
 
 # --------------------------------------------------------------------------------- the loss
 _C.LOSS = CN()
 _C.LOSS.NUM_STAGES = 2  # outputs of the network, coarse to fine
 _C.LOSS.WITH_HEATMAPS_LOSS = (True, True)  # lists below: one entry per stage
 _C.LOSS.HEATMAPS_LOSS_FACTOR = (1.0, 1.0)
-_C.LOSS.WITH_AE_LOSS = (True, False)  # which outputs carry tag maps, and train them
+_C.LOSS.WITH_AE_LOSS = (True, False)  # outputs that have tag maps, and train them
 _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
 _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
@@ -84,33 +87,32 @@ _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
 # ------------------------------------------------------------------------------ the data set
 _C.DATASET = CN()
 _C.DATASET.ROOT = "data/coco"
-_C.DATASET.DATASET = "coco_kpt"  # joints and layout in training: coco_kpt, crowd_pose_kpt, or a
-# file of joints, *.yaml (docs/custom_data.md)
-_C.DATASET.DATASET_TEST = "coco"  # joints, layout and metric in evaluation: coco, crowd_pose; where
-# DATASET is a file, that
-_C.DATASET.KEYPOINTS = CN(new_allowed=True)  # what such a file says; filled when it is read
+# Joints and layout in training: coco_kpt, crowd_pose_kpt, or a joints file, *.yaml
+# (docs/custom_data.md)
+_C.DATASET.DATASET = "coco_kpt"
+# Joints, layout and metric in evaluation: coco, crowd_pose; if DATASET is a joints file, that file
+_C.DATASET.DATASET_TEST = "coco"
+_C.DATASET.KEYPOINTS = CN(new_allowed=True)  # content of the joints file; filled when it is read
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
-_C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of pictures; "zip": one archive per folder
-_C.DATASET.CACHE = (
-    ""  # a folder of training pictures decoded and shrunk by tools/cache_images.py, for
-)
-# small inputs; "": none
-_C.DATASET.UNREADABLE = "raise"  # in training: "raise" stops, "skip" names the picture, goes on;
-# an evaluation always names it and goes on
-_C.DATASET.MAX_IMAGES = 0  # use only the first N pictures; 0: all
-_C.DATASET.MIN_LABELLED_JOINTS = 0  # only pictures in which one person has at least so many
-_C.DATASET.NUM_JOINTS = 17  # the data set's, plus one when WITH_CENTER
-_C.DATASET.MAX_NUM_PEOPLE = 30  # person slots of a sample; beyond, the largest are kept
+_C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of images; "zip": one archive per folder
+_C.DATASET.CACHE = ""  # folder of decoded, shrunk images, by tools/cache_images.py; "": none
+# In training: "raise" stops, "skip" names the image and goes on; evaluation always names it and
+# goes on
+_C.DATASET.UNREADABLE = "raise"
+_C.DATASET.MAX_IMAGES = 0  # use only the first N images; 0: all
+_C.DATASET.MIN_LABELLED_JOINTS = 0  # only images in which one person has at least so many
+_C.DATASET.NUM_JOINTS = 17  # of the data set, plus one if WITH_CENTER
+_C.DATASET.MAX_NUM_PEOPLE = 30  # people per image; beyond, the largest are kept
 _C.DATASET.WITH_CENTER = False  # one more joint: the mean of the labelled ones
-# Augmentation. The crop's side is the picture's short (long) side times U(MIN, MAX_SCALE).
+# Augmentation. The crop's side is the image's short (long) side times U(MIN_SCALE, MAX_SCALE).
 _C.DATASET.INPUT_SIZE = 512
 _C.DATASET.OUTPUT_SIZE = [128, 256]  # one map size per stage
 _C.DATASET.SCALE_TYPE = "short"  # "short" or "long"
 _C.DATASET.MIN_SCALE = 0.75
 _C.DATASET.MAX_SCALE = 1.5
 _C.DATASET.MAX_ROTATION = 30  # degrees
-_C.DATASET.MAX_TRANSLATE = 40  # pixels of the picture, times the crop's scale
+_C.DATASET.MAX_TRANSLATE = 40  # pixels of the image, times the crop's side / 200
 _C.DATASET.FLIP = 0.5  # probability
 # Targets.
 _C.DATASET.SIGMA = 2  # of the Gaussian, in map pixels; below 0: map size / 64
@@ -127,7 +129,7 @@ _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
 _C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as the paper's runs) or "sgd"
 _C.TRAIN.LR = 1e-3
-_C.TRAIN.LR_BATCH = 0  # LR is for a total batch of so many pictures, and scales; 0: LR as it is
+_C.TRAIN.LR_BATCH = 0  # LR is for this total batch size and scales with it; 0: LR as it is
 _C.TRAIN.LR_SCHEDULE = "multistep"  # "multistep": x LR_FACTOR at each of LR_STEP; or "cosine"
 _C.TRAIN.LR_FACTOR = 0.1
 _C.TRAIN.LR_STEP = [350, 480]  # epochs
@@ -139,44 +141,46 @@ _C.TRAIN.GAMMA1 = 0.99  # accepted for old files
 _C.TRAIN.GAMMA2 = 0.0  # accepted for old files
 _C.TRAIN.RESUME = False  # like AUTO_RESUME, but a missing checkpoint is an error
 _C.TRAIN.CHECKPOINT = ""  # the checkpoint to resume from; "" is the one in OUTPUT_DIR
-_C.TRAIN.ACCUMULATE = 1  # batches whose gradients are averaged, by pictures, for one step
-_C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: any
-_C.TRAIN.EMA = 0.0  # decay of a moving average of weights and BatchNorm statistics, as 0.9998; it
-# is what is evaluated and handed out (model_best, final_state0, checkpoint); 0: none
-_C.TRAIN.NON_FINITE = "raise"  # a loss that is no number: "raise" stops, before the next line is
-# printed or checkpoint saved, and names the step; "skip" names and leaves out the step (and the
-# update, where a gradient is none), for which it reads from the device at each step
+_C.TRAIN.ACCUMULATE = 1  # batches per step; gradients are averaged over their images
+_C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: no limit
+# Decay of the EMA of weights and BatchNorm statistics, e.g. 0.9998; the EMA is evaluated and saved
+# (model_best, final_state0, checkpoint); 0: none
+_C.TRAIN.EMA = 0.0
+# Non-finite loss: "raise" names the step and stops, before the next log line or checkpoint; "skip"
+# names and skips the step (and an update with a non-finite gradient), for which it reads from the
+# device every step
+_C.TRAIN.NON_FINITE = "raise"
 _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
-_C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, within epochs too; 0: SAVE_EVERY alone
-_C.TRAIN.KEEP = 2  # checkpoints that stay: checkpoint.pth.tar, .1 (the one before), ...
+_C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, also within epochs; 0: SAVE_EVERY alone
+_C.TRAIN.KEEP = 2  # checkpoints on disk: checkpoint.pth.tar, .1 (the one before), ...
 _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is best AP; 0: never
 
 # ------------------------------------------------------------------------------ evaluation
 _C.TEST = CN()
 _C.TEST.MODEL_FILE = ""  # "": model_best, final_state0 or checkpoint of OUTPUT_DIR, in this order
-_C.TEST.IMAGES_PER_GPU = 1  # pictures of equal input size that are computed together
+_C.TEST.IMAGES_PER_GPU = 1  # images of equal input size per forward pass
 _C.TEST.FLIP_TEST = True
 _C.TEST.SCALE_TYPE = "short"  # the side that becomes INPUT_SIZE: "short" or "long"
 _C.TEST.SCALE_FACTOR = [1]  # multi-scale test
 _C.TEST.WITH_HEATMAPS = (True, True)  # stages whose heatmaps are averaged
 _C.TEST.WITH_AE = (True, False)  # stages whose tags are read
-_C.TEST.PROJECT2IMAGE = True  # maps are brought to the input's size before decoding
+_C.TEST.PROJECT2IMAGE = True  # maps are resized to the input's size before decoding
 _C.TEST.NMS_KERNEL = 5  # a peak is the largest value of its window; an odd number
 _C.TEST.NMS_PADDING = 2  # NMS_KERNEL // 2
 _C.TEST.DETECTION_THRESHOLD = 0.1  # of a joint's heatmap value
 _C.TEST.TAG_THRESHOLD = 1.0  # largest tag distance of a joint to its person
 _C.TEST.USE_DETECTION_VAL = True  # ties in tag distance go to the stronger joint
-_C.TEST.IGNORE_TOO_MUCH = False  # a person found more than MAX_NUM_PEOPLE times: no new ones
+_C.TEST.IGNORE_TOO_MUCH = False  # no new people beyond MAX_NUM_PEOPLE
 _C.TEST.IGNORE_CENTER = True  # the center joint is not grouped
 _C.TEST.ADJUST = True  # quarter-pixel offset toward the higher neighbor
-_C.TEST.REFINE = True  # joints that a person lacks are looked for on its heatmaps
+_C.TEST.REFINE = True  # joints that a person lacks are read from its heatmaps
 _C.TEST.LOG_PROGRESS = False  # accepted for old files; see VERBOSE
 
-# --------------------------------------------------------------- pictures in TensorBoard
+# ----------------------------------------------------------------- images in TensorBoard
 _C.DEBUG = CN()
 _C.DEBUG.DEBUG = True
 _C.DEBUG.SAVE_BATCH_IMAGES_GT = False  # inputs with their joints
-_C.DEBUG.SAVE_BATCH_IMAGES_PRED = False  # inputs with the people found
-_C.DEBUG.SAVE_HEATMAPS_GT = True  # inputs beside target heatmaps
-_C.DEBUG.SAVE_HEATMAPS_PRED = True  # inputs beside predicted heatmaps
+_C.DEBUG.SAVE_BATCH_IMAGES_PRED = False  # inputs with the predicted people
+_C.DEBUG.SAVE_HEATMAPS_GT = True  # inputs next to target heatmaps
+_C.DEBUG.SAVE_HEATMAPS_PRED = True  # inputs next to predicted heatmaps
 _C.DEBUG.SAVE_TAGMAPS_PRED = False

@@ -9,23 +9,22 @@ import yaml
 
 
 def read_yaml(path: Path, what: str = "config") -> dict[str, Any]:
-    """The keys of a file; `what` says in an error what it was to be."""
+    """The keys of a file; `what` names it in an error, as "the config PATH"."""
     try:
-        text = path.read_text()
+        return parse_yaml(path.read_text(), str(path))
     except OSError as error:
         raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not yaml: {error}") from None
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """The keys of `text`, which errors call `source`."""
+    """The keys of `text`; errors name `source`."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", error)
         raise ValueError(f"{source} is not yaml{line}: {problem}") from None
     if not isinstance(tree, dict):

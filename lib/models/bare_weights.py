@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from lib.config import PER_STAGE, read_config
+from lib.config import read_config
+from lib.config.checks import PER_STAGE
 from lib.config.default import _C as DEFAULTS
 from lib.config.joints import is_file, read_joints
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec, keypoints_of
