@@ -1,21 +1,26 @@
-"""Draw architectures as the paper's figure has them: what each part is and what it costs.
+"""Draw architectures to scale: the layers, map size and cost of every part.
 
     python -m tools.draw_arch mobile_configs/search-XS.json --out arch.svg
-    python -m tools.draw_arch mobile_configs/search-*.json --joints 17 --out arch.svg
+    python -m tools.draw_arch mobile_configs/search-*.json --joints 17 --out arch.pdf
 
-Several stand below one another, to one scale. Joints are CrowdPose's 14, or as many as named.
+Several architectures stand below one another at one scale. --joints is 14 (CrowdPose) by default;
+the suffix of --out chooses the format: .svg, .pdf, .png.
 """
 
 from __future__ import annotations
 
 import argparse
-import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from itertools import groupby, islice
+from collections.abc import Mapping, Sequence
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.path import Path as Line
 
 from lib.models.arch import ArchSpec
 from lib.models.head import FIRST_PREDICTION
@@ -23,57 +28,44 @@ from lib.models.pieces import Piece, arch_macs, build_piece, pieces_of
 from lib.models.pose_mobilenet import output_channels
 from lib.utils import cli
 from lib.utils.complexity import count_params
-from lib.utils.svg import add, add_arrow_head, arrow, finish, new_drawing, number, text_width, write
+from lib.utils.plots import STYLE, save_figure
 
-WITH_TAGS = (True, False)  # heads that predict tags, as LOSS.WITH_AE_LOSS has it
-AROUND = ("deconv 2", "deconv 3")  # one flows into the other around head 1
-RAW = (  # maps of the backbone, and where they are added
-    *(("stage 3", "deconv 1"), ("stage 2", "deconv 2"), ("stage 1", "head 1")),
-    *(("stage 1", "deconv 3"), ("stem", "head 2")),
+WITH_TAGS = (True, False)  # heads that predict tags, as in LOSS.WITH_AE_LOSS
+AROUND_HEAD = ("deconv 2", "deconv 3")  # the refined map goes around head 1
+RAW = (  # (source, target) of the backbone's maps that are added later, lowest line first
+    ("stage 3", "deconv 1"),
+    ("stage 2", "deconv 2"),
+    ("stage 1", "head 1"),
+    ("stage 1", "deconv 3"),
+    ("stem", "head 2"),
 )
 HEADINGS = ("channels", "map", "layers", "parameters", "GMACs")
 
-# Pixels of the figure.
-MARGIN, GAP = 16, 26  # around it; between parts
-TALLEST, WIDEST, SMALLEST = 120, 22, 3  # the largest map, the most channels; no box is smaller
-RAIL = 8  # from one line of raw maps to the next
-LINE, LARGE = 15, 14  # of text: from one line to the next, letters of a title
+# Inches: of a column, and of the side of the largest map.
+COLUMN, UNIT = 1.3, 1.5
+# Parts of a column.
+WIDEST, SMALLEST = 0.95, 0.03  # all blocks of the widest stage; the narrowest box
+# Parts of UNIT.
+RAIL = 0.07  # from one line of raw maps to the next
+TOP = 0.5 + RAIL * (len(RAW) + 2)
+TEXT_TOP, LINE = -0.64, 0.125  # y of the text below the boxes; from one line to the next
 
-LARGE_KERNEL = 7  # it and larger ones are darkest
+LARGE_KERNEL = 7  # blocks with this kernel or a larger one are darkest
 COLORS = {"stem": "#777777", "block": "#0072b2", "norm": "#009e73", "predict": "#cc79a7"}
 FLOW, RAW_FLOW, QUIET = "#444444", "#d55e00", "#666666"
 
 
 class Part(NamedTuple):
-    """A stage, say."""
+    """A column of the figure: the stem, a stage, a deconv level or a head."""
 
     pieces: list[Piece]
-    side: int  # of the map that it makes, in pixels
-    cells: list[list[str]]  # what is said of it: lines for each of HEADINGS
-
-
-class Scale(NamedTuple):
-    """Pixels of the figure."""
-
-    channel: float
-    pixel: float  # of a map's side
-
-
-class Box(NamedTuple):
-    """A block, or another map that is made."""
-
-    left: float
-    width: float
-    half: float  # of its height
-    piece: Piece
+    side: int  # of its output map, in pixels
+    cells: list[str]  # text for each of HEADINGS
 
     @property
-    def right(self) -> float:
-        return self.left + self.width
-
-    @property
-    def middle(self) -> float:
-        return self.left + self.width / 2
+    def drawn(self) -> list[Piece]:
+        """Pieces with a box: all blocks, or the last piece of a part without blocks."""
+        return [piece for piece in self.pieces if piece.kind == "block"] or self.pieces[-1:]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,44 +81,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.joints < 1:
-        raise ValueError(f"--joints is {args.joints}; wanted 1 or more")
-    if args.out.suffix != ".svg":
-        raise ValueError(f"--out is {args.out}; an architecture is drawn as *.svg")
+        raise ValueError(f"--joints is {args.joints}; must be 1 or more")
     archs = [(path.stem, ArchSpec.from_json(path)) for path in args.archs]
-    try:
-        args.out.write_text(draw(archs, args.joints), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot write {args.out}: {error.strerror}") from None
+    save_figure(args.out, draw(archs, args.joints))
     print(f"{', '.join(name for name, _ in archs)}: {args.out}")
 
 
-def draw(archs: Sequence[tuple[str, ArchSpec]], joints: int) -> str:
-    """The SVG of architectures and their names, for so many joints."""
-    networks = [parts_of(arch, joints) for _, arch in archs]
-    titles = [headline(*named, parts) for named, parts in zip(archs, networks, strict=True)]
-    every = [part for parts in networks for part in parts.values()]
-    scale = Scale(
-        WIDEST / max(piece.out_channels for part in every for piece in part.pieces),
-        TALLEST / max(part.side for part in every),
-    )
-    columns, right = column_middles(networks, scale)
-    svg = new_drawing()
-    for color in (FLOW, RAW_FLOW):
-        add_arrow_head(svg, head_of(color), color)
-    y = 0.0
-    for title, parts in zip(titles, networks, strict=True):
-        write(svg, title, MARGIN, y + MARGIN + LARGE, LARGE, font_weight="bold")
-        y = draw_network(svg, parts, columns, scale, y + MARGIN + LARGE)
-        right = max(right, MARGIN + text_width(title, LARGE))
-    for text in legend(joints):
-        y += LINE
-        write(svg, text, MARGIN, y, fill=QUIET)
-        right = max(right, MARGIN + text_width(text))
-    return finish(svg, right + MARGIN, y + MARGIN)
+# --- what the figure says ---------------------------------------------------------------
 
 
-def headline(name: str, arch: ArchSpec, parts: dict[str, Part]) -> str:
-    """Name, resolution, and what the whole costs."""
+def headline(name: str, arch: ArchSpec, parts: Mapping[str, Part]) -> str:
+    """Name, resolution and cost of the whole network."""
     pieces = [piece for part in parts.values() for piece in part.pieces]
     macs = arch_macs(pieces)
     return (
@@ -136,7 +101,7 @@ def headline(name: str, arch: ArchSpec, parts: dict[str, Part]) -> str:
 
 
 def legend(joints: int) -> list[str]:
-    """What a reader must know, in lines."""
+    """Explanation below the figure, in lines."""
     return [
         "Heights are sides of maps, widths are channels. A layer [e, k] is a block that expands "
         "its channels e times, then has a depthwise k × k kernel; the larger, the darker.",
@@ -147,7 +112,7 @@ def legend(joints: int) -> list[str]:
 
 
 def parts_of(arch: ArchSpec, joints: int) -> dict[str, Part]:
-    """The network by parts, in the order in which they stand; each piece is in one."""
+    """All pieces of the network, grouped into parts by name, in the order of computation."""
     pieces = iter(pieces_of(arch, output_channels(joints, WITH_TAGS, tag_per_joint=True)))
     parts = {"stem": [next(pieces)]}
     for i, stage in enumerate(arch.stages, start=1):
@@ -161,109 +126,116 @@ def parts_of(arch: ArchSpec, joints: int) -> dict[str, Part]:
 
 
 def describe(pieces: list[Piece], joints: int) -> Part:
-    """The part that these pieces are."""
+    """One part with the text of its column."""
     last = pieces[-1]
     side = last.size // (2 if last.kind == "stem" else last.stride)
     channels = str(last.out_channels)
     if last.kind == "stem":
-        layers = ["3 × 3, 3 × 3, 1 × 1"]
+        layers = "3 × 3, 3 × 3, 1 × 1"
     elif last.kind == "block":
         runs = groupby((piece.expansion, piece.kernel) for piece in pieces)
-        layers = [f"{len(list(run))} × {list(block)}" for block, run in runs]
+        layers = "\n".join(f"{len(list(run))} × {list(block)}" for block, run in runs)
     else:
-        layers = [f"refined {pieces[0].in_channels}", f"raw {pieces[1].in_channels}"]
+        layers = f"refined {pieces[0].in_channels}\nraw {pieces[1].in_channels}"
     if last.kind == "predict" and last.out_channels > joints:
         channels = f"{joints} + {last.out_channels - joints} tags"
-    costs = f"{params_of(pieces):,}", f"{arch_macs(pieces)['true'] / 1e9:.3f}"
-    return Part(pieces, side, [[channels], [f"{side} × {side}"], layers, *([c] for c in costs)])
+    params, gmacs = f"{params_of(pieces):,}", f"{arch_macs(pieces)['true'] / 1e9:.3f}"
+    return Part(pieces, side, [channels, f"{side} × {side}", layers, params, gmacs])
 
 
 def params_of(pieces: Sequence[Piece]) -> int:
-    """Trainable parameters; nothing is computed."""
+    """Trainable parameters, counted on the meta device: nothing is allocated."""
     with torch.device("meta"):
         return sum(count_params(build_piece(piece)) for piece in pieces)
 
 
-def column_middles(
-    networks: Sequence[dict[str, Part]], scale: Scale
-) -> tuple[dict[str, float], float]:
-    """Name of a part -> x of the middle of its column; x of the last one's end."""
-    x, middles = MARGIN + max(map(text_width, HEADINGS)) + GAP, {}
-    for name in networks[0]:
-        width = text_width(name)
-        for part in (parts[name] for parts in networks):
-            boxes = boxes_of(part, 0.0, scale)
-            texts = [text for lines in part.cells for text in lines]
-            width = max(width, boxes[-1].right - boxes[0].left, *map(text_width, texts))
-        middles[name] = x + width / 2
-        x += width + GAP
-    return middles, x - GAP
+# --- drawing ----------------------------------------------------------------------------
 
 
-def boxes_of(part: Part, middle: float, scale: Scale) -> list[Box]:
-    """Blocks side by side about x = `middle`; of a part without blocks, the map that it makes."""
-    shown = [piece for piece in part.pieces if piece.kind == "block"] or part.pieces[-1:]
-    widths = [max(SMALLEST, piece.out_channels * scale.channel) for piece in shown]
-    half = max(SMALLEST, part.side * scale.pixel) / 2
-    left, boxes = middle - (sum(widths) + len(widths) - 1) / 2, []
-    for piece, width in zip(shown, widths, strict=True):
-        boxes.append(Box(left, width, half, piece))
-        left += width + 1
+@rc_context(STYLE)
+def draw(archs: Sequence[tuple[str, ArchSpec]], joints: int) -> Figure:
+    """One row of drawings and text for each (name, architecture), all at one scale.
+
+    In a row, x counts columns, one for each part; y is 1 for the largest map, with 0 at the middle
+    of every map.
+    """
+    networks = [parts_of(arch, joints) for _, arch in archs]
+    every = [part for parts in networks for part in parts.values()]
+    tallest = max(part.side for part in every)
+    widest = max(sum(piece.out_channels for piece in part.drawn) for part in every)
+    bottom = TEXT_TOP - LINE * (2 + max("\n".join(part.cells).count("\n") for part in every))
+    columns, unit = len(networks[0]), UNIT * len(archs)
+    figure = Figure(layout="constrained")
+    figure.set_size_inches(COLUMN * (1 + columns), unit * (TOP - bottom + 0.3) + 0.5)
+    grid = figure.subplots(len(archs), squeeze=False)[:, 0]
+    for axes, (name, arch), parts in zip(grid, archs, networks, strict=True):
+        axes.set(xlim=(-1, columns), ylim=(bottom, TOP))
+        axes.set_axis_off()
+        title = headline(name, arch, parts)
+        axes.set_title(title, loc="left", weight="bold", size="large", wrap=True)
+        boxes = {}
+        for place, (name, part) in enumerate(parts.items()):
+            boxes[name] = boxes_of(part, place + 0.5, WIDEST / widest, 1 / tallest)
+        draw_flow(axes, boxes)
+        for box in (box for row in boxes.values() for box in row):
+            axes.add_patch(box)
+        write_cells(axes, parts)
+    figure.supxlabel("\n".join(legend(joints)), x=0.01, ha="left", size="medium", color=QUIET)
+    return figure
+
+
+def boxes_of(part: Part, middle: float, channel: float, pixel: float) -> list[Rectangle]:
+    """The part's boxes side by side around x = `middle`, for these sizes of channel and pixel."""
+    widths = [max(SMALLEST, piece.out_channels * channel) for piece in part.drawn]
+    height, left, boxes = part.side * pixel, middle - sum(widths) / 2, []
+    for piece, width in zip(part.drawn, widths, strict=True):
+        box = Rectangle((left, -height / 2), width, height, edgecolor="white", linewidth=0.4)
+        box.set_facecolor(COLORS[piece.kind])
+        box.set_alpha(min(1, (piece.kernel or LARGE_KERNEL) / LARGE_KERNEL))
+        boxes.append(box)
+        left += width
     return boxes
 
 
-def draw_network(
-    svg: ET.Element, parts: dict[str, Part], columns: dict[str, float], scale: Scale, top: float
-) -> float:
-    """Draw one network below y = `top`; y of its lower end."""
-    boxes = {name: boxes_of(part, columns[name], scale) for name, part in parts.items()}
-    tallest = 2 * max(row[0].half for row in boxes.values())
-    rails = top + RAIL * (len(RAW) + 1)  # y of the lowest
-    center = rails + 2 * RAIL + tallest / 2
-    draw_flow(svg, boxes, rails, center)
-    for box in (box for row in boxes.values() for box in row):
-        color, kernel = COLORS[box.piece.kind], box.piece.kernel or LARGE_KERNEL
-        rect = add(svg, "rect", x=box.left, y=center - box.half, fill=color)
-        rect.attrib |= {"width": number(box.width), "height": number(2 * box.half)}
-        rect.set("fill-opacity", f"{min(1, kernel / LARGE_KERNEL):.2g}")
-    return draw_table(svg, parts, columns, center + tallest / 2 + 3 * RAIL)
+def draw_flow(axes: Axes, boxes: Mapping[str, list[Rectangle]]) -> None:
+    """Arrows from part to part: refined maps in the middle, raw maps above."""
 
+    def arrow(color: str, *points: tuple[float, float]) -> None:
+        style = {"arrowstyle": "-|>", "mutation_scale": 9, "color": color}
+        axes.add_patch(FancyArrowPatch(path=Line(points), **style))
 
-def draw_flow(svg: ET.Element, boxes: dict[str, list[Box]], rails: float, center: float) -> None:
-    """Arrows from part to part: of refined maps at y = `center`, of raw ones above `rails`."""
-    for before, after in zip(boxes, list(boxes)[1:], strict=False):
+    def detour(color: str, source: str, target: str, y: float) -> None:
+        """An arrow that leaves and enters boxes at their upper or lower end, by way of `y`."""
+        start, end = boxes[source][-1].get_bbox(), boxes[target][-1].get_bbox()
+        x0, x1 = (start.x0 + start.x1) / 2, (end.x0 + end.x1) / 2
+        y0, y1 = (start.y1, end.y1) if y > 0 else (start.y0, end.y0)
+        arrow(color, (x0, y0), (x0, y), (x1, y), (x1, y1))
+
+    for before, after in pairwise(boxes):
         if not before.startswith("head"):
-            way = ("M", boxes[before][-1].right, center, "H", boxes[after][0].left)
-            arrow(svg, way, FLOW, head_of(FLOW))
-    start, end = (boxes[name][-1] for name in AROUND)
-    below = center + max(start.half, end.half) + RAIL
-    way = ("M", start.middle, center + start.half, "V", below, "H", end.middle)
-    arrow(svg, (*way, "V", center + end.half), FLOW, head_of(FLOW))
+            arrow(FLOW, (boxes[before][-1].get_bbox().x1, 0), (boxes[after][0].get_x(), 0))
+    source, target = AROUND_HEAD
+    detour(FLOW, source, target, min(boxes[name][-1].get_y() for name in AROUND_HEAD) - RAIL)
     for i, (source, target) in enumerate(RAW):
-        start, end = boxes[source][-1], boxes[target][-1]
-        way = ("M", start.middle, center - start.half, "V", rails - i * RAIL, "H", end.middle)
-        arrow(svg, (*way, "V", center - end.half), RAW_FLOW, head_of(RAW_FLOW))
+        detour(RAW_FLOW, source, target, 0.5 + RAIL * (i + 2))
 
 
-def draw_table(
-    svg: ET.Element, parts: dict[str, Part], columns: dict[str, float], top: float
-) -> float:
-    """The parts' names and, in rows, what is said of them; y of its lower end."""
-    for name in parts:
-        write(svg, name, columns[name], top, text_anchor="middle", font_weight="bold")
-    y = top + LINE
-    for row, heading in enumerate(HEADINGS):
-        write(svg, heading, MARGIN, y, fill=QUIET)
-        for name, part in parts.items():
-            for i, text in enumerate(part.cells[row]):
-                write(svg, text, columns[name], y + i * LINE, text_anchor="middle")
-        y += LINE * max(len(part.cells[row]) for part in parts.values())
-    return y
+def write_cells(axes: Axes, parts: Mapping[str, Part]) -> None:
+    """The name of each part, and below it a column of text with a row for each of HEADINGS."""
+    rows = zip(*(part.cells for part in parts.values()), strict=True)
+    heights = [max(cell.count("\n") for cell in row) for row in rows]  # rows are equally high
 
+    def write(x: float, align: str, name: str, cells: Sequence[str], color: str) -> None:
+        text = "".join(
+            cell + "\n" * (1 + height - cell.count("\n"))
+            for cell, height in zip(cells, heights, strict=True)
+        )
+        axes.text(x, TEXT_TOP, name, va="top", ha=align, weight="bold")
+        axes.text(x, TEXT_TOP - LINE, text, va="top", ha=align, color=color, linespacing=1.35)
 
-def head_of(color: str) -> str:
-    """The name of the arrow head of a color."""
-    return "arrow" + color.removeprefix("#")
+    write(-1, "left", "", HEADINGS, QUIET)
+    for place, (name, part) in enumerate(parts.items()):
+        write(place + 0.5, "center", name, part.cells, "black")
 
 
 if __name__ == "__main__":
