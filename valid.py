@@ -1,16 +1,17 @@
 """Evaluate a network: AP on COCO or CrowdPose, or a result file for COCO test-dev.
 
-    python valid.py --cfg experiments/coco/mobilenet/mobile.yaml \\
-        --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE weights.pth.tar
-    python valid.py --cfg ... --superconfig ... --vis 16   # and the 16 worst pictures
-    python valid.py --cfg ... --superconfig ... --report output/report   # and a page of it all
-    python valid.py --cfg ... --superconfig ... --diagnose # and where AP is lost
-    python valid.py --cfg ... --oracle                     # what decoding can reach
-    python valid.py --cfg ... --superconfig ... --oracle tags   # if only the tags were perfect
-    torchrun --nproc_per_node=8 valid.py --cfg ...         # processes share the pictures
+    python valid.py --cfg experiments/coco/mobilenet/mobile.yaml --model weights.pth.tar
+    python valid.py --cfg ... --model ... --vis 16         # and an image of the 16 worst results
+    python valid.py --cfg ... --model ... --report output/report   # and a page with all metrics
+    python valid.py --cfg ... --model ... --diagnose       # and errors by type
+    python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
+    python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
+    torchrun --nproc_per_node=8 valid.py --cfg ...         # processes share the images
 
-The same command goes on where it was interrupted. Exit code 0; 1 when pictures had problems, are
-named and were left out; 2 for a user's mistake.
+Without --model, weights are those of TEST.MODEL_FILE or of the training with the same --cfg. The
+architecture is read from the file; --superconfig, where given, must agree. The same command resumes
+an interrupted evaluation. Exit code 0; 1 when images failed (they are listed and left out); 2 for a
+user's mistake.
 """
 
 from __future__ import annotations
@@ -19,24 +20,17 @@ import logging
 import sys
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from lib.analysis.diagnose import diagnose, diagnosis_table
 from lib.analysis.oracle import MODES, Oracle
 from lib.analysis.ranking import rank
-from lib.analysis.report import (
-    Report,
-    make_folders,
-    make_page_folder,
-    write_csv,
-    write_json,
-)
+from lib.analysis.report import Report, make_folders, make_page_folder, write_csv, write_json
 from lib.analysis.sheet import contact_sheet
 from lib.config import load_config
 from lib.core.evaluate import evaluate_predictions, markdown_table
@@ -45,16 +39,10 @@ from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import PredictionJournals, predict_set
 from lib.core.results import Prediction, demand_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
-from lib.utils.checkpoint import (
-    check_same_joints,
-    config_of,
-    fit_weights,
-    hash_of,
-    load_checkpoint,
-)
+from lib.utils.checkpoint import hash_of
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_image
@@ -62,30 +50,52 @@ from lib.utils.vis import save_image
 logger = logging.getLogger("lib.valid")
 
 MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")
+NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")  # of TEST: change no prediction
 
 
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     cli.add_process_flags(parser)
-    parser.add_argument("--json", metavar="PATH", help="write the table and its circumstances")
+    parser.add_argument("--model", metavar="PATH", help="weights; the same as TEST.MODEL_FILE")
+    parser.add_argument("--json", metavar="PATH", help="write the table and what was evaluated")
     parser.add_argument("--csv", metavar="PATH", help="the same as one row")
-    parser.add_argument("--vis", type=int, default=0, metavar="N", help="draw the N worst pictures")
+    parser.add_argument(
+        "--vis", type=int, default=0, metavar="N", help="draw people on the N worst images"
+    )
     parser.add_argument("--report", metavar="DIR", help="write the page DIR/index.html")
     parser.add_argument(
-        "--oracle", choices=MODES, help="ideal maps: both (needs no network), or only these"
+        "--oracle",
+        choices=MODES,
+        help="use ground-truth maps: both (needs no network), or only heatmaps or tags",
     )
     parser.add_argument(
-        "--diagnose", action="store_true", help="a table of the kinds of errors, by joints"
+        "--diagnose", action="store_true", help="print a table of error types by joint"
     )
-    return parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
+    args = parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
+    if args.model:
+        args.opts += ["TEST.MODEL_FILE", args.model]
+    return args
 
 
 def _with_mode(argv: Sequence[str]) -> list[str]:
-    """A bare `--oracle`, also in front of KEY VALUE, is one of both."""
+    """A bare `--oracle`, also before KEY VALUE, means `--oracle=both`."""
     return [
         "--oracle=both" if word == "--oracle" and following not in MODES else word
         for word, following in zip(argv, [*argv[1:], ""], strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, and where its results go."""
+
+    args: Namespace
+    cfg: CfgNode
+    arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes the network
+    data: EvaluationSet
+    output_dir: Path
+    weights: str = ""  # file; "" without a network
+    sha256: str = ""
 
 
 def main() -> int:
@@ -99,132 +109,120 @@ def main() -> int:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
-    # Ideal maps of both kinds leave nothing of a network.
-    weights = None if args.oracle == "both" else find_weights(cfg, output_dir)
-    model = load_model(cfg, arch, weights, process.device) if weights else None
-    model = Oracle.from_config(cfg, model, args.oracle) if args.oracle else model
-    sha256 = hash_of(weights) if weights else ""
-    made_by = {"arch": arch.to_dict() if arch else {}, "oracle": args.oracle}
-    journals = PredictionJournals(
-        result_path(data, output_dir), identity(cfg, sha256, **made_by), process
-    )
+    run, model = Evaluation(args, cfg, arch, data, output_dir), None
+    if args.oracle != "both":
+        network = find_network(args, cfg, output_dir)
+        model = network.build(process.device)
+        logger.info("weights from %s", network.source)
+        weights, sha256 = str(network.source), hash_of(network.source)
+        run = Evaluation(args, network.cfg, network.arch, data, output_dir, weights, sha256)
+    if args.oracle:
+        model = Oracle.from_config(run.cfg, model, args.oracle)
+    assert model is not None
+    header = identity(run.cfg, run.sha256, run.arch, args.oracle)
+    journals = PredictionJournals(result_path(data, output_dir), header, process)
     predictions, problems = predict_set(
-        InferenceSettings.from_config(cfg),
+        InferenceSettings.from_config(run.cfg),
         model,
         data,
         process,
         journals,
-        loading=LoaderSettings.from_config(cfg),
+        loading=LoaderSettings.from_config(run.cfg),
     )
-    report = Report(
-        *(name_of(args), str(weights or ""), sha256),
-        *(data.split, len(data.records), problems, OrderedDict()),
-    )
-    code = agree(process, lambda: tell(args, cfg, arch, data, predictions, report, output_dir))
+    code = agree(process, lambda: report(run, predictions, problems))
     if code != cli.MISTAKE:
         journals.remove()
-    barrier(process)  # nobody fails before all have cleared up: the launcher would end the others
+    barrier(process)  # the launcher ends all processes when one fails: first let all remove files
     leave(process)
     return code
 
 
-# Keys of TEST that change no prediction.
-NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")
+def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile:
+    """The network of TEST.MODEL_FILE, or of the first of MODEL_FILES that a training left."""
+    path = Path(cfg.TEST.MODEL_FILE)
+    if not cfg.TEST.MODEL_FILE:
+        paths = [output_dir / name for name in MODEL_FILES if (output_dir / name).exists()]
+        if not paths:
+            raise ValueError(f"no weights in {output_dir}; train first, or name them by --model")
+        path = paths[0]
+    network = read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
+    return network.expect_subnet()
 
 
-def identity(cfg: CfgNode, weights: str, **more: Any) -> dict[str, Any]:
-    """All that a prediction depends on; an evaluation resumes journals of the same identity."""
+def identity(
+    cfg: CfgNode, sha256: str, arch: ArchSpec | None = None, oracle: str | None = None
+) -> dict[str, Any]:
+    """All that a prediction depends on; journals with another identity are not resumed."""
     test = {name: value for name, value in cfg.TEST.items() if name not in NEUTRAL_KEYS}
     return {
-        "weights": weights,
-        **more,
+        "weights": sha256,
+        "arch": arch.to_dict() if arch else {},
+        "oracle": oracle,
         "config": {"DATASET": cfg.DATASET, "MODEL": cfg.MODEL, "TEST": test, "FP16": cfg.FP16},
     }
 
 
 def name_of(args: Namespace) -> str:
-    """What the table calls the network: after the file that describes it."""
+    """The network's name in the table: that of the file that describes it."""
     name = Path(args.superconfig or args.cfg).stem
     if args.oracle:
         return "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
     return name
 
 
-def tell(
-    args: Namespace,
-    cfg: CfgNode,
-    arch: ArchSpec | None,
-    data: EvaluationSet,
-    predictions: list[Prediction],
-    report: Report,
-    output_dir: Path,
-) -> int:
-    """Write the results, score them, and show what was asked for; the exit code."""
-    demand_some(predictions, report.problems)
-    report = report._replace(table=evaluate_predictions(data, predictions, output_dir))
-    if report.table:
-        print(markdown_table(report.table, report.arch), flush=True)
+def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) -> int:
+    """Write the results, score them, and write the requested reports; the exit code."""
+    args, data = run.args, run.data
+    demand_some(predictions, problems)
+    table = evaluate_predictions(data, predictions, run.output_dir)
+    if table:
+        print(markdown_table(table, name_of(args)), flush=True)
     else:
-        path = result_path(data, output_dir)
+        path = result_path(data, run.output_dir)
         logger.info("%s is for the server that scores %s", path, data.split)
-    if args.json:
-        write_json(args.json, report)
-    if args.csv:
-        write_csv(args.csv, report)
+    write_reports(run, predictions, problems, table)
     if args.diagnose:
         diagnosis = diagnose(data.spec, data.ground_truth, result_rows(data.spec, predictions))
         print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
+    for problem in problems:
+        logger.warning("%s", problem)
+    if problems:
+        logger.warning("%d of %d images were left out", len(problems), len(data.records))
+    return 1 if problems else 0
+
+
+def write_reports(
+    run: Evaluation,
+    predictions: list[Prediction],
+    problems: list[str],
+    table: OrderedDict[str, float],
+) -> None:
+    """The files of --json, --csv, --vis and --report."""
+    args, data = run.args, run.data
+    result = Report(
+        arch=name_of(args),
+        weights=run.weights,
+        sha256=run.sha256,
+        split=data.split,
+        pictures=len(data.records),
+        problems=problems,
+        table=table,
+    )
+    if args.json:
+        write_json(args.json, result)
+    if args.csv:
+        write_csv(args.csv, result)
     if args.vis:
-        path = output_dir / f"{data.split}_people.png"
+        path = run.output_dir / f"{data.split}_people.png"
         ranking = rank(data, predictions) if data.has_people else []
         save_image(path, contact_sheet(data, predictions, args.vis, ranking))
-        logger.info("pictures of what was found: %s", path)
+        logger.info("predictions of the worst images: %s", path)
     if args.report:
         from lib.analysis.page import write_page  # here: matplotlib takes long to import
 
-        network = arch.summary if arch else cfg.MODEL.NAME
-        page = write_page(Path(args.report), data, predictions, report, network, cfg.dump())
+        network = run.arch.summary if run.arch else run.cfg.MODEL.NAME
+        page = write_page(Path(args.report), data, predictions, result, network, run.cfg.dump())
         logger.info("the report: %s", page)
-    for problem in report.problems:
-        logger.warning("%s", problem)
-    if report.problems:
-        logger.warning("%d of %d pictures were left out", len(report.problems), report.pictures)
-    return 1 if report.problems else 0
-
-
-def load_model(
-    cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
-) -> nn.Module:
-    """The trained network; ValueError when the file says other joints or another codec."""
-    saved = load_checkpoint(weights)
-    check_same_joints(config_of(saved), weights, cfg, is_train=False)
-    trained_with = codec_of_run(saved)
-    if trained_with not in (None, cfg.MODEL.CODEC):
-        raise ValueError(
-            f"{weights} was trained with MODEL.CODEC {trained_with}, not {cfg.MODEL.CODEC}; "
-            f"give the same to decode it"
-        )
-    model = build_model(cfg, arch)
-    fit_weights(model, saved, weights)
-    logger.info("weights from %s", weights)
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    return model.to(device, memory_format=memory).eval()
-
-
-def codec_of_run(saved: Mapping[str, Any]) -> str | None:
-    """MODEL.CODEC of the run that saved it; None of weights alone."""
-    config = config_of(saved)
-    return config.get("MODEL", {}).get("CODEC", "reference") if config else None
-
-
-def find_weights(cfg: CfgNode, output_dir: Path) -> Path:
-    """TEST.MODEL_FILE, or the first of MODEL_FILES that a training has left."""
-    if cfg.TEST.MODEL_FILE:
-        return Path(cfg.TEST.MODEL_FILE)
-    for name in MODEL_FILES:
-        if (output_dir / name).exists():
-            return output_dir / name
-    raise ValueError(f"no weights in {output_dir}; train first, or name TEST.MODEL_FILE")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_ideal_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
     opts = ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(size), "TEST.FLIP_TEST", flip]
     cfg = load_config(YAMLS["coco"], opts)
     oracle = Oracle.from_config(cfg)
-    oracle.set_records(picture)
+    oracle.set_records([picture])
     people, _ = predict(cfg, oracle, np.zeros((240, 320, 3), np.uint8))
     assert len(people) == 1
     pixels = 240 / size * 2  # of the picture, in one of the finest map

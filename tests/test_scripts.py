@@ -326,7 +326,7 @@ def test_an_unreadable_picture_costs_an_evaluation_only_itself(
     assert done.code == 1
     bad = sorted((unreadable / "images/val2017").iterdir())[1]
     assert f"image {int(bad.stem)}: cannot read {bad}" in done.out
-    assert "1 of 4 pictures were left out" in done.out
+    assert "1 of 4 images were left out" in done.out
     assert "| Arch | AP |" in done.out
 
 

@@ -66,7 +66,7 @@ def each_outcome(
 ) -> Iterator[Outcome]:
     """One outcome per image, approximately in the order of the set.
 
-    A model with a method `set_records(*records)` gets the annotations of its next inputs that way.
+    A model with a method `set_records(records)` gets the annotations of its next inputs that way.
     The model's training mode is restored at the end.
     """
     training = model.training
@@ -114,7 +114,7 @@ def batch_maps(
     set_records = getattr(model, "set_records", None)
     try:
         if set_records is not None:
-            set_records(*(records[one.index] for one in batch))
+            set_records([records[one.index] for one in batch])
         heatmaps, tags = network_maps(settings, model, [one.input for one in batch])
     except IMAGE_ERRORS as error:
         failure = failure_of(records[batch[0].index], error)

@@ -63,7 +63,7 @@ def decode(picture: ImageRecord, *opts: str) -> tuple[np.ndarray, list[float]]:
 
 
 def show(cfg: CfgNode, model: nn.Module, picture: ImageRecord) -> tuple[np.ndarray, list[float]]:
-    model.set_records(picture)
+    model.set_records([picture])
     return predict(cfg, model, np.zeros((picture.height, picture.width, 3), np.uint8))
 
 
@@ -132,7 +132,7 @@ class Spoilt(nn.Module):
     def __init__(self, cfg: CfgNode, picture: ImageRecord, *spoilt: str) -> None:
         super().__init__()
         self.perfect = Oracle.from_config(cfg)
-        self.perfect.set_records(picture)
+        self.perfect.set_records([picture])
         self.spoilt = spoilt
         self.joints = cfg.MODEL.NUM_JOINTS
 
@@ -173,7 +173,7 @@ def test_maps_that_are_not_replaced_are_the_networks(tmp_path):
     coarse, fine = network(images)
     for mode, kept in (("heatmaps", slice(17, None)), ("tags", slice(17))):
         oracle = Oracle.from_config(cfg, network, mode)
-        oracle.set_records(picture)
+        oracle.set_records([picture])
         outputs = oracle(images)
         assert [output.shape for output in outputs] == [coarse.shape, fine.shape]
         assert torch.equal(outputs[0][:, kept], coarse[:, kept])
@@ -198,8 +198,8 @@ def test_of_two_candidates_near_a_joint_the_stronger_is_taken():
         def __init__(self):
             super().__init__()
             self.right, self.wrong = Oracle.from_config(cfg), Oracle.from_config(cfg)
-            self.right.set_records(picture)
-            self.wrong.set_records(beside)
+            self.right.set_records([picture])
+            self.wrong.set_records([beside])
 
         def forward(self, images):
             pairs = zip(self.right(images), self.wrong(images), strict=True)
@@ -213,7 +213,7 @@ def test_several_pictures_of_one_size_go_together():
     cfg = config(*LARGE)
     pictures = [noise_image(people, seed=people) for people in (2, 0, 5)]
     oracle = Oracle.from_config(cfg)
-    oracle.set_records(*pictures)
+    oracle.set_records(pictures)
     given = [prepare(settings_of(cfg), np.zeros((240, 320, 3), np.uint8)) for _ in pictures]
     heatmaps, tags = network_maps(settings_of(cfg), oracle, given)
     for i, picture in enumerate(pictures):

@@ -162,8 +162,8 @@ class Stumbling(nn.Module):
         super().__init__()
         self.network, self.bad, self.error = network, bad, error
 
-    def set_records(self, *pictures: ImageRecord) -> None:
-        self.ids = [picture.id for picture in pictures]
+    def set_records(self, records) -> None:
+        self.ids = [record.id for record in records]
 
     def forward(self, images):
         outputs = self.network(images)

@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
 def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, clock: Clock) -> int:
     """Evaluate `data` picture by picture; the number of people found."""
     warm_up = prepare(settings, data.files.read(data.records[0]))
-    model.set_records(data.records[0])
+    model.set_records(data.records[:1])
     network_maps(settings, model, [warm_up])
     clock.seconds.clear()
     predictions = []
@@ -84,7 +84,7 @@ def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, c
             image = data.files.read(picture)
         with clock.time("warp"):
             given = prepare(settings, image)
-        model.set_records(picture)
+        model.set_records([picture])
         with clock.time("maps"):
             maps = network_maps(settings, model, [given])
         with clock.time("group"):
@@ -131,10 +131,10 @@ class Timed(nn.Module):
 class Outer(Timed):
     """What the evaluation calls: the network, or an oracle in front of it."""
 
-    def set_records(self, *pictures: ImageRecord) -> None:
+    def set_records(self, records: Sequence[ImageRecord]) -> None:
         """Tell the oracle, where there is one."""
         if isinstance(self.module, Oracle):
-            self.module.set_records(*pictures)
+            self.module.set_records(records)
 
 
 def table(report: dict[str, Any]) -> str:

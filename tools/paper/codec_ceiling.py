@@ -62,7 +62,7 @@ def ceiling(cfg: CfgNode) -> float:
 def ideal_predictions(cfg: CfgNode, data: EvaluationSet) -> Iterator[Prediction]:
     oracle, settings = Oracle.from_config(cfg), InferenceSettings.from_config(cfg)
     for picture in tqdm(data.records, disable=None if cfg.VERBOSE else True, leave=False):
-        oracle.set_records(picture)
+        oracle.set_records([picture])
         canvas = np.zeros((picture.height, picture.width, 3), np.uint8)
         yield Prediction(picture.id, *predict(settings, oracle, canvas))
 
