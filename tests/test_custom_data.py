@@ -315,28 +315,31 @@ ODD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "no image id": (lambda tree: first(tree).pop("image_id"), "annotations[0] lacks image_id"),
     "no width": (lambda tree: tree["images"][1].pop("width"), "images[1] lacks width"),
     "text": (lambda tree: tree["annotations"].append("x"), "is 'x', no object with keys"),
-    "an id of text": (lambda tree: first(tree).update(image_id="a"), "image_id is 'a'; wanted"),
+    "an id of text": (lambda tree: first(tree).update(image_id="a"), "image_id is 'a', wanted"),
     "too few numbers": (
         lambda tree: first(tree).update(keypoints=[1, 2, 2]),
         "annotations[0]: 3 numbers in keypoints, animal has 3 for each of 8 joints",
     ),
     "keypoints of text": (
         lambda tree: first(tree).update(keypoints="xyv"),
-        "wanted finite numbers",
+        "wanted a list of finite numbers",
     ),
-    "an area of text": (lambda tree: first(tree).update(area="big"), "annotations[0]: area is"),
-    "an odd box": (lambda tree: first(tree).update(bbox=[1, 2]), "bbox is [1, 2]; wanted x, y"),
+    "an area of text": (lambda tree: first(tree).update(area="big"), "annotations[0] area is"),
+    "an odd box": (
+        lambda tree: first(tree).update(bbox=[1, 2]),
+        "bbox is [1, 2], wanted 4 numbers",
+    ),
     "neither box nor joint": (
         lambda tree: (first(tree).pop("bbox"), first(tree).update(keypoints=[0] * 24)),
-        "annotations[0] lacks bbox, and no joint is labelled that would tell it",
+        "annotations[0] lacks bbox, and no joint is labelled from which it could be derived",
     ),
     "two categories": (
         lambda tree: first(tree).update(category_id=2),
-        "keypoints of several categories, 2, animal; a network finds one",
+        "keypoints of several categories, 2, animal; a network predicts one",
     ),
     "other joints": (
         lambda tree: tree["categories"][0].update(keypoints=["a", "b"]),
-        "its joints are ['a', 'b'], those of animal",
+        "has the joints ['a', 'b'], animal has",
     ),
     "nobody": (lambda tree: tree.update(annotations=[]), "nobody is labelled in"),
 }

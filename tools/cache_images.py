@@ -1,12 +1,12 @@
-"""Decode and shrink the training pictures once (DATASET.CACHE).
+"""Decode and shrink the training images once (DATASET.CACHE).
 
     python -m tools.cache_images --cfg experiments/coco/mobilenet/mobile.yaml \\
         --superconfig mobile_configs/search-XS.json DATASET.CACHE data/cache
     python dist_train.py ... DATASET.CACHE data/cache
 
 A cache belongs to an input size, MIN_SCALE and SCALE_TYPE, and is made for the whole split. It
-takes 3 bytes a pixel: 0.47 MB for a picture of 640 x 480 and inputs of 256. One that is whole stays
-as it is; delete it when pictures have changed.
+takes 3 bytes a pixel: 0.47 MB for an image of 640 x 480 and inputs of 256. A complete cache stays
+as it is; delete it when images have changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,24 +40,23 @@ logger = logging.getLogger("lib.cache")
 
 
 class Shrunk(Dataset):
-    """The pictures as a cache has them, or the reason why one cannot be read."""
+    """The images as a cache has them, or the error message of one that cannot be read."""
 
-    def __init__(self, cfg: CfgNode, pictures: Sequence[ImageRecord]) -> None:
+    def __init__(self, cfg: CfgNode, records: Sequence[ImageRecord]) -> None:
         self.files = ImageFiles(layout_of(cfg, is_train=True).images)
-        self.pictures = pictures
+        self.records = records
         self.side, self.scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> np.ndarray | str:
-        picture = self.pictures[index]
+        record = self.records[index]
         try:
-            image = self.files.read_checked(picture)
+            image = self.files.read_checked(record)
         except ReadError as error:
             return str(error)
-        size = shrunk_size(picture.width, picture.height, self.side, self.scale_type)
-        return shrink(image, size)
+        return shrink(image, shrunk_size(record.width, record.height, self.side, self.scale_type))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,37 +79,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = cache_path(cfg)
     if path.with_suffix(".json").exists():
         ImageCache.open(path)
-        logger.info("%s is there", path)
+        logger.info("%s is complete", path)
         return 0
     return fill(cfg, path)
 
 
 def fill(cfg: CfgNode, path: Path) -> int:
-    """Write the cache at `path`; 1 when it lacks a picture (DATASET.UNREADABLE skip)."""
-    pictures = annotated_records(cfg)
-    workers = min(cfg.WORKERS, available_cores())
+    """Write the cache at `path`; 1 when it lacks an image (DATASET.UNREADABLE skip)."""
+    records = annotated_records(cfg)
     loader = DataLoader(
-        Shrunk(cfg, pictures),
+        Shrunk(cfg, records),
         batch_size=None,
-        num_workers=workers,
+        num_workers=min(cfg.WORKERS, available_cores()),
         collate_fn=lambda image: image,
         worker_init_fn=start_worker,
     )
-    problems = []
+    missing = 0
 
-    def images():
+    def images() -> Iterator[np.ndarray | None]:
+        nonlocal missing
         for image in tqdm(loader, disable=not (cfg.VERBOSE and sys.stderr.isatty())):
-            if isinstance(image, str):
-                if cfg.DATASET.UNREADABLE == "raise":
-                    raise ReadError(image)
-                problems.append(image)
-                logger.warning("%s; it is left out", image)
-            yield None if isinstance(image, str) else image
+            if not isinstance(image, str):
+                yield image
+                continue
+            if cfg.DATASET.UNREADABLE == "raise":
+                raise ReadError(image)
+            missing += 1
+            logger.warning("%s; it is left out", image)
+            yield None
 
-    write_cache(path, pictures, images(), cfg)
+    write_cache(path, records, images(), cfg)
     size = path.stat().st_size / 1e6
-    logger.info("%d pictures, %.1f MB in %s", len(pictures) - len(problems), size, path)
-    return 1 if problems else 0
+    logger.info("%d images, %.1f MB in %s", len(records) - missing, size, path)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""List what is missing, unreadable or odd in a data set, and draw what training sees of it.
+"""List what is missing, unreadable or odd in a data set, and render what training sees of it.
 
     python -m tools.check_data --cfg experiments/coco/mobilenet/mobile.yaml DATASET.ROOT data/coco
     python -m tools.check_data --cfg ... --split train --no-decode
-    python -m tools.check_data --cfg ... --out page.png --pictures 12
+    python -m tools.check_data --cfg ... --out page.png --images 12
 
 Every fault is one line: image, annotation and file. Exit code 0, even when something is odd; 1
 when something is missing, unreadable or broken; 2 for a user's mistake.
@@ -20,15 +20,13 @@ from lib.codec import codec_of
 from lib.config import load_config
 from lib.dataset.build import build_dataset
 from lib.dataset.checks.preview import draw_page
-from lib.dataset.checks.split import (
-    Fault,
-    Report,
-    Split,
-    check_split,
+from lib.dataset.checks.split import Checked, Fault, Split, check_split, open_split
+from lib.dataset.checks.summary import (
     compare_splits,
     fault_lines,
+    note_crowded,
     note_unnamed,
-    open_split,
+    summarize,
 )
 from lib.models.arch import ArchSpec
 from lib.utils import cli
@@ -38,12 +36,14 @@ from lib.utils.vis import save_image
 def parse_args(argv: list[str] | None = None) -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--split", choices=("train", "test", "both"), default="both")
-    parser.add_argument("--no-decode", action="store_true", help="do not look into the pictures")
-    parser.add_argument("--out", type=Path, help="a page of training pictures, *.png")
-    parser.add_argument("--pictures", type=int, default=12, metavar="N", help="on that page")
+    parser.add_argument("--no-decode", action="store_true", help="do not open the image files")
+    parser.add_argument("--out", type=Path, help="a page of training images, *.png")
+    parser.add_argument(
+        "--images", "--pictures", type=int, default=12, metavar="N", help="on that page"
+    )
     args = parser.parse_args(argv)
-    if args.pictures < 1:
-        parser.error(f"--pictures is {args.pictures}; wanted 1 or more")
+    if args.images < 1:
+        parser.error(f"--images is {args.images}; wanted 1 or more")
     return args
 
 
@@ -52,23 +52,24 @@ def main(argv: list[str] | None = None) -> int:
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
     splits = open_splits(cfg, args.split)
+    results = [check_with_bar(cfg, split, decode=not args.no_decode) for split in splits]
     faults = []
-    reports = [look_at(cfg, split, decode=not args.no_decode) for split in splits]
-    for split, report in zip(splits, reports, strict=True):
-        print(f"{split.name}: {report.summary}")
-        print_lines(split.name, [*fault_lines(report.faults), *report.notes])
-        faults += report.faults
-    faults += shared_records(splits, reports)
+    for split, checked in zip(splits, results, strict=True):
+        print(f"{split.name}: {summarize(split, checked.annotations)}")
+        print_lines(split.name, fault_lines(checked.faults))
+        print_lines(split.name, note_crowded(split, checked, cfg.DATASET.MAX_NUM_PEOPLE))
+        faults += checked.faults
+    faults += shared_images(splits, results)
     print_lines("files", note_unnamed(splits))
-    drawn = args.out is None or draw(cfg, args.out, args.pictures)
+    rendered = args.out is None or render(cfg, args.out, args.images)
     broken = sum(fault.broken for fault in faults)
     print(f"{broken} broken or missing, {len(faults) - broken} odd")
-    return 0 if drawn and not broken else 1
+    return 0 if rendered and not broken else 1
 
 
-def open_splits(cfg: CfgNode, wanted: str) -> list[Split]:
+def open_splits(cfg: CfgNode, which: str) -> list[Split]:
     """The training split, the test split or both; a file that serves as both is opened once."""
-    sides = {"train": (True,), "test": (False,), "both": (True, False)}[wanted]
+    sides = {"train": (True,), "test": (False,), "both": (True, False)}[which]
     splits = [open_split(cfg, is_train) for is_train in sides]
     if len({split.annotations for split in splits}) < len(splits):
         print(f"{splits[0].name} is both the training and the test split")
@@ -76,23 +77,21 @@ def open_splits(cfg: CfgNode, wanted: str) -> list[Split]:
     return splits
 
 
-def look_at(cfg: CfgNode, split: Split, decode: bool) -> Report:
-    """The report on one split, under a progress bar where there is a terminal."""
+def check_with_bar(cfg: CfgNode, split: Split, decode: bool) -> Checked:
+    """All checks of one split, under a progress bar where there is a terminal."""
     total = len(split.tree["images"])
-    quiet = None if cfg.VERBOSE and decode else True
-    with tqdm(total=total, desc=split.name, unit="picture", disable=quiet) as bar:
-        return check_split(
-            split, cfg.DATASET.MAX_NUM_PEOPLE, decode, max(1, cfg.WORKERS), bar.update
-        )
+    disable = None if cfg.VERBOSE and decode else True
+    with tqdm(total=total, desc=split.name, unit="image", disable=disable) as bar:
+        return check_split(split, decode, max(1, cfg.WORKERS), bar.update)
 
 
-def shared_records(splits: list[Split], reports: list[Report]) -> list[Fault]:
+def shared_images(splits: list[Split], results: list[Checked]) -> list[Fault]:
     """Print and return what training and test split have in common."""
     if len(splits) < 2:
         return []
-    (train, test), (first, second) = splits, [report.images for report in reports]
+    (train, test), (first, second) = splits, [checked.images for checked in results]
     if first.keys() == second.keys():
-        print(f"{train.name} and {test.name} are the same {len(first)} pictures")
+        print(f"{train.name} and {test.name} are the same {len(first)} images")
         return []
     faults = compare_splits(train, first, test, second)
     print_lines(train.name, fault_lines(faults))
@@ -104,15 +103,15 @@ def print_lines(name: str, lines: list[str]) -> None:
         print(f"{name}: {line}")
 
 
-def draw(cfg: CfgNode, path: Path, count: int) -> bool:
+def render(cfg: CfgNode, path: Path, count: int) -> bool:
     """Write the page; False, with a line, where the training split cannot be read."""
     try:
         page = draw_page(build_dataset(cfg), codec_of(cfg), count)
     except ValueError as error:
-        print(f"no page is drawn: {error}")
+        print(f"no page is rendered: {error}")
         return False
-    save_image(path, page)
-    print(f"training pictures and their targets: {path}")
+    save_image(str(path), page)
+    print(f"training images and their targets: {path}")
     return True
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from lib.dataset.reader import read_json
 from lib.utils import cli
+from lib.utils.files import atomic_write
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,12 +27,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     folder = parse_args(argv).data_dir / "json"
-    train, val = folder / "crowdpose_train.json", folder / "crowdpose_val.json"
-    joined = join(train, val)
+    joined = join(folder / "crowdpose_train.json", folder / "crowdpose_val.json")
     target = folder / "crowdpose_trainval.json"
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(joined))
-    partial.replace(target)
+    atomic_write(target, json.dumps(joined))
     print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
     return 0
 
@@ -41,7 +39,7 @@ def join(train: Path, val: Path) -> dict[str, Any]:
 
     ValueError when their categories differ or an image or annotation id comes twice.
     """
-    first, second = (read_json(path) for path in (train, val))
+    first, second = read_json(train), read_json(val)
     if first.get("categories") != second.get("categories"):
         raise ValueError(f"{train} and {val} have different categories")
     for path, tree in ((train, first), (val, second)):

@@ -1,4 +1,4 @@
-"""From the config to loaders."""
+"""Data sets and loaders of a config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lib.keypoints import KeypointSpec, keypoints_of
 class EpochSampler(Sampler):
     """The (epoch, index) keys of one process for one epoch: a function of (seed, epoch, rank).
 
-    Every process gets equally many; where they do not divide, some pictures are seen twice.
+    Every process gets equally many; where they do not divide, some images are seen twice.
     """
 
     def __init__(
@@ -47,10 +47,7 @@ class EpochSampler(Sampler):
         self.skipped = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Call before each epoch; the next iterations are of this one, less its first `skip` keys.
-
-        What is skipped is not read.
-        """
+        """Call before each epoch; its first `skip` keys are left out, and not read."""
         self.epoch = epoch
         self.skipped = skip
 
@@ -68,40 +65,40 @@ class EpochSampler(Sampler):
 
 
 def build_dataset(cfg: CfgNode) -> PoseDataset:
-    """The training split of `cfg`; pictures without any annotation are left out."""
-    pictures = annotated_records(cfg)
-    return _pose_dataset(cfg, pictures[: cfg.DATASET.MAX_IMAGES or None])
+    """The training split of `cfg`; images without any annotation are left out."""
+    return _pose_dataset(cfg, annotated_records(cfg)[: cfg.DATASET.MAX_IMAGES or None])
 
 
 def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, EvaluationSet]:
-    """The training split without its last `count` annotated pictures, and these to evaluate on.
+    """The training split without its last `count` annotated images, and these to evaluate on.
 
-    Architectures are compared on the latter, which a supernet should not have been trained on:
-    train it with DATASET.MAX_IMAGES at most the number of the others. MAX_IMAGES counts only there.
+    The search compares architectures on the latter; the supernet should not have been trained on
+    them: train it with DATASET.MAX_IMAGES at most the number of the others. Here MAX_IMAGES has no
+    effect.
     """
-    tree, pictures = _read_training_split(cfg)
-    if not 0 < count < len(pictures):
+    tree, records = _read_training_split(cfg)
+    if not 0 < count < len(records):
         raise ValueError(
-            f"{count} pictures to search on; {cfg.DATASET.TRAIN} has {len(pictures)} annotated "
-            f"ones, so 1 to {len(pictures) - 1} are possible"
+            f"{count} images to search on; {cfg.DATASET.TRAIN} has {len(records)} annotated "
+            f"ones, so 1 to {len(records) - 1} are possible"
         )
-    training = _pose_dataset(cfg, pictures[:-count])
+    training = _pose_dataset(cfg, records[:-count])
     spec, path = keypoints_of(cfg, is_train=False), layout_of(cfg, is_train=True).annotations
     held_out = EvaluationSet(
         spec=spec,
         split=cfg.DATASET.TRAIN,
         annotations=path,
-        records=pictures[-count:],
+        records=records[-count:],
         files=training.files,
-        ground_truth=ground_truth_of(tree, pictures[-count:]),
+        ground_truth=ground_truth_of(tree, records[-count:]),
     )
     if not held_out.has_people:
-        raise ValueError(f"nobody is labelled in the last {count} pictures of {path}")
+        raise ValueError(f"nobody is labelled in the last {count} images of {path}")
     return training, held_out
 
 
 def annotated_records(cfg: CfgNode) -> list[ImageRecord]:
-    """Those of the training split that a network can learn from, whatever MAX_IMAGES says."""
+    """The images of the training split with annotations to learn from, regardless of MAX_IMAGES."""
     return _read_training_split(cfg)[1]
 
 
@@ -114,7 +111,7 @@ def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord
     ]
     records = select_records(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
     if not records:
-        raise ValueError(f"{path} has no annotated picture to train on")
+        raise ValueError(f"{path} has no annotated image to train on")
     return tree, records
 
 
@@ -157,7 +154,7 @@ def make_dataloader(
         pin_memory=cfg.PIN_MEMORY and torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=start_worker,
-        generator=torch.Generator(),  # whose numbers nobody uses; the global ones stay as they are
+        generator=torch.Generator(),  # unused, but keeps the loader from the global generator
     )
 
 
@@ -179,45 +176,45 @@ class EvaluationSet(NamedTuple):
 
     @property
     def has_people(self) -> bool:
-        """False for COCO test-dev, whose truth is kept by a server."""
-        return any(len(picture.joints) for picture in self.records)
+        """False for COCO test-dev, whose ground truth is not public."""
+        return any(len(record.joints) for record in self.records)
 
 
 def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
-    """The test split of `cfg`, pictures without people included."""
+    """The test split of `cfg`, images without people included."""
     data = cfg.DATASET
     spec = keypoints_of(cfg, is_train=False)
     layout = layout_of(cfg, is_train=False)
     tree = read_annotations(layout.annotations, spec)
-    everything = records_of(tree, spec, layout.annotations)
-    pictures = select_records(everything, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
-    if not pictures:
-        raise ValueError(f"{layout.annotations} has no picture to evaluate on")
-    found = EvaluationSet(
+    every = records_of(tree, spec, layout.annotations)
+    records = select_records(every, data.MIN_LABELLED_JOINTS, data.MAX_IMAGES)
+    if not records:
+        raise ValueError(f"{layout.annotations} has no image to evaluate on")
+    result = EvaluationSet(
         spec=spec,
         split=data.TEST,
         annotations=layout.annotations,
-        records=pictures,
+        records=records,
         files=ImageFiles(layout.images),
-        ground_truth=ground_truth_of(tree, pictures),
+        ground_truth=ground_truth_of(tree, records),
     )
-    if spec.is_custom and not found.has_people:
+    if spec.is_custom and not result.has_people:
         raise ValueError(f"nobody is labelled in {layout.annotations}")
-    return found
+    return result
 
 
 def available_cores() -> int:
-    """Cores that this process may use, where the system tells; else all."""
+    """Cores that this process may use, where the system knows; else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def start_worker(_: int) -> None:
-    """Workers share the machine with the training process, but not what it is told.
+    """One thread for OpenCV, and a process group of its own.
 
-    A signal to the whole process group, as Ctrl-C and torchrun's end, is the training process's
-    to answer; a worker that died of it would cost the step that is to be finished.
+    Ctrl-C and torchrun signal the whole process group; the training process then finishes its
+    step, for which it still needs its workers.
     """
     cv2.setNumThreads(0)
     if hasattr(os, "setpgrp"):

@@ -1,20 +1,19 @@
-"""Pictures decoded and shrunk once, for trainings on small inputs.
+"""Images decoded and shrunk once, for trainings on small inputs.
 
-A cache is a folder (DATASET.CACHE) that `python -m tools.cache_images` fills; its split has
+A cache is a folder (DATASET.CACHE) that `python -m tools.cache_images` fills; for a split it has
 
-    <split>_<side>.pixels   uint8 RGB, row by row, one picture after the other
+    <split>_<side>.pixels   uint8 RGB, row by row, one image after the other
     <split>_<side>.json     {"pictures": [[id, width, height, offset in bytes], ...]}
 
 where the side of SCALE_TYPE is at most `cache_side`, so that the smallest crop still has a pixel
-for each of the input's. Smaller pictures stay as they are. A cache is read by all processes of a
-machine through one memory map.
+for each of the input's. Smaller images stay as they are. All processes of a machine read a cache
+through one memory map.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,12 +23,13 @@ import numpy as np
 from yacs.config import CfgNode
 
 from lib.dataset.reader import ImageRecord, ReadError
+from lib.utils.files import atomic_write
 
 Place = tuple[int, int, int]  # width, height, offset in bytes
 
 
 class ImageCache:
-    """The pictures of one split, `read(picture)` gives (h, w, 3) uint8 RGB, read only."""
+    """The images of one split: `read(record)` returns (h, w, 3) uint8 RGB, read only."""
 
     def __init__(self, path: Path, places: dict[int, Place]) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class ImageCache:
 
     @classmethod
     def open(cls, path: Path) -> ImageCache:
-        """The cache whose pixels are at `path`; ValueError when it is not there or damaged."""
+        """The cache whose pixels are at `path`; ValueError when it is missing or damaged."""
         index = path.with_suffix(".json")
         try:
             rows = json.loads(index.read_text())["pictures"]
@@ -54,13 +54,13 @@ class ImageCache:
             raise ValueError(f"DATASET.CACHE: {path} has another size than {index.name} says")
         return cls(path, places)
 
-    def read(self, picture: ImageRecord) -> np.ndarray:
-        """ReadError when the picture is not in the cache."""
-        if picture.id not in self.places:
-            raise ReadError(f"image {picture.id}: {picture.file_name} is not in {self.path}")
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """ReadError when the image is not in the cache."""
+        if record.id not in self.places:
+            raise ReadError(f"image {record.id}: {record.file_name} is not in {self.path}")
         if self._pixels is None:  # mapped in the process that reads
             self._pixels = np.memmap(self.path, np.uint8, mode="r")
-        width, height, offset = self.places[picture.id]
+        width, height, offset = self.places[record.id]
         pixels = self._pixels[offset : offset + 3 * width * height]
         return np.asarray(pixels).reshape(height, width, 3)
 
@@ -75,7 +75,7 @@ def cache_path(cfg: CfgNode) -> Path:
 
 
 def cache_side(cfg: CfgNode) -> int:
-    """The largest short (SCALE_TYPE long: long) side of a cached picture, in pixels."""
+    """The largest short (SCALE_TYPE long: long) side of a cached image, in pixels."""
     return math.ceil(cfg.DATASET.INPUT_SIZE / cfg.DATASET.MIN_SCALE)
 
 
@@ -92,16 +92,16 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_cache(
-    path: Path, pictures: Sequence[ImageRecord], images: Iterable[np.ndarray | None], cfg: CfgNode
+    path: Path, records: Sequence[ImageRecord], images: Iterable[np.ndarray | None], cfg: CfgNode
 ) -> None:
-    """Shrunk `images` of the `pictures`, in their order, at `path`; None: left out.
+    """Write shrunk `images` of the `records`, in their order, to `path`; None is left out.
 
-    The index is written last, so a cache without one is not whole. ValueError when the disk has no
-    room for it.
+    The index is written last, so a cache without one is incomplete. ValueError when the disk has
+    too little space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     side, scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
-    sizes = [shrunk_size(p.width, p.height, side, scale_type) for p in pictures]
+    sizes = [shrunk_size(record.width, record.height, side, scale_type) for record in records]
     need, free = sum(3 * w * h for w, h in sizes), shutil.disk_usage(path.parent).free
     if need > free:
         raise ValueError(
@@ -111,12 +111,10 @@ def write_cache(
     index.unlink(missing_ok=True)
     rows, offset = [], 0
     with path.open("wb") as file:
-        for picture, size, image in zip(pictures, sizes, images, strict=True):
+        for record, (width, height), image in zip(records, sizes, images, strict=True):
             if image is None:
                 continue
             file.write(image.tobytes())
-            rows.append([picture.id, *size, offset])
+            rows.append([record.id, width, height, offset])
             offset += image.nbytes
-    part = index.with_name(index.name + ".part")
-    part.write_text(json.dumps({"pictures": rows}))
-    os.replace(part, index)
+    atomic_write(index, json.dumps({"pictures": rows}))

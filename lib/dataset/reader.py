@@ -1,4 +1,4 @@
-"""Annotations and pictures of COCO and CrowdPose, in a folder or an archive."""
+"""Images and annotations of a data set, in a folder or an archive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from yacs.config import CfgNode
 
-from lib.dataset.annotations import complete
+from lib.dataset.annotations import Entry, complete, to_rle, wrong_length
 from lib.keypoints import KeypointSpec, keypoints_of
 
 
 class ImageRecord(NamedTuple):
-    """One picture's annotations, in its own pixels."""
+    """The annotations of one image, in its pixels."""
 
     id: int
     file_name: str
@@ -27,11 +27,14 @@ class ImageRecord(NamedTuple):
     height: int
     joints: np.ndarray  # (P, K, 3) float32: x, y, visibility (0: not labelled)
     boxes: np.ndarray  # (P, 4) float32: x, y, width, height
-    ignore: tuple[dict[str, Any], ...]  # compressed RLEs of regions that are not judged
+    ignore: tuple[dict[str, Any], ...]  # compressed RLEs of regions without a heatmap loss
 
 
 class ReadError(ValueError):
-    """A picture that cannot be read; the message names its id and file."""
+    """An image that cannot be read; the message names its id and file."""
+
+
+# --- where files are ----------------------------------------------------------------------
 
 
 class Layout(NamedTuple):
@@ -72,54 +75,70 @@ LAYOUTS: dict[str, Callable[[Path, str], Layout]] = {
 }
 
 
+def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
+    """Where `cfg` keeps the training or the test split."""
+    data = cfg.DATASET
+    root = Path(cfg.DATA_DIR) / data.ROOT
+    if not root.is_dir():
+        raise ValueError(f"DATASET.ROOT {root} does not exist")
+    spec, split = keypoints_of(cfg, is_train), data.TRAIN if is_train else data.TEST
+    return Layout.of(spec, root, split, data.DATA_FORMAT)
+
+
+# --- images -------------------------------------------------------------------------------
+
+
 class ImageFiles:
-    """The pictures of one split: `read(picture)` gives (H, W, 3) uint8 RGB."""
+    """The images of one split: `read(record)` returns (H, W, 3) uint8 RGB."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
             kind = "archive" if path.suffix == ".zip" else "folder"
-            raise ValueError(f"the picture {kind} {path} does not exist")
+            raise ValueError(f"the image {kind} {path} does not exist")
         self.path = path
         self._archive: zipfile.ZipFile | None = None
 
-    def where(self, picture: ImageRecord) -> str:
-        """The name a message gives to a picture's file."""
+    def where(self, file_name: str) -> str:
+        """The name that messages use for a file."""
         separator = "@" if self.path.suffix == ".zip" else "/"
-        return f"{self.path}{separator}{picture.file_name}"
+        return f"{self.path}{separator}{file_name}"
 
-    def read(self, picture: ImageRecord) -> np.ndarray:
-        """ReadError when the file is missing or no picture."""
-        data = self._bytes(picture)
+    def load(self, file_name: str) -> np.ndarray | None:
+        """(H, W, 3) uint8 RGB; None when the file is missing or no image."""
+        try:
+            if self.path.suffix == ".zip":
+                data = self._read_member(file_name)
+            else:
+                data = (self.path / file_name).read_bytes()
+        except (OSError, KeyError, zipfile.BadZipFile):
+            return None
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        except cv2.error:  # a broken header that claims a huge picture
-            image = None
-        if image is None:
-            raise ReadError(f"image {picture.id}: cannot read {self.where(picture)}")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        except cv2.error:  # a broken header that claims a huge image
+            return None
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def read_checked(self, picture: ImageRecord) -> np.ndarray:
-        """The same; ReadError, too, when it is not as large as annotated: joints would be off."""
-        image = self.read(picture)
+    def read(self, record: ImageRecord) -> np.ndarray:
+        """ReadError when the file is missing or no image."""
+        image = self.load(record.file_name)
+        if image is None:
+            raise ReadError(f"image {record.id}: cannot read {self.where(record.file_name)}")
+        return image
+
+    def read_checked(self, record: ImageRecord) -> np.ndarray:
+        """`read`; ReadError, too, when the size is not as annotated: joints would be off."""
+        image = self.read(record)
         height, width = image.shape[:2]
-        if (width, height) != (picture.width, picture.height):
+        if (width, height) != (record.width, record.height):
             raise ReadError(
-                f"image {picture.id}: {self.where(picture)} is {width} x {height}, "
-                f"annotated as {picture.width} x {picture.height}"
+                f"image {record.id}: {self.where(record.file_name)} is {width} x {height}, "
+                f"annotated as {record.width} x {record.height}"
             )
         return image
 
-    def _bytes(self, picture: ImageRecord) -> bytes | None:
-        try:
-            if self.path.suffix != ".zip":
-                return (self.path / picture.file_name).read_bytes()
-            return self._read_member(picture.file_name)
-        except (OSError, KeyError, zipfile.BadZipFile):
-            return None
-
     def _read_member(self, name: str) -> bytes:
-        """Archives hold their pictures at the top or in a folder of the archive's name."""
+        """Archives hold their images at the top or in a folder of the archive's name."""
         if self._archive is None:  # opened in the process that reads
             self._archive = zipfile.ZipFile(self.path)
         try:
@@ -131,18 +150,11 @@ class ImageFiles:
         return {"path": self.path, "_archive": None}
 
 
-def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
-    """Where `cfg` keeps the training or the test split."""
-    data = cfg.DATASET
-    spec = keypoints_of(cfg, is_train)
-    root = Path(cfg.DATA_DIR) / data.ROOT
-    if not root.is_dir():
-        raise ValueError(f"DATASET.ROOT {root} does not exist")
-    return Layout.of(spec, root, data.TRAIN if is_train else data.TEST, data.DATA_FORMAT)
+# --- annotations --------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An annotation file; ValueError says what is wrong with it."""
+    """An annotation file as it is; ValueError says what is wrong with it."""
     try:
         tree = json.loads(path.read_bytes())
     except OSError as error:
@@ -155,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
-    """An annotation file; an own data set's is made whole."""
+    """An annotation file as a tree; annotations of custom keypoints are completed."""
     tree = read_json(path)
     return complete(tree, spec, path) if spec.is_custom else tree
 
@@ -172,11 +184,11 @@ def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
 
 def records_of(tree: Mapping[str, Any], spec: KeypointSpec, path: Path) -> list[ImageRecord]:
     """All images of an annotation tree, in its order; errors name `path`, where it is from."""
-    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    by_image: dict[int, list[Entry]] = defaultdict(list)
     try:
         for annotation in tree.get("annotations") or []:
             by_image[annotation["image_id"]].append(annotation)
-        return [_picture(image, by_image[image["id"]], spec) for image in tree["images"]]
+        return [_record(image, by_image[image["id"]], spec) for image in tree["images"]]
     except KeyError as error:
         raise ValueError(f"{path}: an entry lacks {error}") from None
     except (TypeError, AttributeError):
@@ -202,76 +214,51 @@ def ground_truth_of(tree: Mapping[str, Any], records: Sequence[ImageRecord]) -> 
 
 
 def select_records(
-    pictures: Sequence[ImageRecord], min_labelled_joints: int = 0, max_images: int = 0
+    records: Sequence[ImageRecord], min_labelled_joints: int = 0, max_images: int = 0
 ) -> list[ImageRecord]:
     """The first `max_images` (0: all) in which one person has at least so many joints."""
-    chosen = [
-        picture
-        for picture in pictures
-        if (picture.joints[..., 2] > 0).sum(axis=1).max(initial=0) >= min_labelled_joints
+    selected = [
+        record
+        for record in records
+        if (record.joints[..., 2] > 0).sum(axis=1).max(initial=0) >= min_labelled_joints
     ]
-    return chosen[:max_images] if max_images else chosen
+    return selected[:max_images] if max_images else selected
 
 
-def ignore_mask(picture: ImageRecord) -> np.ndarray:
-    """(H, W) uint8: 255 where the picture is judged, 0 in crowds and on people without joints."""
-    mask = np.full((picture.height, picture.width), 255, np.uint8)
-    for rle in picture.ignore:
-        mask[rle_tools.decode(rle) > 0] = 0
+def ignore_mask(record: ImageRecord) -> np.ndarray:
+    """(H, W) uint8: 255 where losses count, 0 in crowds and on people without joints."""
+    mask = np.full((record.height, record.width), 255, np.uint8)
+    for rle in record.ignore:
+        decoded: np.ndarray = rle_tools.decode(rle)  # pyright: ignore[reportArgumentType]
+        mask[decoded > 0] = 0
     return mask
 
 
-def _picture(image: dict[str, Any], annotations: list[dict], spec: KeypointSpec) -> ImageRecord:
+def _record(image: Entry, annotations: list[Entry], spec: KeypointSpec) -> ImageRecord:
     width, height = image["width"], image["height"]
-    people = [a for a in annotations if _is_labelled(a)]
-    # CrowdPose has no segmentations and judges every pixel.
-    ignored = [a for a in annotations if a.get("segmentation") and not _is_labelled(a)]
-    for a in people:
-        if len(a["keypoints"]) != 3 * spec.num_joints:
-            raise ValueError(
-                f"image {image['id']}, annotation {a['id']}: {len(a['keypoints'])} numbers in "
-                f"keypoints, {spec.name} has 3 for each of {spec.num_joints} joints"
-            )
+    people, ignored = [], []
+    for one in annotations:
+        # num_keypoints would not do: CrowdPose's leaves out head and neck.
+        if any(visibility > 0 for visibility in one.get("keypoints", ())[2::3]):
+            if len(one["keypoints"]) != 3 * spec.num_joints:
+                raise ValueError(f"{_place(one)}: {wrong_length(one['keypoints'], spec)}")
+            people.append(one)
+        elif one.get("segmentation"):  # CrowdPose has none and judges every pixel
+            try:
+                ignored.append(to_rle(one["segmentation"], height, width))
+            except ValueError as error:
+                raise ValueError(f"{_place(one)}: {error}") from None
+    joints = np.array([one["keypoints"] for one in people], np.float32)
     return ImageRecord(
         id=image["id"],
         file_name=image["file_name"],
         width=width,
         height=height,
-        joints=np.array([a["keypoints"] for a in people], np.float32).reshape(
-            -1, spec.num_joints, 3
-        ),
-        boxes=np.array([a["bbox"] for a in people], np.float32).reshape(-1, 4),
-        ignore=tuple(_region(a, height, width) for a in ignored),
+        joints=joints.reshape(-1, spec.num_joints, 3),
+        boxes=np.array([one["bbox"] for one in people], np.float32).reshape(-1, 4),
+        ignore=tuple(ignored),
     )
 
 
-def _is_labelled(annotation: dict[str, Any]) -> bool:
-    """Whether a joint is labelled (CrowdPose's num_keypoints leaves out head and neck)."""
-    return any(visibility > 0 for visibility in annotation.get("keypoints", ())[2::3])
-
-
-def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
-    """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE.
-
-    ValueError when it is none of these, or of a picture of another size.
-    """
-    try:
-        if not isinstance(segmentation, dict):
-            return rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))
-        size = list(segmentation["size"])
-        if isinstance(segmentation["counts"], list):
-            segmentation = rle_tools.frPyObjects(segmentation, *size)
-    except Exception as error:  # pycocotools raises this very class
-        raise ValueError(f"the segmentation cannot be read: {error!r}") from None
-    if size != [height, width]:
-        raise ValueError(f"the segmentation's size is {size}, the picture's {[height, width]}")
-    return segmentation
-
-
-def _region(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """What an annotation covers, as a compressed RLE."""
-    try:
-        return to_rle(annotation["segmentation"], height, width)
-    except ValueError as error:
-        where = f"image {annotation['image_id']}, annotation {annotation['id']}"
-        raise ValueError(f"{where}: {error}") from None
+def _place(annotation: Entry) -> str:
+    return f"image {annotation['image_id']}, annotation {annotation['id']}"

@@ -150,9 +150,9 @@ def test_a_missing_data_folder_is_named(tmp_path):
 
 def test_a_missing_picture_folder_is_named(coco_root, tmp_path):
     (tmp_path / "annotations").symlink_to(coco_root / "annotations")
-    with pytest.raises(ValueError, match=r"picture folder .*images/train2017 does not exist"):
+    with pytest.raises(ValueError, match=r"image folder .*images/train2017 does not exist"):
         build_dataset(tiny_config(tmp_path, tmp_path))
-    with pytest.raises(ValueError, match=r"picture archive .*train2017\.zip does not exist"):
+    with pytest.raises(ValueError, match=r"image archive .*train2017\.zip does not exist"):
         build_dataset(tiny_config(tmp_path, tmp_path, "DATASET.DATA_FORMAT", "zip"))
 
 
@@ -163,7 +163,7 @@ def test_a_split_without_anything_to_train_on_is_named(coco_root, tmp_path):
         (folder / f"person_keypoints_{split}.json").write_text('{"images": [], "annotations": []}')
     (tmp_path / "images").symlink_to(coco_root / "images")
     cfg = tiny_config(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match=r"train2017\.json has no annotated picture"):
+    with pytest.raises(ValueError, match=r"train2017\.json has no annotated image"):
         build_dataset(cfg)
-    with pytest.raises(ValueError, match=r"val2017\.json has no picture to evaluate"):
+    with pytest.raises(ValueError, match=r"val2017\.json has no image to evaluate"):
         build_evaluation_set(cfg)

@@ -89,7 +89,7 @@ def test_a_second_run_leaves_a_whole_cache_as_it_is(fill, capsys):
     before = cache_path(cfg).stat()
     assert fill()[0] == 0
     assert cache_path(cfg).stat().st_mtime_ns == before.st_mtime_ns
-    assert "is there" in capsys.readouterr().out
+    assert "is complete" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_begins_again(fill):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lib.dataset.checks.preview import SMALLEST
-from lib.dataset.checks.split import Fault, fault_lines
+from lib.dataset.checks.split import Fault
+from lib.dataset.checks.summary import fault_lines
 from lib.utils import cli
 from tools.check_data import main
 
@@ -70,11 +71,11 @@ def test_a_clean_set_has_exit_code_0_and_no_lines_of_faults(
     text = capsys.readouterr().out
     assert "broken:" not in text
     assert "odd:" not in text
-    assert "train2017: 6 pictures" in text
-    assert "val2017: 4 pictures" in text
+    assert "train2017: 6 images" in text
+    assert "val2017: 4 images" in text
 
 
-def test_a_split_may_lie_in_an_archive(coco: Path) -> None:
+def test_a_split_may_be_in_an_archive(coco: Path) -> None:
     shutil.make_archive(str(coco / "images/train2017"), "zip", coco / "images/train2017")
     shutil.rmtree(coco / "images/train2017")
     flags = ["--split", "train"]
@@ -82,7 +83,7 @@ def test_a_split_may_lie_in_an_archive(coco: Path) -> None:
     assert main(["--cfg", COCO_CFG, *flags, *options]) == 0
 
 
-def test_pictures_whose_truth_a_server_keeps_are_fine(coco: Path) -> None:
+def test_images_without_public_ground_truth_are_fine(coco: Path) -> None:
     tree = json.loads((coco / "annotations/person_keypoints_test2017.json").read_text())
     images = json.dumps({"images": tree["images"]})
     (coco / "annotations/image_info_test-dev2017.json").write_text(images)
@@ -103,12 +104,12 @@ def set_joint(*values: float) -> Callable[[dict[str, Any]], object]:
 
 RUNS = {"counts": [5, 5], "size": [96, 128]}
 PERSON_FAULTS = [  # (edit of the tree, words of the line, exit code)
-    (set_values(bbox=[100, 10, 60, 20]), "leaves the 128 x 96 picture", 0),
+    (set_values(bbox=[100, 10, 60, 20]), "leaves the 128 x 96 image", 0),
     (set_values(bbox=[10, 10, 0, 20]), "has no extent", 0),
     (set_values(bbox=[10, 10, 20]), "bbox is [10, 10, 20], wanted 4 numbers", 1),
     (set_values(bbox=[1, 1, float("nan"), 2]), "bbox is [1, 1, nan, 2], wanted 4 numbers", 1),
     (set_values(keypoints=[1, 2, 2]), "3 numbers in keypoints, coco has 3 for each of 17", 1),
-    (set_values(keypoints="none"), "keypoints is 'none', wanted a list of numbers", 1),
+    (set_values(keypoints="none"), "keypoints is 'none', wanted a list of finite numbers", 1),
     (set_values(num_keypoints=99), "num_keypoints is 99", 0),
     (set_values(segmentation=[[1, 2, 3]]), "segmentation cannot be read", 1),
     (set_values(segmentation="outline"), "segmentation cannot be read", 1),
@@ -116,7 +117,7 @@ PERSON_FAULTS = [  # (edit of the tree, words of the line, exit code)
     (set_values(segmentation=RUNS | {"size": [9, 9]}), "size is [9, 9]", 1),
     (set_values(segmentation=RUNS | {"counts": 7}), "counts are 7", 1),
     (set_values(segmentation={"size": [96, 128]}), "segmentation cannot be read", 1),
-    (set_joint(300, 20, 2), "outside the 128 x 96 picture: left_eye (300, 20)", 0),
+    (set_joint(300, 20, 2), "outside the 128 x 96 image: left_eye (300, 20)", 0),
     (set_joint(30, 20, 5), "visibility is neither 0, 1 nor 2: left_eye 5", 0),
     (lambda tree: person(tree).pop("area"), "lacks area", 1),
     (lambda tree: person(tree).pop("iscrowd"), "lacks iscrowd", 1),
@@ -147,7 +148,7 @@ def set_image(**values: object) -> Callable[[dict[str, Any]], object]:
 
 IMAGE_FAULTS = [
     (set_image(width=0), "width is 0, wanted a whole number above 0", 1),
-    (set_image(width=64), "the picture is 128 x 96, annotated as 64 x 96", 1),
+    (set_image(width=64), "the image is 128 x 96, annotated as 64 x 96", 1),
     (lambda tree: tree["images"][0].pop("height"), "lacks height", 1),
     (lambda tree: tree["images"].append(tree["images"][0]), "another image has this id", 1),
     (lambda tree: tree["images"].append(tree["images"][0] | {"id": 7}), "has the same file", 0),
@@ -174,7 +175,7 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def no_picture(path: Path) -> None:
+def no_image(path: Path) -> None:
     path.write_text("not found")
 
 
@@ -188,13 +189,13 @@ def huge_header(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (Path.unlink, "the picture is missing"),
-        (half, "the file is no picture"),
-        (no_picture, "the file is no picture"),
-        (huge_header, "the file is no picture"),
+        (Path.unlink, "the image is missing"),
+        (half, "the file is no image"),
+        (no_image, "the file is no image"),
+        (huge_header, "the file is no image"),
     ],
 )
-def test_a_picture_that_cannot_be_read_is_named(
+def test_a_image_that_cannot_be_read_is_named(
     coco: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], object],
@@ -208,9 +209,7 @@ def test_a_picture_that_cannot_be_read_is_named(
     assert line.startswith(f"train2017: broken: image {image['id']}, {path}: ")
 
 
-def test_an_annotation_of_no_picture_is_named(
-    coco: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_annotation_of_no_image_is_named(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, somebody = names_of(coco)
     change(coco, set_values(image_id=987))
     assert check(coco, "--split", "train", "--no-decode") == 1
@@ -226,10 +225,10 @@ def test_an_annotation_of_no_picture_is_named(
         (lambda tree: tree["images"].append("one.jpg"), "is 'one.jpg', no object with keys"),
         (lambda tree: tree.pop("annotations"), "has no list of annotations"),
         (lambda tree: tree.pop("categories"), "has no list of categories"),
-        (lambda tree: tree["categories"][0].update(keypoints=["nose"]), "its joints are"),
+        (lambda tree: tree["categories"][0].update(keypoints=["nose"]), "has the joints"),
     ],
 )
-def test_an_entry_without_a_picture_is_named_by_its_annotation_file(
+def test_an_entry_without_a_image_is_named_by_its_annotation_file(
     coco: Path,
     capsys: pytest.CaptureFixture[str],
     edit: Callable[[dict[str, Any]], object],
@@ -253,7 +252,7 @@ def test_no_fault_hides_another(coco: Path, capsys: pytest.CaptureFixture[str]) 
 # --- what is only counted -----------------------------------------------------------------
 
 
-def test_pictures_with_too_many_people_are_counted(
+def test_images_with_too_many_people_are_counted(
     coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["DATASET.ROOT", str(coco), "DATASET.MAX_NUM_PEOPLE", "0"]
@@ -271,16 +270,16 @@ def test_files_that_no_annotation_names_are_counted(
 
 
 def test_many_faults_of_one_kind_are_twenty_lines_and_a_number() -> None:
-    faults = [Fault("missing picture", f"image {i}", "the picture is missing") for i in range(57)]
+    faults = [Fault("missing image", f"image {i}", "the image is missing") for i in range(57)]
     lines = fault_lines(faults)
     assert len(lines) == 21
-    assert lines[-1] == "broken: 37 more: missing picture"
+    assert lines[-1] == "broken: 37 more: missing image"
 
 
 # --- two splits ---------------------------------------------------------------------------
 
 
-def test_a_picture_in_both_splits_is_odd_and_named(
+def test_a_image_in_both_splits_is_odd_and_named(
     coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, _ = names_of(coco)
@@ -305,7 +304,7 @@ def test_one_split_that_serves_as_both_is_said_in_one_line(
     assert "train2017 is both the training and the test split" in capsys.readouterr().out
 
 
-def test_two_files_with_the_same_pictures_are_said_in_one_line(
+def test_two_files_with_the_same_images_are_said_in_one_line(
     coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(coco / TRAIN_JSON, coco / "annotations/person_keypoints_again.json")
@@ -313,16 +312,16 @@ def test_two_files_with_the_same_pictures_are_said_in_one_line(
     options = ["DATASET.ROOT", str(coco), "DATASET.TEST", "again"]
     assert main(["--cfg", COCO_CFG, *options]) == 0
     text = capsys.readouterr().out
-    assert "train2017 and again are the same 6 pictures" in text
+    assert "train2017 and again are the same 6 images" in text
     assert "odd:" not in text
 
 
 # --- the page, and a user's mistakes ------------------------------------------------------
 
 
-def test_a_page_shows_pictures_beside_their_crops(coco_root: Path, tmp_path: Path) -> None:
+def test_a_page_shows_images_beside_their_crops(coco_root: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.png"
-    assert check(coco_root, "--no-decode", "--out", str(page), "--pictures", "3") == 0
+    assert check(coco_root, "--no-decode", "--out", str(page), "--images", "3") == 0
     image = cv2.imread(str(page))
     assert image.shape[0] > 2 * 256  # two rows of crops
     assert image.shape[1] > 4 * 256  # two pairs
@@ -344,7 +343,7 @@ def test_annotations_that_cannot_be_drawn_are_one_more_line(
 ) -> None:
     change(coco, lambda tree: person(tree).pop("image_id"))
     assert check(coco, "--split", "train", "--no-decode", "--out", str(tmp_path / "a.png")) == 1
-    assert "no page is drawn: " in capsys.readouterr().out
+    assert "no page is rendered: " in capsys.readouterr().out
 
 
 def test_a_broken_archive_is_an_error_that_names_it(coco: Path) -> None:
@@ -370,11 +369,11 @@ def test_a_missing_folder_is_an_error_that_names_it(coco: Path) -> None:
     with pytest.raises(ValueError, match="DATASET.ROOT .*nowhere does not exist"):
         check(coco / "nowhere")
     shutil.rmtree(coco / "images/val2017")
-    with pytest.raises(ValueError, match="the picture folder .*val2017 does not exist"):
+    with pytest.raises(ValueError, match="the image folder .*val2017 does not exist"):
         check(coco)
 
 
-# --- real pictures ------------------------------------------------------------------------
+# --- real images --------------------------------------------------------------------------
 
 
 @pytest.mark.data

@@ -1,64 +1,21 @@
-"""What a single entry of an annotation file says wrong, as (kind, what) pairs.
-
-The kinds are those of `lib.dataset.checks.split`.
-"""
+"""Checks of what the keys of one annotation hold: (kind, what) pairs, kinds as in split.KINDS."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from pycocotools import mask as rle_tools
 
-from lib.dataset.reader import to_rle
+from lib.dataset.annotations import Entry, to_rle, wrong_length
 from lib.keypoints import KeypointSpec
-
-Entry = dict[str, Any]
-
-
-class Rule(NamedTuple):
-    """What the value of a key must be."""
-
-    wanted: str
-    holds: Callable[[Any], bool]
-
-
-def are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in values
-    )
-
-
-WHOLE = Rule("a whole number", lambda value: isinstance(value, int))
-SIZE = Rule("a whole number above 0", lambda value: isinstance(value, int) and value > 0)
-NUMBER = Rule("a number", lambda value: are_numbers([value]))
-NUMBERS = Rule("a list of numbers", are_numbers)
-BOX = Rule("4 numbers", lambda value: are_numbers(value) and len(value) == 4)
-NAME = Rule("a file name", lambda value: isinstance(value, str) and value != "")
-
-IMAGE_RULES = {"id": WHOLE, "file_name": NAME, "width": SIZE, "height": SIZE}
-ANNOTATION_RULES = {  # what the reader and the evaluators look at
-    **{"id": WHOLE, "image_id": WHOLE, "category_id": WHOLE, "iscrowd": WHOLE},
-    **{"bbox": BOX, "keypoints": NUMBERS, "num_keypoints": WHOLE},
-}
-
-
-def sift(entry: Any, rules: dict[str, Rule], optional: Collection[str] = ()) -> tuple[Entry, str]:
-    """The entry without its unusable keys, and what is wrong with those ("": nothing)."""
-    if not isinstance(entry, dict):
-        return {}, f"is {repr(entry)[:40]}, no object with keys"
-    lacking = [key for key in rules if key not in entry and key not in optional]
-    wrong = [key for key in rules if key in entry and not rules[key].holds(entry[key])]
-    reasons = [f"lacks {', '.join(lacking)}"] if lacking else []
-    reasons += [f"{key} is {repr(entry[key])[:40]}, wanted {rules[key].wanted}" for key in wrong]
-    return {key: entry[key] for key in entry if key not in wrong}, "; ".join(reasons)
 
 
 def content_faults(
     annotation: Entry, image: Entry, spec: KeypointSpec
 ) -> Iterator[tuple[str, str]]:
-    """(kind, what) of what the usable keys hold."""
+    """The faults of one annotation and its image, both without unusable keys."""
     width, height = image.get("width", math.inf), image.get("height", math.inf)
     if "bbox" in annotation:
         yield from box_faults(annotation["bbox"], width, height)
@@ -72,25 +29,21 @@ def content_faults(
 
 
 def box_faults(box: list[float], width: float, height: float) -> Iterator[tuple[str, str]]:
-    """A pixel beyond the picture is rounding."""
+    """One pixel outside the image is rounding."""
     x, y, w, h = box
     if w <= 0 or h <= 0:
         yield "box without extent", f"bbox {box} has no extent"
     elif min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
-        yield "box outside the picture", f"bbox {box} leaves the {width} x {height} picture"
+        yield "box outside the image", f"bbox {box} leaves the {width} x {height} image"
 
 
 def keypoint_faults(
     annotation: Entry, spec: KeypointSpec, width: float, height: float
 ) -> Iterator[tuple[str, str]]:
-    """Joints stand on the pixel that their coordinates are truncated to, as in training."""
+    """A joint lies on the pixel that its coordinates are truncated to, as in training."""
     values = annotation["keypoints"]
     if len(values) != 3 * spec.num_joints:
-        yield (
-            "keypoints of wrong length",
-            f"{len(values)} numbers in keypoints, {spec.name} has 3 for each of "
-            f"{spec.num_joints} joints",
-        )
+        yield "keypoints of wrong length", wrong_length(values, spec)
         return
     joints = list(zip(spec.joints, values[::3], values[1::3], values[2::3], strict=True))
     unknown = [f"{name} {v}" for name, _, _, v in joints if v not in (0, 1, 2)]
@@ -102,17 +55,17 @@ def keypoint_faults(
         if v > 0 and not (-1 < x < width and -1 < y < height)
     ]
     if outside:
-        what = f"outside the {width} x {height} picture: {', '.join(outside)}"
-        yield "joint outside the picture", what
+        what = f"outside the {width} x {height} image: {', '.join(outside)}"
+        yield "joint outside the image", what
     labelled = sum(v > 0 for name, _, _, v in joints if name not in spec.uncounted)
-    said = annotation.get("num_keypoints", labelled)
-    if said != labelled:
-        yield "wrong num_keypoints", f"num_keypoints is {said}, {labelled} joints are labelled"
+    number = annotation.get("num_keypoints", labelled)
+    if number != labelled:
+        yield "wrong num_keypoints", f"num_keypoints is {number}, {labelled} joints are labelled"
 
 
-def check_region(segmentation: list | dict, height: int, width: int) -> None:
-    """ValueError when pycocotools cannot read it, or reads it as a region of another picture."""
-    rle = to_rle(segmentation, height, width)
+def check_region(segmentation: list | dict[str, Any], height: int, width: int) -> None:
+    """ValueError when pycocotools cannot read it, or reads it as a region of another image."""
+    rle: Any = to_rle(segmentation, height, width)
     if not isinstance(segmentation, dict):
         return
     counts = segmentation["counts"]
@@ -121,6 +74,6 @@ def check_region(segmentation: list | dict, height: int, width: int) -> None:
     if isinstance(counts, list) and sum(counts) != height * width:
         raise ValueError(
             f"the segmentation's counts add up to {sum(counts)}, "
-            f"the picture has {height * width} pixels"
+            f"the image has {height * width} pixels"
         )
     rle_tools.decode(rle)

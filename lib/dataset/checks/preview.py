@@ -1,4 +1,4 @@
-"""A page of training pictures: the annotations beside the crops and targets drawn from them."""
+"""A page of training images: the annotations next to the crops and targets made of them."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from lib.keypoints import KeypointSpec
 from lib.utils.vis import caption, draw_people, tile
 
 RED, YELLOW, WHITE = (220, 40, 40), (255, 240, 0), (255, 255, 255)
-SMALLEST = 320  # pixels, side of a crop as it is shown: captions want room
+SMALLEST = 320  # pixels, side of a rendered crop: captions need room
 
 
 def draw_page(dataset: PoseDataset, codec: Codec, count: int, columns: int = 2) -> np.ndarray:
-    """(H, W, 3): `count` pictures with people, from all over the data set, as epoch 0 has them.
+    """(H, W, 3): `count` images with people, evenly spaced in the data set, as in epoch 0.
 
-    Pictures that cannot be read are left out.
+    Images that cannot be read are left out.
     """
-    with_people = [i for i, picture in enumerate(dataset.records) if len(picture.joints)]
-    shown = with_people or range(len(dataset))
-    step = max(1, len(shown) // count)
+    with_people = [i for i, record in enumerate(dataset.records) if len(record.joints)]
+    candidates = with_people or range(len(dataset))
+    step = max(1, len(candidates) // count)
     views = []
-    for index in shown[::step][:count]:
+    for index in candidates[::step][:count]:
         try:
             views.append(draw_views(dataset, codec, index))
         except ReadError:
             continue
     if not views:
-        raise ValueError(f"none of the pictures in {dataset.files.path} can be read")
+        raise ValueError(f"none of the images in {dataset.files.path} can be read")
     return tile(views, columns, gap=12)
 
 
 def draw_views(dataset: PoseDataset, codec: Codec, index: int) -> np.ndarray:
-    """One picture beside its crop of epoch 0, equally high, both with a caption."""
-    picture = dataset.records[index]
-    image = dataset.files.read(picture)
-    sample = dataset.sample(picture, image, key=(0, index))
+    """One image next to its crop of epoch 0, equally high, both with a caption."""
+    record = dataset.records[index]
+    image = dataset.files.read(record)
+    sample = dataset.sample(record, image, key=(0, index))
     size = max(SMALLEST, sample.image.shape[0])
-    counts = f"people: {len(picture.joints)}, ignored regions: {len(picture.ignore)}"
-    left = fit(draw_annotations(dataset, picture, image), size * 4 // 3, size)
-    left = caption(left, f"image {picture.id}; {counts}")
+    counts = f"people: {len(record.joints)}, ignored regions: {len(record.ignore)}"
+    left = fit(draw_annotations(record, image, dataset.spec), size * 4 // 3, size)
+    left = caption(left, f"image {record.id}; {counts}")
     targets = draw_targets(sample, dataset.spec, codec)
     right = caption(fit(targets, size, size), ", ".join(sample.steps))
     return np.concatenate([left, np.full((len(left), 4, 3), 255, np.uint8), right], axis=1)
 
 
-def draw_annotations(dataset: PoseDataset, picture: ImageRecord, image: np.ndarray) -> np.ndarray:
-    """The picture with boxes and skeletons; red where nothing is judged."""
-    canvas = tint(image, ignore_mask(picture) == 0)
+def draw_annotations(record: ImageRecord, image: np.ndarray, spec: KeypointSpec) -> np.ndarray:
+    """The image with boxes and skeletons; red where no loss counts."""
+    canvas = tint(image, ignore_mask(record) == 0)
     width = max(1, round(max(image.shape[:2]) / 500))
-    for x, y, w, h in picture.boxes.round().astype(int).tolist():
+    for x, y, w, h in record.boxes.round().astype(int).tolist():
         cv2.rectangle(canvas, (x, y), (x + w, y + h), WHITE, width, cv2.LINE_AA)
-    return draw_people(canvas, picture.joints, dataset.spec)
+    return draw_people(canvas, record.joints, spec)
 
 
 def draw_targets(sample: Sample, spec: KeypointSpec, codec: Codec) -> np.ndarray:
@@ -70,19 +70,16 @@ def draw_targets(sample: Sample, spec: KeypointSpec, codec: Codec) -> np.ndarray
         crop_size=sample.image.shape[0],
         codec=codec,
     )
-    judged = cv2.resize(sample.masks[-1].astype(np.uint8), sample.image.shape[1::-1])
-    people = draw_people(tint(sample.image, judged == 0), sample.joints, spec)
-    return glow(people, targets.heatmaps[-1][0].numpy())
-
-
-def glow(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """`image` (H, W, 3) with the largest of `heatmaps` (K, h, w), 0 to 1, as yellow light."""
-    strongest = cv2.resize(heatmaps.max(axis=0), image.shape[1::-1])[..., None]
-    return np.uint8(image * (1 - 0.8 * strongest) + np.array(YELLOW) * 0.8 * strongest)
+    size = (sample.image.shape[1], sample.image.shape[0])
+    counts = cv2.resize(sample.masks[-1].astype(np.uint8), size)
+    people = draw_people(tint(sample.image, counts == 0), sample.joints, spec)
+    heatmap = targets.heatmaps[-1][0].amax(dim=0).numpy()  # (h, w), 0 to 1
+    glow = 0.8 * cv2.resize(heatmap, size)[..., None]
+    return np.uint8(people * (1 - glow) + np.array(YELLOW) * glow)
 
 
 def tint(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A copy of `image` (H, W, 3), half red where `where` (H, W) says so."""
+    """A copy of `image` (H, W, 3), half red where the mask `where` (H, W) is set."""
     canvas = image.copy()
     canvas[where] = canvas[where] // 2 + np.uint8(RED) // 2
     return canvas

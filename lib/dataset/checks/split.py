@@ -1,57 +1,57 @@
 """Every fault of a data set, one line each; no fault hides another.
 
-Looks at the annotation file as it is: the reader refuses much of what is listed here.
+The annotation file is checked as it is: the reader refuses much of what is listed here.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from yacs.config import CfgNode
 
-from lib.dataset.annotations import DERIVED
-from lib.dataset.checks.entries import (
-    ANNOTATION_RULES,
+from lib.dataset.annotations import (
+    DERIVED,
     IMAGE_RULES,
+    NO_BOX,
     NUMBER,
+    PERSON_RULES,
+    WHOLE,
     Entry,
-    content_faults,
+    check_joints,
+    find_category,
     sift,
 )
-from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, layout_of, read_json
+from lib.dataset.checks.entries import content_faults
+from lib.dataset.reader import ImageFiles, layout_of, read_json
 from lib.keypoints import KeypointSpec, keypoints_of
 
-BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is not so
+BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is wrong
 KINDS = {
     "unusable entry": BROKEN,
     "duplicate id": BROKEN,
-    "annotation of no picture": BROKEN,
+    "annotation of no image": BROKEN,
     "keypoints of wrong length": BROKEN,
     "unreadable segmentation": BROKEN,
-    "other joints": BROKEN,
-    "several categories": BROKEN,
-    "missing picture": BROKEN,
-    "unreadable picture": BROKEN,
+    "wrong category": BROKEN,
+    "missing image": BROKEN,
+    "unreadable image": BROKEN,
     "other size": BROKEN,
     "box without extent": ODD,
-    "box outside the picture": ODD,
-    "joint outside the picture": ODD,
+    "box outside the image": ODD,
+    "joint outside the image": ODD,
     "wrong num_keypoints": ODD,
     "unknown visibility": ODD,
     "file named twice": ODD,
-    "picture in both splits": ODD,
+    "image in both splits": ODD,
 }
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong."""
+    """One error in a data set."""
 
     kind: str  # a key of KINDS
     where: str  # image, annotation and file
@@ -66,41 +66,44 @@ class Fault(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An annotation file as it is, and the pictures it speaks of."""
+    """An annotation file as it is, and the image files that it refers to."""
 
     name: str
     spec: KeypointSpec
     annotations: Path
     tree: Entry
     files: ImageFiles
-    present: frozenset[str]  # the files in that folder or archive
+    present: frozenset[str]  # names in the folder or archive of images
+
+    @property
+    def is_unannotated(self) -> bool:
+        """Whether its ground truth is not public: COCO test-dev."""
+        return self.annotations.name.startswith("image_info") and "annotations" not in self.tree
 
     def where(self, image: Entry, annotation: Entry | None = None) -> str:
-        """`image 5, annotation 7, FILE`; the annotation file where no picture is known."""
+        """`image 5, annotation 7, FILE`; the annotation file where no image is known."""
         parts = [f"image {image['id']}"] if "id" in image else []
         if annotation is not None and "id" in annotation:
             parts.append(f"annotation {annotation['id']}")
         name = image.get("file_name")
-        parts.append(self.files.where(as_image(image)) if name else str(self.annotations))
+        parts.append(self.files.where(name) if name else str(self.annotations))
         return ", ".join(parts)
 
 
-class Report(NamedTuple):
-    """What a split holds, and what is wrong with it."""
+class Checked(NamedTuple):
+    """The usable part of a split, and its faults."""
 
-    summary: str
-    notes: list[str]  # counted, neither broken nor odd
+    images: dict[int, Entry]  # by id, without unusable keys
+    annotations: list[Entry]  # without unusable keys
     faults: list[Fault]
-    images: dict[int, Entry]  # by id, without the keys that are unusable
 
 
 def open_split(cfg: CfgNode, is_train: bool) -> Split:
     """The training or test split of `cfg`; ValueError when a folder or file of it is missing."""
-    data = cfg.DATASET
     layout = layout_of(cfg, is_train)
     files = ImageFiles(layout.images)
     return Split(
-        name=data.TRAIN if is_train else data.TEST,
+        name=cfg.DATASET.TRAIN if is_train else cfg.DATASET.TEST,
         spec=keypoints_of(cfg, is_train),
         annotations=layout.annotations,
         tree=read_json(layout.annotations),
@@ -111,25 +114,23 @@ def open_split(cfg: CfgNode, is_train: bool) -> Split:
 
 def check_split(
     split: Split,
-    max_people: int,
     decode: bool = True,
     workers: int = 1,
     tick: Callable[[], object] = lambda: None,
-) -> Report:
-    """Look at everything; decode: at the pictures too, `workers` at a time.
+) -> Checked:
+    """Check everything; decode: the image files too, `workers` at a time.
 
-    tick: called after each picture.
+    tick: called after each image file.
     """
     images, faults = check_images(split)
     annotations, more = check_annotations(split, images)
     faults += more + check_categories(split, annotations)
     faults += check_image_files(split, images, decode, workers, tick)
-    notes = note_crowded(split, images, annotations, max_people)
-    return Report(summarize(split, annotations), notes, faults, images)
+    return Checked(images, annotations, faults)
 
 
 def check_images(split: Split) -> tuple[dict[int, Entry], list[Fault]]:
-    """The images by id, and what is wrong with their entries."""
+    """The images by id, and the faults of their entries."""
     images: dict[int, Entry] = {}
     faults, first_of = [], {}
     for index, entry in enumerate(split.tree["images"]):
@@ -151,66 +152,55 @@ def check_images(split: Split) -> tuple[dict[int, Entry], list[Fault]]:
 
 
 def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entry], list[Fault]]:
-    """The annotations without unusable keys, and what is wrong with them."""
-    annotations, seen = [], set()
-    entries, faults = entries_of(split)
-    rules = ANNOTATION_RULES | ({"area": NUMBER} if split.spec.use_area else {})
+    """The annotations without unusable keys, and their faults."""
+    entries = split.tree.get("annotations")
+    if not isinstance(entries, list):
+        if split.is_unannotated:
+            return [], []
+        what = "has no list of annotations"
+        return [], [Fault("unusable entry", str(split.annotations), what)]
+    rules = {"id": WHOLE, "image_id": WHOLE, "category_id": WHOLE, **PERSON_RULES}
+    if split.spec.use_area:
+        rules["area"] = NUMBER
     optional = DERIVED if split.spec.is_custom else ()
+    annotations, faults, seen = [], [], set()
     for index, entry in enumerate(entries):
         annotation, wrong = sift(entry, rules, optional)
         image_id = annotation.get("image_id")
         image = images.get(image_id, {} if image_id is None else {"id": image_id})
-        found = list(content_faults(annotation, image, split.spec))
+        pairs = list(content_faults(annotation, image, split.spec))
         if wrong:
-            found.append(("unusable entry", f"annotations[{index}] {wrong}"))
+            pairs.append(("unusable entry", f"annotations[{index}] {wrong}"))
         if "bbox" in optional and "bbox" not in annotation and not labelled_joints(annotation):
-            what = "lacks bbox, and no joint is labelled that would tell it"
-            found.append(("unusable entry", f"annotations[{index}] {what}"))
+            pairs.append(("unusable entry", f"annotations[{index}] {NO_BOX}"))
         if image_id is not None and image_id not in images:
-            found.append(("annotation of no picture", "no image has this id"))
+            pairs.append(("annotation of no image", "no image has this id"))
         if annotation.get("id") in seen:
-            found.append(("duplicate id", "another annotation has this id"))
+            pairs.append(("duplicate id", "another annotation has this id"))
         elif "id" in annotation:
             seen.add(annotation["id"])
-        if found:
-            where = split.where(image, annotation)
-            faults += [Fault(kind, where, what) for kind, what in found]
+        faults += [Fault(kind, split.where(image, annotation), what) for kind, what in pairs]
         annotations.append(annotation)
     return annotations, faults
 
 
-def entries_of(split: Split) -> tuple[list[Any], list[Fault]]:
-    """The annotation entries; an image_info file (COCO test-dev) may go without."""
-    entries = split.tree.get("annotations")
-    if isinstance(entries, list):
-        return entries, []
-    if is_unannotated(split):
-        return [], []
-    return [], [Fault("unusable entry", str(split.annotations), "has no list of annotations")]
-
-
-def is_unannotated(split: Split) -> bool:
-    """COCO test-dev: the truth is kept by a server."""
-    return split.annotations.name.startswith("image_info") and "annotations" not in split.tree
+def labelled_joints(annotation: Entry) -> int:
+    return sum(visibility > 0 for visibility in annotation.get("keypoints", ())[2::3])
 
 
 def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
-    """The file's joints must be the config's, name by name; of an own data set, of one category."""
-    used = {one.get("category_id") for one in annotations if one.get("keypoints")} - {None}
-    if split.spec.is_custom and len(used) > 1:
-        what = f"has keypoints of the categories {sorted(used)}; a network finds one"
-        return [Fault("several categories", str(split.annotations), what)]
-    if is_unannotated(split) or (split.spec.is_custom and "categories" not in split.tree):
-        return []
+    """The file's joints must be the config's, name by name."""
     categories = split.tree.get("categories")
-    if not isinstance(categories, list):
-        what = "has no list of categories"
-        return [Fault("unusable entry", str(split.annotations), what)]
-    for category in categories:
-        joints = category.get("keypoints") if isinstance(category, dict) else None
-        if joints and joints != list(split.spec.joints):
-            what = f"its joints are {joints}, those of {split.spec.name} {list(split.spec.joints)}"
-            return [Fault("other joints", str(split.annotations), what)]
+    try:
+        if split.spec.is_custom:
+            find_category(split.tree, annotations, split.spec)
+        elif isinstance(categories, list):
+            for category in categories:
+                check_joints(category if isinstance(category, dict) else {}, split.spec)
+        elif not split.is_unannotated:
+            raise ValueError("has no list of categories")
+    except ValueError as error:
+        return [Fault("wrong category", str(split.annotations), str(error))]
     return []
 
 
@@ -221,43 +211,36 @@ def check_image_files(
     workers: int,
     tick: Callable[[], object],
 ) -> list[Fault]:
-    """Files that are missing, no pictures, or of another size than annotated."""
+    """Files that are missing, no images, or of another size than annotated."""
     named = [image for image in images.values() if "file_name" in image]
-    found = [image for image in named if image["file_name"] in split.present]
     faults = [
-        Fault("missing picture", split.where(image), "the picture is missing")
+        Fault("missing image", split.where(image), "the image is missing")
         for image in named
         if image["file_name"] not in split.present
     ]
+
+    def check(image: Entry) -> Fault | None:
+        pixels = split.files.load(image["file_name"])
+        if pixels is None:
+            return Fault("unreadable image", split.where(image), "the file is no image")
+        height, width = pixels.shape[:2]
+        size = image.get("width", width), image.get("height", height)
+        if size == (width, height):
+            return None
+        what = f"the image is {width} x {height}, annotated as {size[0]} x {size[1]}"
+        return Fault("other size", split.where(image), what)
+
     if decode:
         with ThreadPoolExecutor(workers) as pool:
-            for fault in pool.map(partial(look_at, split), found):
+            there = [image for image in named if image["file_name"] in split.present]
+            for fault in pool.map(check, there):
                 faults += [fault] if fault else []
                 tick()
     return faults
 
 
-def look_at(split: Split, image: Entry) -> Fault | None:
-    """What is wrong with the file of `image`."""
-    try:
-        height, width = split.files.read(as_image(image)).shape[:2]
-    except ReadError:
-        return Fault("unreadable picture", split.where(image), "the file is no picture")
-    said = image.get("width", width), image.get("height", height)
-    if said == (width, height):
-        return None
-    what = f"the picture is {width} x {height}, annotated as {said[0]} x {said[1]}"
-    return Fault("other size", split.where(image), what)
-
-
-def as_image(image: Entry) -> ImageRecord:
-    """What ImageFiles asks for: the file's name and the id."""
-    nobody = np.zeros((0, 0, 3), np.float32)
-    return ImageRecord(image.get("id"), image["file_name"], 0, 0, nobody, nobody, ())
-
-
 def list_files(path: Path) -> frozenset[str]:
-    """The names of a picture folder or archive, as annotations give them."""
+    """The names in an image folder or archive, as annotations give them."""
     if path.suffix != ".zip":
         files = (file for file in path.rglob("*") if file.is_file())
         return frozenset(file.relative_to(path).as_posix() for file in files)
@@ -267,88 +250,3 @@ def list_files(path: Path) -> frozenset[str]:
     except zipfile.BadZipFile:
         raise ValueError(f"{path} is no zip archive") from None
     return frozenset(name.removeprefix(f"{path.stem}/") for name in names)
-
-
-# --- what is counted --------------------------------------------------------------------
-
-
-def labelled_joints(annotation: Entry) -> int:
-    return sum(visibility > 0 for visibility in annotation.get("keypoints", ())[2::3])
-
-
-def people_per_image(annotations: Iterable[Entry]) -> Counter[int]:
-    """Image id -> annotations of it that have a labelled joint."""
-    return Counter(a["image_id"] for a in annotations if "image_id" in a and labelled_joints(a))
-
-
-def summarize(split: Split, annotations: list[Entry]) -> str:
-    """One line: pictures, people, joints, crowds."""
-    joints = [labelled_joints(annotation) for annotation in annotations]
-    crowds = sum(bool(annotation.get("iscrowd")) for annotation in annotations)
-    alone = sum(n == 0 and not a.get("iscrowd") for n, a in zip(joints, annotations, strict=True))
-    annotated = {annotation.get("image_id") for annotation in annotations}
-    ids = [image.get("id") for image in split.tree["images"] if isinstance(image, dict)]
-    return (
-        f"{len(split.tree['images'])} pictures ({sum(i not in annotated for i in ids)} empty), "
-        f"{sum(n > 0 for n in joints)} people with {sum(joints)} labelled joints, "
-        f"{alone} people without keypoints, {crowds} crowd regions, "
-        f"at most {max(people_per_image(annotations).values(), default=0)} people in a picture"
-    )
-
-
-def note_crowded(
-    split: Split, images: dict[int, Entry], annotations: list[Entry], max_people: int
-) -> list[str]:
-    """A line on the pictures that show more people than training keeps."""
-    counts = people_per_image(annotations)
-    crowded = [image for image in images if counts[image] > max_people]
-    if not crowded:
-        return []
-    first = crowded[0]
-    return [
-        f"{len(crowded)} pictures show more than MAX_NUM_PEOPLE {max_people} people; "
-        f"the first is {split.where(images[first])}: {counts[first]} people"
-    ]
-
-
-def note_unnamed(splits: list[Split]) -> list[str]:
-    """A line for each picture folder with files that none of `splits` names."""
-    unnamed: dict[Path, frozenset[str]] = {}
-    for split in splits:
-        entries = [image for image in split.tree["images"] if isinstance(image, dict)]
-        names = {str(image.get("file_name")) for image in entries}
-        unnamed[split.files.path] = unnamed.get(split.files.path, split.present) - names
-    asked = " and ".join(split.name for split in splits)
-    return [
-        f"{path}: {len(files)} files that no annotation of {asked} names, such as {min(files)}"
-        for path, files in unnamed.items()
-        if files
-    ]
-
-
-def compare_splits(
-    train: Split, train_images: dict[int, Entry], test: Split, test_images: dict[int, Entry]
-) -> list[Fault]:
-    """Pictures that are trained on and tested on, by id and by file name."""
-    names = {image.get("file_name") for image in test_images.values()} - {None}
-    faults = []
-    for number, image in train_images.items():
-        shared = [f"id {number}"] if number in test_images else []
-        shared += [image["file_name"]] if image.get("file_name") in names else []
-        if shared:
-            what = f"{' and '.join(shared)} is in {test.name}, too"
-            faults.append(Fault("picture in both splits", train.where(image), what))
-    return faults
-
-
-def fault_lines(faults: Iterable[Fault], limit: int = 20) -> list[str]:
-    """Broken things first; of each kind `limit` lines and the number of the rest."""
-    by_kind: dict[str, list[Fault]] = {kind: [] for kind in KINDS}
-    for fault in faults:
-        by_kind[fault.kind].append(fault)
-    lines = []
-    for kind, found in by_kind.items():
-        lines += map(str, found[:limit])
-        if len(found) > limit:
-            lines.append(f"{KINDS[kind]}: {len(found) - limit} more: {kind}")
-    return lines
