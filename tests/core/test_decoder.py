@@ -14,8 +14,8 @@ from tests.core.decoder_specification import decode
 from tests.core.scenes import draw_scene
 from tests.helpers import YAMLS
 
-SCENES = 500
-TILES = 10  # tests; each decodes its share of the scenes
+SCENES = 250
+TILES = 5  # tests; each decodes its share of the scenes
 
 
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[str], str]:

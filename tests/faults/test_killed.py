@@ -12,7 +12,7 @@ from tests.faults.jobs import assert_same_jobs, draws
 from tests.helpers import tiny_config
 from tests.runs import signal_me, train
 
-KILLS = 20
+KILLS = 10
 STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2"]
 
 
