@@ -37,7 +37,7 @@ test: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
-	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8
+	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 install:
 	@test "$(VENV)/ready" -nt requirements.txt || { \
