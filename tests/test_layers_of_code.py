@@ -80,6 +80,12 @@ def level(module: str) -> int:
     return 1 + max((level(name) for name in inner_imports(module)), default=0)
 
 
+def test_the_core_is_small_and_flat():
+    core = [name for name in MODULES if name.startswith("lib.core.")]
+    assert len(core) <= 15
+    assert max(map(level, core)) <= 5
+
+
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
