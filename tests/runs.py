@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from yacs.config import CfgNode
 
 import dist_train
 from lib.core.meter import Meter
+from lib.core.trainer import StepState
 from lib.models.arch import ArchSpec, uniform_arch
-from lib.utils.checkpoint import load_checkpoint
+from lib.training.optim import get_optimizer, get_scheduler
+from lib.utils.checkpoint import load_checkpoint, unwrap
 from lib.utils.dist import ALONE, Process
+from lib.utils.precision import Precision
 from tests.helpers import TINY, as_opts
 
 CPU = torch.device("cpu")
@@ -39,8 +43,23 @@ def train(cfg: CfgNode, out: Path, process: Process = ALONE, arch: ArchSpec = TI
     dist_train.set_backends(cfg)
     model = dist_train.start_model(cfg, arch, process)
     criterion = dist_train.start_criterion(cfg, None, CPU)
+    plan = dist_train.supernet_plan(cfg, unwrap(model))
     out.mkdir(parents=True, exist_ok=True)
-    return dist_train.train(cfg, model, criterion, process, out, out / "log")
+    return dist_train.train(cfg, model, criterion, plan, process, out, out / "log")
+
+
+def step_state(
+    cfg: CfgNode, model: nn.Module, process: Process = ALONE, steps_per_epoch: int = 9
+) -> StepState:
+    """What `train_step` and `do_train` change."""
+    optimizer = get_optimizer(cfg, model)
+    return StepState(
+        model=model,
+        optimizer=optimizer,
+        scheduler=get_scheduler(cfg, optimizer, steps_per_epoch),
+        precision=Precision.from_config(cfg, process.device),
+        process=process,
+    )
 
 
 @contextlib.contextmanager
@@ -48,8 +67,8 @@ def at_step(step: int, act: Callable[[], None]) -> Iterator[None]:
     """`act` at the end of that step, counted from 1, before anything is saved."""
     update = Meter.update
 
-    def updated(self: Meter, *args) -> None:
-        update(self, *args)
+    def updated(self: Meter, *args, **kwargs) -> None:
+        update(self, *args, **kwargs)
         if self.step == step:
             act()
 

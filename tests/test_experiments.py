@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import dist_train
 from lib.config import load_config
 from lib.models import build_model
 from lib.models.arch import ArchSpec
+from lib.training import run
 from lib.utils.complexity import count_macs
 from tests.helpers import JOINTS, ROOT, tiny_opts
 from tests.runs import train
@@ -32,8 +32,8 @@ SMALL = {  # one step on four pictures, and as many to evaluate
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_experiment_trains_and_is_evaluated(path, request, tmp_path, monkeypatch, caplog):
     """All that `dist_train.py` does but write the weights, of which W48 has 64 million."""
-    monkeypatch.setattr(dist_train, "save_training", lambda *args: None)
-    monkeypatch.setattr(dist_train, "save_weights", lambda *args: None)
+    monkeypatch.setattr(run, "save_training", lambda *args: None)
+    monkeypatch.setattr(run, "save_weights", lambda *args: None)
     data_set = path.relative_to(ROOT).parts[1]
     known = data_set in ("animal", "crowd_pose")  # what is drawn is in COCO's layout
     data = request.getfixturevalue(f"{data_set if known else 'coco'}_root")
@@ -41,7 +41,7 @@ def test_an_experiment_trains_and_is_evaluated(path, request, tmp_path, monkeypa
     cfg = load_config(path, [*tiny_opts(data, tmp_path), *small])
     caplog.set_level("INFO")
     assert train(cfg, tmp_path / "out", arch=None) is None
-    assert "4 pictures, 1 steps an epoch" in caplog.text
+    assert "4 images, 1 steps an epoch" in caplog.text
     assert "evaluation after step 1" in caplog.text
     [results] = (tmp_path / "out/results").iterdir()
     assert results.name.startswith("keypoints_")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import dist_train
 from lib.core.meter import Meter
 from lib.dataset.pose_dataset import PoseDataset
+from lib.training import run
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.cli import STOPPED
 from lib.utils.dist import Process
@@ -68,7 +68,7 @@ def test_a_run_killed_at_any_step_ends_the_same(config, tmp_path, arch, opts, ki
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_stop_saves_that_very_step(config, tmp_path, number):
+def test_a_run_that_gets_a_signal_saves_that_very_step(config, tmp_path, number):
     """Without TRAIN.SAVE_STEPS too."""
     cfg, before = config("TRAIN.SAVE_STEPS", "0"), signal.getsignal(number)
     train(cfg, tmp_path / "whole")
@@ -92,7 +92,7 @@ def test_a_second_ctrl_c_does_not_wait(config, tmp_path):
 
 
 def test_two_processes_stop_after_the_same_step_and_go_on(config, tmp_path, together):
-    """One of them is asked; then both go on, and end as if nobody had been."""
+    """One of them gets a signal; both stop, then resume, and end in the same weights."""
     cfg = config("TRAIN.EMA", "0.9")
 
     def whole(process: Process) -> int | None:
@@ -122,7 +122,7 @@ def test_a_run_killed_in_an_evaluation_does_that_again(config, tmp_path, monkeyp
 
     def until_then() -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dist_train, "predict_set", lambda *_: signal_me(signal.SIGKILL)())
+            patch.setattr(run, "predict_set", lambda *_, **__: signal_me(signal.SIGKILL)())
             train(cfg, tmp_path / "part")
 
     dies(until_then)
@@ -133,36 +133,37 @@ def test_a_run_killed_in_an_evaluation_does_that_again(config, tmp_path, monkeyp
     train(cfg, tmp_path / "part")
     assert steps == [*range(7, 13)]
     assert_same_end(tmp_path / "whole", tmp_path / "part")
-    assert_equal_files(*(tmp_path / run / "model_best.pth.tar" for run in ("whole", "part")))
+    best = "model_best.pth.tar"
+    assert_equal_files(tmp_path / "whole" / best, tmp_path / "part" / best)
 
 
 def record(steps: list[int], update: Callable) -> Callable:
-    """Meter.update, the number of each step kept."""
+    """Meter.update, which appends the number of each step to `steps`."""
 
-    def updated(self: Meter, *args) -> None:
-        update(self, *args)
+    def updated(self: Meter, *args, **kwargs) -> None:
+        update(self, *args, **kwargs)
         steps.append(self.step)
 
     return updated
 
 
-def test_what_was_learned_from_is_not_read_again(config, tmp_path, monkeypatch):
+def test_images_of_finished_steps_are_not_read_again(config, tmp_path, monkeypatch):
     cfg = config("TRAIN.SAVE_STEPS", "0", "TRAIN.END_EPOCH", "1")
     with at_step(4, signal_me(signal.SIGTERM)):
         train(cfg, tmp_path / "run")
-    seen, item = [], PoseDataset.__getitem__
+    keys, item = [], PoseDataset.__getitem__
 
     def read(self: PoseDataset, key: tuple[int, int]):
-        seen.append(key)
+        keys.append(key)
         return item(self, key)
 
     monkeypatch.setattr(PoseDataset, "__getitem__", read)
     train(cfg, tmp_path / "run")
-    assert len(seen) == 2
+    assert len(keys) == 2
 
 
-def test_a_step_draws_from_no_global_generator(config, tmp_path):
-    """So there is no state of Python's and NumPy's to keep, and none of a second process's."""
+def test_a_step_uses_no_global_random_generator(config, tmp_path):
+    """So there is no state of Python's and NumPy's to save, and none of a second process's."""
     train(config("TRAIN.END_EPOCH", "1", *SUPERNET), tmp_path / "run", arch=SMALL)
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
@@ -185,9 +186,9 @@ def test_a_run_killed_before_its_last_file_writes_it(config, tmp_path):
     assert_same_end(tmp_path / "whole", tmp_path / "part")
 
 
-def test_a_place_within_an_epoch_needs_the_same_steps(config, tmp_path):
+def test_a_resume_within_an_epoch_needs_the_same_steps(config, tmp_path):
     killed(3, lambda: train(config(), tmp_path / "run"))
-    with pytest.raises(ValueError, match=r"IMAGES_PER_GPU 1 x .*now there are .*IMAGES_PER_GPU 2"):
+    with pytest.raises(ValueError, match=r"PER_GPU 1 x .*configuration is .*PER_GPU 2"):
         train(config("TRAIN.IMAGES_PER_GPU", "2"), tmp_path / "run")
 
 
@@ -214,8 +215,8 @@ def test_a_compiled_network_is_saved_and_resumed_as_any_other(config, tmp_path, 
     assert_same_end(tmp_path / "whole", tmp_path / "part")
     train(config(*opts), tmp_path / "plain")
     compiled, plain = (
-        load_checkpoint(tmp_path / run / "checkpoint.pth.tar")["state_dict"]
-        for run in ("whole", "plain")
+        load_checkpoint(tmp_path / name / "checkpoint.pth.tar")["state_dict"]
+        for name in ("whole", "plain")
     )
     assert compiled.keys() == plain.keys()
     for name, value in plain.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from arch_manager import ArchManager
-from lib.core.distill import read_teacher
+from dist_train import read_teacher
 from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
@@ -97,7 +97,8 @@ def test_a_cut_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_path, super
         keys = ["MODEL.PRETRAINED", cut, "MODEL.PRETRAINED_PARTS", parts]
         done = call("dist_train", *plain, *keys, "OUTPUT_DIR", str(tmp_path / parts))
         assert done.code == 0, done.err
-    assert read_teacher(tiny_config(coco_root, tmp_path), cut).arch == SPACE.fixed_sample(128, 0.5)
+    teacher = read_teacher(tiny_config(coco_root, tmp_path), cut)
+    assert teacher.arch == SPACE.fixed_sample(128, 0.5)
 
 
 def test_without_pictures_a_cut_is_saved_and_said_to_be_uncalibrated(

@@ -1,6 +1,6 @@
 """Heatmap and associative-embedding losses (paper, section 3.2; Newell et al. 2017).
 
-Functions for the mathematics, a thin module for the settings.
+Functions for the mathematics, a module that holds the factors.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def heatmap_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Tags (B, P, K) at the addresses of `nodes` (B, P, K, 2), and which of them exist (B, P, K).
+    """Tags at the addresses of `nodes`, and 1 where there is a joint, else 0; both (B, P, K).
 
-    tag_maps: (B, T, H, W), T = K or 1.
+    tag_maps: (B, T, H, W), T = K or 1; nodes: (B, P, K, 2).
     """
     address = nodes[..., 0].flatten(1)  # (B, P * K)
     tags = tag_maps.flatten(1).gather(1, address).view(nodes.shape[:3])
@@ -33,13 +33,13 @@ def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_tags(tags: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, P, K) twice -> each person's mean tag (B, P), and whether there is such a person."""
+    """(B, P, K) twice -> each person's mean tag (B, P), and whether the slot holds a person."""
     joints = visible.sum(dim=2)
     return (tags * visible).sum(dim=2) / joints.clamp(min=1), joints > 0
 
 
 def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
-    """Spread of each person's tags about their own mean, mean over people.
+    """Variance of each person's tags, mean over people.
 
     tags, visible: (B, P, K) -> (B,); an image without people costs nothing.
     """
@@ -50,7 +50,7 @@ def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
 
 
 def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
-    """How near the mean tags of two people are, mean over pairs, halved.
+    """Closeness of the mean tags of two people, mean over pairs, halved.
 
     tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. An image with
     fewer than two people costs nothing.
@@ -66,8 +66,8 @@ def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
 class MultiLossFactory(nn.Module):
     """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
-    Terms are weighted and averaged over the batch; their sum is the loss. One entry of each list
-    per output stage; a stage's output is K heatmaps, then its tag maps.
+    Terms are weighted means over the batch; their sum is the loss. Each output stage gives
+    (B, K + T, H, W): K heatmaps, then T tag maps (0, 1 or K).
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MultiLossFactory(nn.Module):
         pull_factors: Sequence[float],
         ae_type: str = "exp",
     ) -> None:
-        """A factor of 0 leaves the term out."""
+        """One factor per stage; a factor of 0 leaves the term out."""
         super().__init__()
         self.num_joints = num_joints
         self.heatmap_factors = list(heatmap_factors)
@@ -95,17 +95,17 @@ class MultiLossFactory(nn.Module):
 
         loss = cfg.LOSS
         return cls(
-            cfg.MODEL.NUM_JOINTS,
-            switched(loss.HEATMAPS_LOSS_FACTOR, loss.WITH_HEATMAPS_LOSS),
-            switched(loss.PUSH_LOSS_FACTOR, loss.WITH_AE_LOSS),
-            switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
-            loss.AE_LOSS_TYPE,
+            num_joints=cfg.MODEL.NUM_JOINTS,
+            heatmap_factors=switched(loss.HEATMAPS_LOSS_FACTOR, loss.WITH_HEATMAPS_LOSS),
+            push_factors=switched(loss.PUSH_LOSS_FACTOR, loss.WITH_AE_LOSS),
+            pull_factors=switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
+            ae_type=loss.AE_LOSS_TYPE,
         )
 
     def forward(
         self, images: Tensor, outputs: Sequence[Tensor], targets: Targets
     ) -> dict[str, Tensor]:
-        """`images` (B, 3, H, W) are not looked at; other criteria show them to a teacher."""
+        """`images` (B, 3, H, W) are not used here; `Distillation` gives them to a teacher."""
         terms = {}
         for stage, output in enumerate(outputs):
             heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]

@@ -1,4 +1,4 @@
-"""The training loop: a step, and an epoch."""
+"""The training loop: an epoch, and a step."""
 
 from __future__ import annotations
 
@@ -6,75 +6,149 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib.codec import codec_of
 from lib.core.distill import Imitation
-from lib.core.images import normalize
-from lib.core.meter import Meter, Step
+from lib.core.meter import Meter, StepResult
+from lib.core.views import View, ViewSettings, make_views
 from lib.dataset.samples import Batch
-from lib.dataset.target_generators import Targets, make_targets
-from lib.models.arch import ArchSpec
-from lib.utils.dist import Process, all_true
-from lib.utils.precision import half_precision
+from lib.dataset.target_generators import Targets
+from lib.utils.dist import ALONE, Process, all_true
+from lib.utils.precision import Precision
+
+if TYPE_CHECKING:  # importing it would load all networks
+    from lib.models.arch import ArchSpec
 
 # criterion(images (B, 3, H, W), outputs, targets) -> named, weighted loss terms
 Criterion = Callable[[Tensor, list[Tensor], Targets], dict[str, Tensor]]
 
 
-@dataclass
-class Precision:
-    """FP16.*: float16 and loss scaling on a GPU, bfloat16 on a CPU."""
+@dataclass(frozen=True)
+class StepSettings(ViewSettings):
+    """How a step is made (TRAIN.*, and what targets depend on)."""
 
-    device: torch.device
-    enabled: bool = False
-    static_scale: float = 1.0
-    dynamic: bool = False
+    images_per_batch: int = 1  # TRAIN.IMAGES_PER_GPU
+    accumulate: int = 1  # batches per step
+    clip_norm: float = 0.0  # of the gradients of all parameters together; 0: no clipping
+    skip_non_finite: bool = False  # leave out a step with a non-finite loss instead of stopping
 
-    def __post_init__(self) -> None:
-        scaled = self.enabled and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(
-            self.device.type,
-            init_scale=2.0**16 if self.dynamic else self.static_scale,
-            growth_interval=2000 if self.dynamic else 2**31 - 1,
-            enabled=scaled,
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> StepSettings:
+        return cls(
+            crop_size=cfg.DATASET.INPUT_SIZE,
+            codec=codec_of(cfg),
+            tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
+            images_per_batch=cfg.TRAIN.IMAGES_PER_GPU,
+            accumulate=cfg.TRAIN.ACCUMULATE,
+            clip_norm=cfg.TRAIN.CLIP_NORM,
+            skip_non_finite=cfg.TRAIN.NON_FINITE == "skip",
         )
 
-    def autocast(self) -> torch.autocast:
-        return half_precision(self.device, self.enabled)
+
+@dataclass
+class StepState:
+    """What a step changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR  # stepped after each step
+    precision: Precision
+    process: Process = ALONE
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done in the current epoch
 
 
-class View(NamedTuple):
-    """A batch as one network sees it."""
+class SupernetPlan(NamedTuple):
+    """How a supernet is trained: which sub-networks take part in a step."""
 
-    images: Tensor  # (B, 3, H, W), normalized
-    targets: Targets
-    arch: ArchSpec | None = None  # the sub-network to run; None: the network itself
+    archs: Callable[[int], Sequence[ArchSpec]]  # of a step, counted from the start of the run
+    imitate: Imitation | None = None  # in-place distillation: the others learn from the first
+    describe: Callable[[ArchSpec], dict[str, float]] | None = None  # numbers for the curves
+
+
+def do_train(
+    state: StepState,
+    loader: DataLoader,
+    criterion: Criterion,
+    settings: StepSettings,
+    meter: Meter,
+    plan: SupernetPlan | None = None,
+    after_step: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train an epoch from step `state.step` on; False if `after_step` asked to stop.
+
+    ValueError names the step, images and terms of a non-finite loss, or a loader process that died.
+    """
+    state.model.train()
+    skip = state.step * settings.accumulate * settings.images_per_batch
+    cast(Any, loader.sampler).set_epoch(state.epoch, skip=skip)
+    with worker_errors(loader, state.epoch, meter):
+        for batches in meter.timed(groups(loader, settings.accumulate)):
+            archs = plan.archs(meter.step) if plan else [None]
+            imitate = plan.imitate if plan else None
+            result = train_step(state, criterion, settings, batches, archs, imitate)
+            meter.update(result, lr=state.optimizer.param_groups[0]["lr"])
+            state.scheduler.step()
+            if after_step():
+                return False
+    meter.check()  # before a checkpoint of these weights is saved
+    return True
 
 
 def train_step(
-    model: nn.Module,
+    state: StepState,
     criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    views: Sequence[View],
+    settings: StepSettings,
+    batches: Sequence[Batch],
+    archs: Sequence[ArchSpec | None] = (None,),
     imitate: Imitation | None = None,
-) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """One update from all `views`: outputs of the first, and the mean of the weighted terms.
+) -> StepResult:
+    """Update the weights once: by the mean loss over all images of `batches` and all `archs`.
 
-    Both detached and still on the device. With `imitate`, the views after the first learn its
-    heatmaps too (Yu et al. 2019, in-place distillation).
+    Nothing is read from the device, except with `skip_non_finite`. With `imitate`, the
+    architectures after the first also learn its heatmaps (Yu et al. 2019, in-place distillation).
     """
-    optimizer.zero_grad(set_to_none=True)
-    answer = add_gradients(model, criterion, precision, views, imitate)
-    update_weights(model, optimizer, precision)
-    return answer
+    backup = BufferBackup(state.model) if settings.skip_non_finite else None
+    state.optimizer.zero_grad(set_to_none=True)
+    result = accumulate_gradients(state, criterion, settings, batches, archs, imitate)
+    if backup and not is_finite(state, result.losses):
+        backup.restore()
+        return result._replace(skipped=True)
+    norm = update_weights(state.model, state.optimizer, state.precision, settings.clip_norm)
+    return result._replace(gradient_norm=norm)
+
+
+def accumulate_gradients(
+    state: StepState,
+    criterion: Criterion,
+    settings: StepSettings,
+    batches: Sequence[Batch],
+    archs: Sequence[ArchSpec | None],
+    imitate: Imitation | None,
+) -> StepResult:
+    """The gradients of a step; an image of a short batch counts as much as any other."""
+    num_images = sum(len(batch.images) for batch in batches)
+    first: tuple[list[Tensor], Targets] | None = None
+    losses: dict[str, Tensor] = {}
+    for i, batch in enumerate(batches):
+        views = make_views(batch.to(state.precision.device), archs, settings)
+        share = len(batch.images) / num_images
+        # Processes average their gradients once, with those of the last batch.
+        with contextlib.nullcontext() if i + 1 == len(batches) else without_sync(state.model):
+            outputs, terms = add_gradients(
+                state.model, criterion, state.precision, views, imitate, share
+            )
+        first = first or (outputs, views[0].targets)
+        add_terms(losses, terms)
+    assert first is not None, "a step has at least one batch"
+    outputs, targets = first
+    return StepResult(state.epoch, batches, archs, outputs, targets, losses)
 
 
 def add_gradients(
@@ -85,27 +159,24 @@ def add_gradients(
     imitate: Imitation | None = None,
     share: float = 1.0,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """`train_step` without the update; loss and gradients are times `share`."""
-    shown: list[Tensor] = []
+    """Add the gradients of the mean loss over `views`, times `share`.
+
+    Outputs of the first view (float32) and the loss terms, times `share` too; both detached.
+    """
+    first_outputs: list[Tensor] = []
     sums: dict[str, Tensor] = {}
     for view in views:
         with precision.autocast():
             outputs = model(view.images) if view.arch is None else model(view.images, view.arch)
         outputs = [output.float() for output in outputs]
         losses = criterion(view.images, outputs, view.targets)
-        if shown and imitate is not None:
-            losses |= imitate(outputs, shown, view.targets)
+        if first_outputs and imitate is not None:
+            losses |= imitate(outputs, first_outputs, view.targets)
         losses = {name: term * share / len(views) for name, term in losses.items()}
-        precision.scaler.scale(sum(losses.values())).backward()
-        shown = shown or [output.detach() for output in outputs]
+        precision.scaler.scale(torch.as_tensor(sum(losses.values()))).backward()
+        first_outputs = first_outputs or [output.detach() for output in outputs]
         add_terms(sums, losses)
-    return shown, sums
-
-
-def add_terms(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
-    """Add `losses`, detached, to the `sums` of the same names."""
-    for name, term in losses.items():
-        sums[name] = sums.get(name, 0) + term.detach()
+    return first_outputs, sums
 
 
 def update_weights(
@@ -114,9 +185,9 @@ def update_weights(
     precision: Precision,
     clip_norm: float = 0.0,
 ) -> Tensor:
-    """Use the gradients, all together no longer than `clip_norm` (0: as long as they are).
+    """Apply the gradients, scaled down to the norm `clip_norm` where longer (0: no clipping).
 
-    Their norm before that, unscaled, still on the device.
+    The unscaled norm before clipping, still on the device.
     """
     precision.scaler.unscale_(optimizer)
     if clip_norm:
@@ -129,165 +200,62 @@ def update_weights(
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Length of the gradients of all parameters together; it stays on the device.
-
-    Reads each gradient once, in few calls: a small part of what the optimizer's step reads.
-    """
+    """L2 norm of the gradients of all parameters together, on the device, in few kernels."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
-def do_train(
-    cfg: CfgNode,
-    model: nn.Module,
-    loader: DataLoader,
-    criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    precision: Precision,
-    epoch: int,
-    meter: Meter,
-    supernet: SupernetPlan | None = None,
-    done: int = 0,
-    after_step: Callable[[], bool] = lambda: False,
-) -> bool:
-    """One epoch, less its first `done` steps; False when `after_step` said that it is enough.
-
-    With `supernet`, the plan says which sub-networks take part in each step. ValueError names step,
-    pictures and terms when the loss is not finite, and a loader process that died.
-    """
-    model.train()
-    own = cfg.TRAIN
-    loader.sampler.set_epoch(epoch, skip=done * own.ACCUMULATE * own.IMAGES_PER_GPU)
-    imitate = supernet.imitate if supernet else None
-    try:
-        for batches in meter.timed(groups(loader, own.ACCUMULATE)):
-            archs = supernet.archs(meter.step) if supernet else [None]
-            before = Buffers(model) if own.NON_FINITE == "skip" else None
-            optimizer.zero_grad(set_to_none=True)
-            step = Step(
-                *(epoch, batches, archs),
-                *accumulate(cfg, model, criterion, precision, batches, archs, imitate),
-            )
-            if before is not None and not is_finite(model, step, precision, meter.process):
-                before.restore()
-                meter.skip(step)
-            else:
-                norm = update_weights(model, optimizer, precision, own.CLIP_NORM)
-                meter.update(step._replace(gradient_norm=norm), optimizer.param_groups[0]["lr"])
-            scheduler.step()
-            if after_step():
-                return False
-    except RuntimeError as error:
-        raise (explain(error, epoch, meter.step + 1, loader) or error) from None
-    meter.check()  # before anybody saves what came of it
-    return True
+def add_terms(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
+    """Add `losses`, detached, to the `sums` of the same names."""
+    for name, term in losses.items():
+        sums[name] = sums.get(name, 0) + term.detach()
 
 
 def groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """`size` batches at a time; the last ones of an epoch may be fewer."""
+    """`size` batches at a time; the last group of an epoch may be smaller."""
     batches = iter(loader)
     while group := list(itertools.islice(batches, size)):
         yield group
 
 
-def accumulate(
-    cfg: CfgNode,
-    model: nn.Module,
-    criterion: Criterion,
-    precision: Precision,
-    batches: Sequence[Batch],
-    archs: Sequence[ArchSpec | None],
-    imitate: Imitation | None = None,
-) -> tuple[list[Tensor], Targets, dict[str, Tensor]]:
-    """Gradients of the mean over the pictures of all `batches`.
-
-    Outputs and targets of the first one, and the mean of the terms.
-    """
-    total = sum(len(batch.images) for batch in batches)
-    shown, sums = [], {}
-    for i, batch in enumerate(batches):
-        views = make_views(cfg, batch.to(precision.device), archs)
-        share = len(batch.images) / total
-        with contextlib.nullcontext() if i + 1 == len(batches) else unshared(model):
-            outputs, losses = add_gradients(model, criterion, precision, views, imitate, share)
-        shown = shown or [outputs, views[0].targets]
-        add_terms(sums, losses)
-    return *shown, sums
+def without_sync(model: nn.Module) -> contextlib.AbstractContextManager:
+    """DistributedDataParallel's `no_sync`: gradients stay in this process."""
+    return cast(Any, model).no_sync() if hasattr(model, "no_sync") else contextlib.nullcontext()
 
 
-def unshared(model: nn.Module) -> contextlib.AbstractContextManager:
-    """Within it, gradients stay in this process; they are averaged with the last batch's."""
-    return model.no_sync() if hasattr(model, "no_sync") else contextlib.nullcontext()
-
-
-class Buffers:
-    """The BatchNorm statistics of a network, to be put back after a step that is left out."""
+class BufferBackup:
+    """A copy of a network's buffers (BatchNorm statistics), which a forward pass changes."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self.copies = [(buffer, buffer.clone()) for buffer in model.buffers()]
 
     def restore(self) -> None:
-        for buffer, value in self.kept:
-            buffer.copy_(value)
+        for buffer, copy in self.copies:
+            buffer.copy_(copy)
 
 
-def is_finite(model: nn.Module, step: Step, precision: Precision, process: Process) -> bool:
-    """Whether loss and gradients are numbers, in all processes.
+def is_finite(state: StepState, losses: Mapping[str, Tensor]) -> bool:
+    """Whether loss and gradients are finite in all processes.
 
-    Where gradients are scaled, those beyond float16 are ordinary, and the scaler's to leave out.
+    With loss scaling, gradients may overflow: the scaler itself leaves out such a step.
     """
-    finite = torch.isfinite(sum(step.losses.values()))
-    if not precision.scaler.is_enabled():
-        finite = finite & torch.isfinite(gradient_norm(model))
-    return all_true(process, finite)
+    finite = torch.isfinite(torch.as_tensor(sum(losses.values())))
+    if not state.precision.scaler.is_enabled():
+        finite = finite & torch.isfinite(gradient_norm(state.model))
+    return all_true(state.process, finite)
 
 
-def explain(error: RuntimeError, epoch: int, step: int, loader: DataLoader) -> ValueError | None:
-    """One line about a loader process that died; None for any other error."""
-    if not str(error).startswith("DataLoader worker"):
-        return None
-    what = str(error).splitlines()[0]
-    return ValueError(
-        f"in epoch {epoch}, step {step}: {what} WORKERS is {loader.num_workers}; fewer need less "
-        "memory. The same command goes on from the last checkpoint"
-    )
-
-
-class SupernetPlan(NamedTuple):
-    """How a supernet is trained."""
-
-    archs: Callable[[int], Sequence[ArchSpec]]  # of a step, counted from the start of the run
-    imitate: Imitation | None = None
-
-
-def make_views(cfg: CfgNode, batch: Batch, archs: Sequence[ArchSpec | None]) -> list[View]:
-    """One view per architecture, each at its resolution; None: at the crop's."""
-    crop = cfg.DATASET.INPUT_SIZE
-    sizes = [arch.img_size if arch else crop for arch in archs]
-    at_size = {size: make_view(cfg, batch, size) for size in set(sizes)}
-    return [at_size[size]._replace(arch=arch) for size, arch in zip(sizes, archs, strict=True)]
-
-
-def make_view(cfg: CfgNode, batch: Batch, size: int) -> View:
-    """`batch`, on its device, at `size` pixels, with targets stamped at that size."""
-    crop = cfg.DATASET.INPUT_SIZE
-    images = normalize(batch.images)
-    if size != crop:
-        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    targets = make_targets(
-        *(batch.joints, batch.flipped, batch.sigmas),
-        [resize_mask(mask, mask.shape[-1] * size // crop) for mask in batch.masks],
-        crop_size=crop,
-        tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
-        codec=codec_of(cfg),
-        largest_sigma=batch.largest_sigma,
-    )
-    return View(images, targets)
-
-
-def resize_mask(mask: Tensor, size: int) -> Tensor:
-    """(B, h, w) bool -> (B, size, size) bool, nearest."""
-    if mask.shape[-1] == size:
-        return mask
-    return F.interpolate(mask[:, None].float(), size=(size, size), mode="nearest")[:, 0] > 0
+@contextlib.contextmanager
+def worker_errors(loader: DataLoader, epoch: int, meter: Meter) -> Iterator[None]:
+    """A loader process that dies within it becomes a ValueError of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error).partition("\n")[0]
+        if not message.startswith("DataLoader worker"):
+            raise
+        raise ValueError(
+            f"in epoch {epoch}, step {meter.step + 1}: {message} WORKERS is {loader.num_workers}; "
+            "fewer need less memory. The same command goes on from the last checkpoint"
+        ) from None

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which often evaluates better than the last ones."""
+"""EMA: the exponential moving average of a network's weights, often better than the last ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from lib.utils.checkpoint import unwrap
 
 
 class WeightAverage:
-    """Exponential moving average of parameters and of BatchNorm statistics alike.
+    """The EMA of parameters and BatchNorm statistics, as a network in evaluation mode.
 
-    Statistics belong to the weights that made them, so both follow with the same delay; counters
-    are copied. In the first steps the decay rises as (1 + updates) / (10 + updates), so that the
-    random beginning is soon forgotten.
+    Statistics belong to the weights they were computed with, so both are averaged alike; counters
+    are copied. The decay starts low, (1 + updates) / (10 + updates), to forget the initial weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -30,11 +29,12 @@ class WeightAverage:
         self.updates += 1
         means, latest = self.network.state_dict(), unwrap(model).state_dict()
         real = [name for name, mean in means.items() if mean.is_floating_point()]
-        torch._foreach_lerp_([means[n] for n in real], [latest[n] for n in real], 1 - decay)
+        old, new = [means[name] for name in real], [latest[name] for name in real]
+        torch._foreach_lerp_(old, new, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for name in means.keys() - set(real):
             means[name].copy_(latest[name])
 
     def restart(self, model: nn.Module, updates: int = 0) -> None:
-        """Let the average be `model`, as after so many updates."""
+        """Set the EMA to the weights of `model`, as after `updates` updates."""
         self.network.load_state_dict(unwrap(model).state_dict())
         self.updates = updates

@@ -1,56 +1,90 @@
-"""What is shown of a run: its curves, and in TensorBoard what the network gets and answers."""
+"""The curves of a run, and in TensorBoard images of its inputs, ground truth and predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from tensorboardX import SummaryWriter
-from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.analysis.sheet import contact_sheet
 from lib.core.images import resize_maps
 from lib.core.inference import InferenceSettings, stage_maps
+from lib.core.meter import StepResult
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.samples import Batch
-from lib.dataset.target_generators import Targets
-from lib.keypoints import keypoints_of
-from lib.models.arch import ArchSpec
-from lib.training.scalars import SCALARS, append_scalars, cut_scalars
+from lib.keypoints import KeypointSpec, keypoints_of
+from lib.training.scalars import SCALARS, append_scalars, truncate_scalars
 from lib.utils.vis import draw_heatmaps, draw_people, tile
 
-MAX_PICTURES = 4  # of a batch
-EVALUATED = 8  # pictures of an evaluation's sheet
+logger = logging.getLogger(__name__)
+
+BATCH_IMAGES = 4  # shown of a batch
+SHEET_IMAGES = 8  # shown of an evaluation
+IMAGES_EVERY = 10  # prints
+VIEWS = {  # name in TensorBoard -> key of DEBUG
+    "ground_truth/people": "SAVE_BATCH_IMAGES_GT",
+    "prediction/people": "SAVE_BATCH_IMAGES_PRED",
+    "ground_truth/heatmaps": "SAVE_HEATMAPS_GT",
+    "prediction/heatmaps": "SAVE_HEATMAPS_PRED",
+    "prediction/tags": "SAVE_TAGMAPS_PRED",
+}
 
 
 class Board:
-    """Scalars at every print, pictures every `PICTURES_EVERY` prints (DEBUG.* says which).
+    """Writes OUTPUT_DIR's scalars.jsonl and, where tensorboard is installed, TensorBoard files.
 
-    Scalars go to `output_dir`/scalars.jsonl too. Of a run that goes on after `step`, nothing that
-    was shown beyond it stays.
+    A run that resumes after `step` removes what was written beyond it. `views`: those of VIEWS that
+    are drawn; None: no images at all.
     """
 
-    PICTURES_EVERY = 10
-
-    def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
-        self.cfg = cfg
-        self.spec = keypoints_of(cfg, is_train=True)
-        self.settings = InferenceSettings.from_config(cfg)
-        self.writer = SummaryWriter(str(log_dir), purge_step=step + 1)
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        spec: KeypointSpec,
+        views: Collection[str] | None,
+        log_dir: Path,
+        output_dir: Path,
+        step: int = 0,
+    ) -> None:
+        self.settings = settings
+        self.spec = spec
+        self.views = views
+        self.writer = open_tensorboard(log_dir, step)
         self.log = output_dir / SCALARS
         self.prints = 0
-        cut_scalars(self.log, step)
+        truncate_scalars(self.log, step)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point on each curve."""
-        values = {name.replace(" ", "_"): value for name, value in values.items()}
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-        append_scalars(self.log, step, values)
+    @classmethod
+    def from_config(cls, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> Board:
+        """As DEBUG.* says."""
+        views = [name for name, key in VIEWS.items() if cfg.DEBUG[key]]
+        return cls(
+            InferenceSettings.from_config(cfg),
+            spec=keypoints_of(cfg, is_train=True),
+            views=views if cfg.DEBUG.DEBUG else None,
+            log_dir=log_dir,
+            output_dir=output_dir,
+            step=step,
+        )
+
+    def training(self, step: int, values: Mapping[str, float], result: StepResult) -> None:
+        """A point on each curve; every IMAGES_EVERY calls the first images of the batch."""
+        self.scalars(step, {f"train/{name}": value for name, value in values.items()})
+        self.prints += 1
+        if not (self.writer and self.views) or self.prints % IMAGES_EVERY != 1:
+            return
+        shown = range(min(BATCH_IMAGES, len(result.batches[0].images)))
+        rows = [self._draw(i, result) for i in shown]
+        for name in self.views:
+            sheet = tile([row[name] for row in rows], columns=BATCH_IMAGES)
+            self.writer.add_image(name, sheet, step, dataformats="HWC")
+        if arch := result.archs[0]:
+            self.writer.add_text("prediction/architecture", arch.summary, step)
 
     def evaluation(
         self,
@@ -59,69 +93,60 @@ class Board:
         data: EvaluationSet,
         predictions: Sequence[Prediction],
     ) -> None:
-        """AP and so on, and the same few pictures each time: truth above, people found below."""
+        """The AP table, and the same images each time, those with people first."""
         self.scalars(step, {f"val/{name}": value for name, value in table.items()})
-        if self.cfg.DEBUG.DEBUG and predictions:
-            peopled_first = sorted(data.records, key=lambda picture: not len(picture.joints))
-            sheet = contact_sheet(data._replace(records=peopled_first), predictions, EVALUATED)
+        if self.writer and self.views is not None and predictions:
+            people_first = sorted(data.records, key=lambda record: not len(record.joints))
+            sheet = contact_sheet(data._replace(records=people_first), predictions, SHEET_IMAGES)
             self.writer.add_image("val/people", sheet, step, dataformats="HWC")
 
-    def pictures(
-        self,
-        step: int,
-        batch: Batch,
-        outputs: list[Tensor],
-        targets: Targets,
-        arch: ArchSpec | None = None,
-    ) -> None:
-        """The first pictures of `batch` beside truth and the answer of `arch`, now and then."""
-        self.prints += 1
-        if not self.cfg.DEBUG.DEBUG or self.prints % self.PICTURES_EVERY != 1:
-            return
-        shown = range(min(MAX_PICTURES, len(batch.images)))
-        views = [self._views(i, batch, outputs, targets) for i in shown]
-        for name in views[0]:
-            sheet = tile([view[name] for view in views], columns=MAX_PICTURES)
-            self.writer.add_image(name, sheet, step, dataformats="HWC")
-        if arch is not None:
-            self.writer.add_text("answer/architecture", arch.summary, step)
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One point on each curve."""
+        values = {name.replace(" ", "_"): value for name, value in values.items()}
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+        append_scalars(self.log, step, values)
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
-    def _views(
-        self, i: int, batch: Batch, outputs: list[Tensor], targets: Targets
-    ) -> dict[str, np.ndarray]:
-        """What DEBUG.* asks to see of picture `i`."""
-        debug, joints = self.cfg.DEBUG, self.cfg.MODEL.NUM_JOINTS
-        image = batch.images[i].cpu().numpy()
-        size = outputs[-1].shape[2:]
-        resized = [resize_maps(output[i : i + 1], size) for output in outputs]
+    def _draw(self, i: int, result: StepResult) -> dict[str, np.ndarray]:
+        """All of VIEWS of image `i` of the batch, (H, W, 3) uint8 RGB each."""
+        batch = result.batches[0]
+        image, joints = batch.images[i].cpu().numpy(), batch.joints[i].cpu().numpy()
+        size = result.outputs[-1].shape[2:]
+        resized = [resize_maps(output[i : i + 1], size) for output in result.outputs]
         heatmaps, tags = stage_maps(self.settings, resized)
-        views = {}
-        if debug.SAVE_BATCH_IMAGES_GT:
-            views["truth/people"] = draw_people(image, batch.joints[i].cpu().numpy(), self.spec)
-        if debug.SAVE_BATCH_IMAGES_PRED:
-            people = self._people(heatmaps, tags, image.shape[0] / size[0])
-            views["answer/people"] = draw_people(image, people, self.spec)
-        if debug.SAVE_HEATMAPS_GT:
-            views["truth/heatmaps"] = draw_heatmaps(image, targets.heatmaps[-1][i].cpu().numpy())
-        if debug.SAVE_HEATMAPS_PRED:
-            views["answer/heatmaps"] = draw_heatmaps(image, heatmaps[0, :joints].cpu().numpy())
-        if debug.SAVE_TAGMAPS_PRED:
-            views["answer/tags"] = _draw_tags(tags[0][0, 0].cpu().numpy(), image.shape[:2])
-        return views
-
-    def _people(self, heatmaps: Tensor, tags: list[Tensor], ratio: float) -> np.ndarray:
-        """The people found, (N, K, 4) in pixels of the crop."""
-        body = self.settings.group.num_joints
-        [people], _ = self.settings.parser.parse(heatmaps[:, :body], tags[0][:, :body, ..., None])
-        people[..., :2] *= ratio
-        return people
+        grouped = self.settings.group.num_joints  # without an ignored center
+        [people], _ = self.settings.parser.parse(
+            heatmaps[:, :grouped], tags[0][:, :grouped, ..., None]
+        )
+        people[..., :2] *= image.shape[0] / size[0]  # map pixels -> crop pixels
+        target, predicted = result.targets.heatmaps[-1][i], heatmaps[0, : self.settings.num_joints]
+        return {
+            "ground_truth/people": draw_people(image, joints, self.spec),
+            "prediction/people": draw_people(image, people, self.spec),
+            "ground_truth/heatmaps": draw_heatmaps(image, target.cpu().numpy()),
+            "prediction/heatmaps": draw_heatmaps(image, predicted.cpu().numpy()),
+            "prediction/tags": draw_tags(tags[0][0, 0].cpu().numpy(), image.shape[:2]),
+        }
 
 
-def _draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One tag map (h, w), its least value blue and its largest red."""
+def draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One tag map (h, w) as an RGB image of `size` (H, W), from blue (lowest) to red (highest)."""
     span = max(float(np.ptp(tags)), 1e-6)
-    color = cv2.applyColorMap(np.uint8(255 * (tags - tags.min()) / span), cv2.COLORMAP_JET)
+    gray = (255 * (tags - tags.min()) / span).astype(np.uint8)
+    color = cv2.applyColorMap(gray, cv2.COLORMAP_JET)
     return cv2.resize(color[..., ::-1], size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def open_tensorboard(folder: Path, step: int) -> Any:
+    """A SummaryWriter that hides events beyond `step`; None where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.warning("no TensorBoard files are written; to get them: pip install tensorboard")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,9 +1,8 @@
-"""Optimizer and learning rate, each a function of the config and the step."""
+"""Optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from yacs.config import CfgNode
 def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.optim.Optimizer:
     """Adam without weight decay (as the paper's runs), or SGD; LR scaled to the total batch.
 
-    Fused: one pass over the weights, and with scaled gradients nothing is read from the device.
+    Fused: one pass over the weights, and nothing is read from the device with loss scaling.
     """
     train = cfg.TRAIN
     batch = train.IMAGES_PER_GPU * train.ACCUMULATE * world_size
@@ -33,21 +32,21 @@ def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.
 def get_scheduler(
     cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A schedule that is stepped after every update."""
+    """TRAIN.LR_SCHEDULE after a warm-up; step it after every update."""
     train = cfg.TRAIN
 
     def factor(step: int) -> float:
         epoch = train.BEGIN_EPOCH + step / steps_per_epoch
-        rising = warmup_factor(epoch, train.WARMUP_EPOCHS)
+        warmup = warmup_factor(epoch, train.WARMUP_EPOCHS)
         if train.LR_SCHEDULE == "cosine":
-            return rising * cosine_factor(epoch, train.WARMUP_EPOCHS, train.END_EPOCH)
-        return rising * multistep_factor(epoch, train.LR_STEP, train.LR_FACTOR)
+            return warmup * cosine_factor(epoch, train.WARMUP_EPOCHS, train.END_EPOCH)
+        return warmup * train.LR_FACTOR ** sum(epoch >= milestone for milestone in train.LR_STEP)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def warmup_factor(epoch: float, warmup: float) -> float:
-    """Rises from nearly 0 to 1 over `warmup` epochs."""
+    """Rises linearly from nearly 0 to 1 over `warmup` epochs."""
     return min(1.0, (epoch + 1e-3) / warmup) if warmup > 0 else 1.0
 
 
@@ -55,8 +54,3 @@ def cosine_factor(epoch: float, start: float, end: float) -> float:
     """Falls from 1 at `start` to 0 at `end` along half a cosine."""
     done = min(1.0, max(0.0, (epoch - start) / max(end - start, 1e-9)))
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def multistep_factor(epoch: float, milestones: Sequence[float], gamma: float) -> float:
-    """`gamma` to the power of the milestones passed."""
-    return gamma ** sum(epoch >= milestone for milestone in milestones)

@@ -2,8 +2,7 @@
 
     {"step": 750, "train/loss": 0.0021, "train/lr": 0.004, ...}
 
-The file holds what led to the weights that there are: a run that goes on from an earlier step
-drops the lines beyond it.
+A run that resumes from an earlier step removes the lines beyond it.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.utils.files import atomic_write
+
 logger = logging.getLogger(__name__)
 
 SCALARS = "scalars.jsonl"  # in the output folder
 
 
 def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
-    """Add a line; values that are no numbers are left out. A failure is told, and costs the line.
-
-    Training goes on without its curves, and so it does on a full disk until the next checkpoint.
-    """
+    """Add a line of the finite `values`. A failure to write is a warning: training goes on."""
     finite = {name: float(f"{v:.7g}") for name, v in values.items() if math.isfinite(v)}
     if not finite:
         return
@@ -35,26 +33,24 @@ def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
         logger.warning("cannot write %s: %s", path, error.strerror)
 
 
-def cut_scalars(path: Path, step: int) -> None:
-    """Drop the lines beyond `step`, and one that was being written when its process died."""
+def truncate_scalars(path: Path, step: int) -> None:
+    """Remove the lines beyond `step`, and an incomplete one of a process that was killed."""
     if not path.exists():
         return
-    rest = [json.dumps(line) + "\n" for line in _lines(path) if line["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
+    lines = [json.dumps(line) + "\n" for line in _complete_lines(path) if line["step"] <= step]
     try:
-        partial.write_text("".join(rest))
-        partial.replace(path)
+        atomic_write(path, "".join(lines))
     except OSError as error:
         logger.warning("cannot write %s: %s", path, error.strerror)
 
 
 def read_scalars(path: Path) -> dict[str, dict[int, float]]:
-    """{name: {step: value}}, steps in order; the latest line of a step counts.
+    """{name: {step: value}}, steps in order; the last line of a step counts.
 
-    ValueError names a file that is missing or has no line.
+    ValueError names a file that is missing or empty.
     """
     try:
-        lines = _lines(path)
+        lines = _complete_lines(path)
     except OSError as error:
         raise ValueError(f"cannot read the scalars {path}: {error.strerror}") from None
     curves: dict[str, dict[int, float]] = {}
@@ -67,8 +63,7 @@ def read_scalars(path: Path) -> dict[str, dict[int, float]]:
     return curves
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Those that are whole."""
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_bytes().splitlines():
         try:

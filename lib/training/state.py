@@ -1,8 +1,7 @@
-"""The whole state of a training run: saved, and put back.
+"""The state of a training run: saved, and resumed bit for bit.
 
-Nothing that a step draws comes from a generator whose state would have to be kept: crops are a
-function of (seed, epoch, picture), architectures of (seed, step). PyTorch's generators are saved
-all the same, for whatever a network may draw.
+No random generator has a state to save: augmentation is a function of (seed, epoch, image), the
+sampled architecture of (seed, step). PyTorch's generators are saved in case a network uses them.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lib.core.trainer import StepState
 from lib.training.average import WeightAverage
 from lib.utils.checkpoint import fit_weights, load_checkpoint, save_checkpoint, unwrap
 
@@ -22,51 +22,44 @@ REQUIRED = ("epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler"
 
 
 class Layout(NamedTuple):
-    """What the steps of an epoch are made of; a place within it means nothing in another one."""
+    """How an epoch is divided into steps; a resume within an epoch needs the same."""
 
-    pictures: int
+    images: int
     processes: int
     images_per_gpu: int
     accumulate: int
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures} pictures, {self.processes} processes x TRAIN.IMAGES_PER_GPU "
+            f"{self.images} images, {self.processes} processes x TRAIN.IMAGES_PER_GPU "
             f"{self.images_per_gpu} x TRAIN.ACCUMULATE {self.accumulate}"
         )
 
 
 @dataclass
-class TrainingState:
-    """Everything that a run needs to go on where it stopped."""
+class TrainingState(StepState):
+    """Everything that a checkpoint holds, in memory."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LambdaLR
-    scaler: torch.amp.GradScaler
-    arch: dict[str, Any] | None = None
-    config: str = ""  # yaml, for the reader of the file
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done in the epoch after them
+    arch: dict[str, Any] | None = None  # None: MODEL.EXTRA describes the network
+    config: str = ""  # YAML
     layout: Layout | None = None
     average: WeightAverage | None = None
     best_ap: float = -1.0
 
     @property
-    def shown(self) -> nn.Module:
-        """The network that is evaluated and handed out: the average, where there is one."""
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and published: the EMA, if there is one."""
         return self.average.network if self.average else unwrap(self.model)
 
 
 def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None:
-    """Write what `resume` reads; `state_dict` alone is what `load_weights` reads.
+    """Write a checkpoint for `resume`; `load_weights` reads its `state_dict`.
 
-    `keep`: as in `save_checkpoint`. With an average, `state_dict` is the average, and the weights
-    that are trained are in `trained`.
+    `keep`: as in `save_checkpoint`. With an EMA, `state_dict` is the EMA and `trained` the weights.
     """
-    averaged = {}
+    ema = {}
     if state.average:
-        averaged = {
+        ema = {
             "trained": unwrap(state.model).state_dict(),
             "average_updates": state.average.updates,
         }
@@ -79,17 +72,17 @@ def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None
         best_ap=state.best_ap,
         arch=state.arch,
         config=state.config,
-        state_dict=state.shown.state_dict(),
+        state_dict=state.evaluated.state_dict(),
         optimizer=state.optimizer.state_dict(),
         scheduler=state.scheduler.state_dict(),
-        scaler=state.scaler.state_dict(),
+        scaler=state.precision.scaler.state_dict(),
         random={"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
-        **averaged,
+        **ema,
     )
 
 
 def resume(state: TrainingState, path: str | Path) -> None:
-    """Put `state` where the checkpoint at `path` was saved, random numbers included."""
+    """Set `state` to what the checkpoint at `path` holds, PyTorch's random generators included."""
     saved = load_checkpoint(path)
     _check_fits(state, saved, path)
     fit_weights(state.model, saved["state_dict"], str(path))
@@ -98,10 +91,10 @@ def resume(state: TrainingState, path: str | Path) -> None:
     if "trained" in saved:
         fit_weights(state.model, saved["trained"], str(path))
     state.optimizer.load_state_dict(saved["optimizer"])
-    # The rate itself stays as configured now; where the schedule stands is the checkpoint's.
+    # The learning rate is the configured one; the checkpoint tells the place in the schedule.
     state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
     place_schedule(state, state.scheduler.last_epoch)
-    state.scaler.load_state_dict(saved["scaler"])
+    state.precision.scaler.load_state_dict(saved["scaler"])
     state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
     state.step = saved.get("step", 0)
     torch.set_rng_state(saved["random"]["torch"])
@@ -110,35 +103,34 @@ def resume(state: TrainingState, path: str | Path) -> None:
 
 
 def place_schedule(state: TrainingState, step: int) -> None:
-    """Let the next step have the learning rate of `step`, counted from the start of the run."""
+    """Set the learning rate to that of `step`, counted from the start of the run."""
     scheduler = state.scheduler
-    scheduler.last_epoch = step  # PyTorch's name, whatever is counted
-    for group, base, factor in zip(
-        *(state.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas), strict=True
-    ):
+    scheduler.last_epoch = step  # PyTorch's name for it; ours counts steps
+    groups = state.optimizer.param_groups
+    for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(step)
 
 
 def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> None:
-    if lacking := [key for key in REQUIRED if key not in saved]:
-        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(lacking)}")
+    if missing := [key for key in REQUIRED if key not in saved]:
+        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(missing)}")
     if saved.get("arch") != state.arch:
         raise ValueError(
             f"{path} is of another architecture; choose another OUTPUT_DIR, "
-            "or set AUTO_RESUME False to start anew"
+            "or set AUTO_RESUME False to start over"
         )
     if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
         raise ValueError(
             f"{path} was trained with another optimizer; keep TRAIN.OPTIMIZER, choose another "
-            "OUTPUT_DIR, or set AUTO_RESUME False to start anew"
+            "OUTPUT_DIR, or set AUTO_RESUME False to start over"
         )
     if saved.get("step", 0) and saved["layout"] != list(state.layout or ()):
         raise ValueError(
-            f"{path} was saved within an epoch of {Layout(*saved['layout'])}; now there are "
-            f"{state.layout}; go on with what it was, or from a checkpoint between epochs"
+            f"{path} was saved within an epoch of {Layout(*saved['layout'])}; the configuration is "
+            f"{state.layout}; use the same one, or a checkpoint of the end of an epoch"
         )
 
 
 def _kind(optimizer: Mapping[str, Any]) -> set[str]:
-    """What tells Adam from SGD in a state dict: a setting that only one of them has."""
+    """Adam or SGD: a setting in the state dict that only one of them has."""
     return {"betas", "momentum"} & set(optimizer["param_groups"][0])

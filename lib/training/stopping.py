@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and SIGINT wait for the end of a step, the same in all processes."""
+"""Stopping on SIGTERM and SIGINT: at the end of a step, the same step in all processes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Within `with`, signals are noted, and `agreed` says at the end of each step what they mean.
+    """Within `with`, signals are noted; `agreed`, after each step, tells whether to stop.
 
-    A second SIGINT (Ctrl-C) does not wait: KeyboardInterrupt. Several processes vote; a vote is
-    read one step after it was cast, so nobody waits for it, and all read the same one.
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once. Several processes vote after each
+    step, and read the vote one step later, when it has arrived without waiting:
+
+        step            1    2    3
+        rank 1 gets          SIGTERM
+        all vote        0    1    1
+        all read        -    0    1   -> all stop after step 3
     """
 
     def __init__(self, process: Process, timeout: float = 1800) -> None:
-        self.asked = False
-        self._vote: torch.Tensor | None = None
+        self.requested = False
+        self._vote = torch.zeros(())
         self._sent: dist.Work | None = None
         self._group = None
         if process.world_size > 1:  # on the CPU: reading the vote must not wait for a GPU
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
@@ -41,25 +46,25 @@ class StopRequest:
             self._sent.wait()
 
     def agreed(self) -> bool:
-        """Call at the end of each step: whether this one is the last."""
+        """Call after each step: whether all processes stop now."""
         if self._group is None:
-            return self.asked
+            return self.requested
         stop = False
         if self._sent is not None:
             self._sent.wait()
             stop = bool(self._vote.item())
-        self._vote = torch.tensor(float(self.asked))
+        self._vote = torch.tensor(float(self.requested))
         self._sent = dist.all_reduce(
             self._vote, dist.ReduceOp.MAX, group=self._group, async_op=True
         )
         return stop
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
-def ignore_end() -> None:
-    """torchrun ends the others once one process has left: let each leave with its own code."""
+def ignore_sigterm() -> None:
+    """torchrun sends it once the first process has exited; each is to exit with its own code."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,20 +1,24 @@
-"""A teacher adds terms and changes the gradient, and stays as it is."""
+"""A teacher adds terms and changes the gradient, and is not trained."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dist_train import read_teacher
 from lib.config import load_config
-from lib.core.distill import Distillation, freeze_teacher, read_teacher
+from lib.core.distill import Distillation
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, View, make_view, train_step
+from lib.core.trainer import StepSettings, train_step
+from lib.core.views import make_view
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models import build_model
 from lib.models.arch import uniform_arch
-from lib.training.optim import get_optimizer
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from tests.helpers import ROOT, TINY, fill, tiny_config
+from tests.runs import CPU, step_state
 
 LARGER = uniform_arch(96, 8, (8, 16, 16, 24), (16, 8, 8), depths=(1, 1, 1, 1), block=(2, 3))
 
@@ -26,39 +30,43 @@ def cfg(coco_root, tmp_path):
 
 @pytest.fixture
 def teacher(cfg, tmp_path):
-    """A larger network, and the checkpoint it came from."""
+    """A larger network, from the checkpoint `teacher.pth.tar`."""
     model = build_model(cfg, LARGER)
     fill(model, 3)
     path = tmp_path / "teacher.pth.tar"
     save_checkpoint(path, state_dict=model.state_dict(), arch=LARGER.to_dict())
-    return freeze_teacher(build_model(cfg, LARGER), path, torch.device("cpu"))
+    return read_teacher(cfg, path).build(CPU).requires_grad_(False)
 
 
 @pytest.fixture
 def batch(cfg):
-    batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
-    return make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)[:2]
+    return next(iter(make_dataloader(cfg, build_dataset(cfg))))
 
 
-def gradient(cfg, criterion, batch) -> tuple[dict, dict]:
+@pytest.fixture
+def view(cfg, batch):
+    return make_view(batch, cfg.DATASET.INPUT_SIZE, StepSettings.from_config(cfg))
+
+
+def gradient(cfg, criterion, view) -> tuple[dict, dict]:
     """Terms, and the gradient of every parameter."""
     model = build_model(cfg, TINY)
     fill(model, 1)
-    images, targets = batch
-    terms = criterion(images, model(images), targets)
+    terms = criterion(view.images, model(view.images), view.targets)
     sum(terms.values()).backward()
     return terms, {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_a_checkpoint_says_the_architecture_of_the_teacher(cfg, teacher, tmp_path):
-    known = read_teacher(cfg, tmp_path / "teacher.pth.tar")
-    assert (known.arch, known.img_size) == (LARGER, 96)
+def test_a_checkpoint_holds_the_architecture_of_the_teacher(cfg, teacher, tmp_path):
+    network = read_teacher(cfg, tmp_path / "teacher.pth.tar")
+    assert (network.arch, network.input_size) == (LARGER, 96)
 
 
-def test_weights_that_do_not_say_their_architecture_are_no_teacher(cfg, tmp_path):
-    save_weights(tmp_path / "w.pth.tar", build_model(cfg, TINY))
-    with pytest.raises(ValueError, match=r"--teacher .*w\.pth\.tar does not say its architecture"):
-        read_teacher(cfg, tmp_path / "w.pth.tar")
+def test_weights_alone_teach_at_the_size_of_the_student(cfg, tmp_path):
+    """As a state dict does not hold the resolution of its training."""
+    save_weights(tmp_path / "w.pth.tar", build_model(cfg, LARGER))
+    network = read_teacher(cfg, tmp_path / "w.pth.tar")
+    assert network.arch == replace(LARGER, img_size=cfg.DATASET.INPUT_SIZE)
 
 
 @pytest.mark.parametrize("yaml", ["higher_hrnet/w16.yaml", "efficient_hrnet/H-4.yaml"])
@@ -71,16 +79,14 @@ def test_a_network_without_an_architecture_file_teaches_from_its_settings(
     other = load_config(ROOT / "experiments/crowd_pose" / yaml, ["DATASET.INPUT_SIZE", "96"])
     model = build_model(other)
     save_checkpoint(path, state_dict=model.state_dict(), arch=None, config=other.dump())
-    known = read_teacher(student, path)
-    assert (known.arch, known.img_size) == (None, 96)
-    taught = freeze_teacher(build_model(known.cfg), path, torch.device("cpu"))
-    image = torch.zeros(1, 3, 64, 64)
-    for shown, expected in zip(taught(image), model.eval()(image), strict=True):
-        assert torch.equal(shown, expected)
+    network = read_teacher(student, path)
+    assert (network.arch, network.input_size) == (None, 96)
+    image = torch.zeros(1, 3, 64, 64).to(memory_format=torch.channels_last)  # as in training
+    for output, expected in zip(network.build(CPU)(image), model.eval()(image), strict=True):
+        assert torch.equal(output, expected)
     small = build_model(student, TINY).state_dict()
     save_checkpoint(path, state_dict=small, arch=TINY.to_dict(), config=student.dump())
-    known = read_teacher(other, path)
-    freeze_teacher(build_model(known.cfg, known.arch), path, torch.device("cpu"))
+    assert read_teacher(other, path).arch == TINY
     with pytest.raises(ValueError, match=r"has MODEL\.NUM_JOINTS 14, the student 17"):
         read_teacher(tiny_config(coco_root, tmp_path), path)
 
@@ -90,7 +96,7 @@ def test_settings_from_before_a_key_existed_still_teach(cfg, tmp_path):
     state = build_model(cfg, TINY).state_dict()
     config = cfg.dump().replace("FUSION_HEAD: true", "").replace("CODEC: reference", "")
     save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=config)
-    assert build_model(read_teacher(cfg, path).cfg, TINY)
+    assert read_teacher(cfg, path).build(CPU)
 
 
 def test_a_teacher_of_another_codec_is_refused(cfg, coco_root, tmp_path):
@@ -102,23 +108,22 @@ def test_a_teacher_of_another_codec_is_refused(cfg, coco_root, tmp_path):
         read_teacher(student, path)
 
 
-def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, batch):
-    own = MultiLossFactory.from_config(cfg)
-    plain, before = gradient(cfg, own, batch)
-    taught, after = gradient(cfg, Distillation(own, teacher, LARGER.img_size), batch)
+def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, view):
+    criterion = MultiLossFactory.from_config(cfg)
+    plain, before = gradient(cfg, criterion, view)
+    taught, after = gradient(cfg, Distillation(criterion, teacher, LARGER.img_size), view)
     assert set(taught) - set(plain) == {"distill/0", "distill/1"}
     assert all(torch.equal(taught[name], plain[name]) for name in plain)
     assert all(taught[name] > 0 for name in ("distill/0", "distill/1"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_network_that_is_its_own_teacher_learns_nothing_from_it(cfg, batch):
+def test_a_network_that_is_its_own_teacher_learns_nothing_from_it(cfg, view):
     model = build_model(cfg, TINY)
     fill(model, 1)
     model.eval().requires_grad_(False)
-    images, targets = batch
     criterion = Distillation(MultiLossFactory.from_config(cfg), model, TINY.img_size)
-    terms = criterion(images, model(images), targets)
+    terms = criterion(view.images, model(view.images), view.targets)
     assert terms["distill/0"] == terms["distill/1"] == 0
 
 
@@ -126,27 +131,25 @@ def test_training_leaves_the_teacher_untouched(cfg, teacher, batch):
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     model = build_model(cfg, TINY).train()
     criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
-    optimizer, precision = get_optimizer(cfg, model), Precision(torch.device("cpu"))
+    state, settings = step_state(cfg, model), StepSettings.from_config(cfg)
     for _ in range(2):
-        train_step(model, criterion, optimizer, precision, [View(*batch)])
+        train_step(state, criterion, settings, [batch])
     assert not teacher.training
     assert all(p.grad is None for p in teacher.parameters())
     assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())
 
 
-def test_the_teacher_looks_at_its_own_size(cfg, teacher, batch):
-    images, targets = batch
-    seen = []
-    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+def test_the_teacher_gets_images_of_its_own_size(cfg, teacher, view):
+    shapes = []
+    teacher.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
-    criterion(images, build_model(cfg, TINY)(images), targets)
-    assert images.shape[2:] == (64, 64)
-    assert seen == [(len(images), 3, 96, 96)]
+    criterion(view.images, build_model(cfg, TINY)(view.images), view.targets)
+    assert view.images.shape[2:] == (64, 64)
+    assert shapes == [(len(view.images), 3, 96, 96)]
 
 
-def test_a_mask_hides_the_teacher_too(cfg, teacher, batch):
-    images, targets = batch
-    blind = targets._replace(masks=[torch.zeros_like(mask) for mask in targets.masks])
+def test_a_mask_hides_the_teacher_too(cfg, teacher, view):
+    masked = view.targets._replace(masks=[torch.zeros_like(mask) for mask in view.targets.masks])
     criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
-    terms = criterion(images, build_model(cfg, TINY)(images), blind)
+    terms = criterion(view.images, build_model(cfg, TINY)(view.images), masked)
     assert terms["distill/0"] == terms["distill/1"] == 0

@@ -1,4 +1,4 @@
-"""A training keeps nothing of a step for longer than until the next print."""
+"""A training holds nothing of a step beyond the next print."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ def test_there_are_no_more_tensors_after_many_steps(coco_root, tmp_path, arch, o
         gc.collect()
         counts[step] = sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
-    cfg = tiny_config(
-        *(coco_root, tmp_path, *opts, "PRINT_FREQ", "4"),
-        *("TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "8", "TRAIN.EMA", "0.9"),
-    )
+    keys = ["PRINT_FREQ", "4", "TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "8"]
+    cfg = tiny_config(coco_root, tmp_path, *opts, *keys, "TRAIN.EMA", "0.9")
     with contextlib.ExitStack() as stack:
         for step in (14, 26, 38):
             stack.enter_context(at_step(step, lambda step=step: count(step)))

@@ -1,7 +1,7 @@
-"""A training step asks the device for nothing, so a GPU never waits for Python.
+"""A training step reads nothing from the device, so a GPU never waits for Python.
 
-Fake tensors have shapes and no values: whoever wants a value of one, or a shape that depends on
-values, gets an error.
+Fake tensors have shapes and no values: reading a value of one, or a shape that depends on values,
+is an error.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from torch._subclasses.fake_tensor import (
 
 import dist_train
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, accumulate, update_weights
+from lib.core.trainer import StepSettings, train_step
 from lib.dataset.samples import Batch
 from lib.dataset.target_generators import heatmap_targets
-from lib.training.optim import get_optimizer
+from lib.utils.dist import ALONE
 from tests.helpers import TINY, network, tiny_config
-from tests.runs import SMALL, SUPERNET
-
-CPU = torch.device("cpu")
+from tests.runs import SMALL, SUPERNET, step_state
 
 
 def fake_batch(size: int, maps: list[int]) -> Batch:
@@ -48,18 +46,16 @@ def fake_batch(size: int, maps: list[int]) -> Batch:
     ],
     ids=["adam", "sgd, unbiased", "one tag map, hinge", "sandwich"],
 )
-@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
+@pytest.mark.parametrize("clip_norm", ["0.0", "0.1"])
 def test_a_step_reads_nothing_from_the_device(coco_root, tmp_path, arch, opts, clip_norm):
-    cfg = tiny_config(coco_root, tmp_path, *opts)
-    precision, criterion = Precision(CPU), MultiLossFactory.from_config(cfg)
+    cfg = tiny_config(coco_root, tmp_path, *opts, "TRAIN.CLIP_NORM", clip_norm)
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     with FakeTensorMode():
         model = network(cfg, arch).train()
-        optimizer = get_optimizer(cfg, model)
         plan = dist_train.supernet_plan(cfg, model)
         archs, imitate = (plan.archs(0), plan.imitate) if plan else ([None], None)
         batches = [fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE)] * 2
-        accumulate(cfg, model, criterion, precision, batches, archs, imitate)
-        update_weights(model, optimizer, precision, clip_norm)
+        train_step(step_state(cfg, model), criterion, settings, batches, archs, imitate)
 
 
 def test_the_check_sees_a_read_and_a_shape_that_follows_from_values():
@@ -73,18 +69,15 @@ def test_the_check_sees_a_read_and_a_shape_that_follows_from_values():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_on_a_gpu_never_waits_for_it(coco_root, tmp_path):
-    cfg = tiny_config(
-        coco_root, tmp_path, "FP16.ENABLED", "True", "FP16.DYNAMIC_LOSS_SCALE", "True"
-    )
-    device = torch.device("cuda")
-    precision, criterion = Precision(device, True, dynamic=True), MultiLossFactory.from_config(cfg)
-    model = network(cfg).to(device).train()
-    optimizer = get_optimizer(cfg, model)
+    half = ["FP16.ENABLED", "True", "FP16.DYNAMIC_LOSS_SCALE", "True"]
+    cfg = tiny_config(coco_root, tmp_path, *half)
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    process = ALONE._replace(device=torch.device("cuda"))
+    state = step_state(cfg, network(cfg).to(process.device).train(), process)
     batch = fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE).pin_memory()
     for mode in ("default", "error"):  # the first step allocates
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            accumulate(cfg, model, criterion, precision, [batch], [None])
-            update_weights(model, optimizer, precision)
+            train_step(state, criterion, settings, [batch])
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -1,4 +1,4 @@
-"""Training a supernet: who learns, at what size, and that everybody does the same."""
+"""Training a supernet: what learns, at what size, and the same in all processes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import dist_train
 from arch_manager import ArchManager
 from lib.core.distill import Imitation
 from lib.core.loss import MultiLossFactory, read_tags
-from lib.core.trainer import Precision, View, make_view, make_views, train_step
+from lib.core.trainer import StepSettings, train_step
+from lib.core.views import make_view, make_views
 from lib.dataset.build import build_dataset, make_dataloader
-from lib.models.arch import largest_arch, uniform_arch
+from lib.models.arch import largest_arch
 from lib.models.pose_supermobilenet import SuperLitePose
 from tests.helpers import seeded_image, tiny_config
+from tests.runs import SMALL, SUPERNET, step_state
 
-SMALL = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
 SPACE = ArchManager(SMALL, (64, 128), (1.0, 0.5), (2,), (3,), seed=3)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -52,11 +52,10 @@ def test_every_block_learns_within_fifty_steps():
 
 @pytest.mark.parametrize("size", [256, 320, 384, 448, 512])
 def test_a_tag_is_read_on_its_joint_at_every_resolution(coco_root, tmp_path, size):
-    cfg = tiny_config(
-        *(coco_root, tmp_path, "DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]")
-    )
+    crop = ["DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]"]
+    cfg = tiny_config(coco_root, tmp_path, *crop)
     batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
-    view = make_view(cfg, batch, size)
+    view = make_view(batch, size, StepSettings.from_config(cfg))
     assert view.images.shape[2:] == (size, size)
     for stage, side in enumerate((size // 4, size // 2)):
         place = torch.arange(17 * side * side, dtype=torch.float64).view(1, 17, side, side)
@@ -75,7 +74,7 @@ def test_a_tag_is_read_on_its_joint_at_every_resolution(coco_root, tmp_path, siz
 
 def test_views_of_one_size_are_made_once(batch):
     cfg, data = batch
-    views = make_views(cfg, data, SPACE.sandwich(0, 2))
+    views = make_views(data, SPACE.sandwich(0, 2), StepSettings.from_config(cfg))
     assert len({view.arch for view in views}) >= 2
     assert all(view.images is views[0].images for view in views)
 
@@ -84,13 +83,12 @@ def test_a_sandwich_step_moves_what_only_the_largest_has(batch):
     cfg, data = batch
     torch.manual_seed(0)
     supernet = SuperLitePose(SMALL, (34, 17))
-    optimizer = torch.optim.Adam(supernet.parameters())
     before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
-    criterion, imitate = MultiLossFactory.from_config(cfg), Imitation(17)
-    views = make_views(cfg, data, SPACE.sandwich(0, 1))
-    _, terms = train_step(supernet, criterion, optimizer, Precision(CPU), views, imitate)
-    assert {"distill/0", "distill/1"} < set(terms)
-    assert terms["distill/1"] > 0
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    archs, state = SPACE.sandwich(0, 1), step_state(cfg, supernet)
+    losses = train_step(state, criterion, settings, [data], archs, Imitation(17)).losses
+    assert {"distill/0", "distill/1"} < set(losses)
+    assert losses["distill/1"] > 0
     name = "stage.3.0.point_conv.0.weight"
     moved = (dict(supernet.named_parameters())[name] != before[name]).flatten(1).any(dim=1)
     assert moved[16:].all()
@@ -98,52 +96,47 @@ def test_a_sandwich_step_moves_what_only_the_largest_has(batch):
 
 def test_the_largest_is_not_pulled_toward_itself(batch):
     cfg, data = batch
-    supernet = SuperLitePose(SMALL, (34, 17))
-    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.0)
-    criterion, imitate = MultiLossFactory.from_config(cfg), Imitation(17)
-    view = make_view(cfg, data, 64)
-    alone = [View(view.images, view.targets, SMALL)]
-    _, terms = train_step(supernet, criterion, optimizer, Precision(CPU), alone, imitate)
-    assert not [name for name in terms if name.startswith("distill")]
+    state = step_state(cfg, SuperLitePose(SMALL, (34, 17)))
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    losses = train_step(state, criterion, settings, [data], [SMALL], Imitation(17)).losses
+    assert not [name for name in losses if name.startswith("distill")]
 
 
 def one_rank(rank: int, folder: Path) -> None:
-    """Three steps of a supernet on this rank's own noise."""
+    """Three steps of a supernet on noise that differs between ranks."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)
     supernet = SuperLitePose(SMALL, (34, 17))
     model = torch.nn.parallel.DistributedDataParallel(supernet)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    drawn = []
+    sampled = []
     for step in range(3):
         arch = SPACE.sample(step)
-        drawn.append(arch.to_dict())
+        sampled.append(arch.to_dict())
         optimizer.zero_grad()
         outputs = model(seeded_image(10 * rank + step, arch.img_size), arch)
         sum(output.square().mean() for output in outputs).backward()
         optimizer.step()
     weights = {name: p.detach() for name, p in supernet.named_parameters()}
-    torch.save({"drawn": drawn, "weights": weights}, folder / f"rank{rank}.pth")
+    torch.save({"sampled": sampled, "weights": weights}, folder / f"rank{rank}.pth")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_ranks_draw_and_train_the_same_network(tmp_path):
+def test_two_ranks_sample_and_train_the_same_network(tmp_path):
     mp.spawn(one_rank, args=(tmp_path,), nprocs=2)
     first, second = (torch.load(tmp_path / f"rank{r}.pth", weights_only=True) for r in (0, 1))
-    assert first["drawn"] == second["drawn"]
-    assert len({str(arch) for arch in first["drawn"]}) > 1
+    assert first["sampled"] == second["sampled"]
+    assert len({str(arch) for arch in first["sampled"]}) > 1
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name])
 
 
 def test_the_plan_is_a_function_of_the_step(coco_root, tmp_path):
-    space = ("SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64, 128]")
-    space += ("SUPERNET.EXPANSIONS", "[2]", "SUPERNET.KERNELS", "[3]")
-    for opts in ((), ("SUPERNET.SAMPLING", "sandwich")):
-        cfg = tiny_config(coco_root, tmp_path, *space, *opts)
+    for sampling in ("uniform", "sandwich"):
+        cfg = tiny_config(coco_root, tmp_path, *SUPERNET, "SUPERNET.SAMPLING", sampling)
         plans = [dist_train.supernet_plan(cfg, SuperLitePose(SMALL, (34, 17))) for _ in range(2)]
-        drawn = [[list(plan.archs(step)) for step in range(20)] for plan in plans]
-        assert drawn[0] == drawn[1]
-        assert len({str(archs) for archs in drawn[0]}) > 5
-        assert (plans[0].imitate is None) == (opts == ())
+        sampled = [[list(plan.archs(step)) for step in range(20)] for plan in plans]
+        assert sampled[0] == sampled[1]
+        assert len({str(archs) for archs in sampled[0]}) > 5
+        assert (plans[0].imitate is None) == (sampling == "uniform")

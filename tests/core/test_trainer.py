@@ -1,4 +1,4 @@
-"""Training learns, goes on where it stopped, and stops when the loss is no number."""
+"""Training learns, is reproducible, and stops or skips a step when the loss is not finite."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from torch import nn
 
 import dist_train
 from lib.core.loss import MultiLossFactory
-from lib.core.meter import Meter, Step
+from lib.core.meter import Meter, StepResult
 from lib.core.trainer import (
-    Precision,
+    StepSettings,
     SupernetPlan,
-    View,
     add_gradients,
     do_train,
     gradient_norm,
-    make_view,
     train_step,
     update_weights,
 )
+from lib.core.views import make_view
 from lib.dataset.build import build_dataset, make_dataloader
+from lib.dataset.target_generators import Targets
 from lib.models import build_model
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.training.average import WeightAverage
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.optim import get_optimizer
+from lib.training.scalars import read_scalars
 from lib.utils.checkpoint import load_checkpoint, unwrap
 from lib.utils.dist import ALONE, Process, wrap
+from lib.utils.precision import Precision
 from tests.helpers import TINY, tiny_config
-from tests.runs import CPU, assert_equal_files, train
+from tests.runs import CPU, assert_equal_files, step_state, train
 
 
 def test_a_finished_run_has_nothing_to_do(coco_root, tmp_path):
@@ -43,7 +45,7 @@ def test_a_finished_run_has_nothing_to_do(coco_root, tmp_path):
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.tar")} == before
 
 
-def test_the_seed_is_the_run(coco_root, tmp_path):
+def test_a_run_depends_on_the_seed_only(coco_root, tmp_path):
     for name, seed in (("one", "0"), ("same", "0"), ("other", "1")):
         train(tiny_config(coco_root, tmp_path, "SEED", seed), tmp_path / name)
     final = "final_state0.pth.tar"
@@ -53,18 +55,18 @@ def test_the_seed_is_the_run(coco_root, tmp_path):
 
 
 @pytest.mark.parametrize("must", [["TRAIN.RESUME", "True"], ["TRAIN.CHECKPOINT", "none.pth.tar"]])
-def test_a_checkpoint_that_must_be_there_is_named(coco_root, tmp_path, must):
+def test_a_missing_checkpoint_that_is_required_is_named(coco_root, tmp_path, must):
     with pytest.raises(ValueError, match=r"there is no checkpoint .*\.pth\.tar"):
         train(tiny_config(coco_root, tmp_path, *must), tmp_path / "run")
 
 
-def test_evaluations_on_the_way_keep_the_best_network(coco_root, tmp_path):
+def test_evaluations_during_training_save_the_best_network(coco_root, tmp_path):
     cfg = tiny_config(coco_root, tmp_path, "TRAIN.VALIDATE_EVERY", "1")
     train(cfg, tmp_path / "run")
     assert (tmp_path / "run/model_best.pth.tar").exists()
     assert (tmp_path / "run/results/keypoints_val2017_results.json").exists()
     assert load_checkpoint(tmp_path / "run/checkpoint.pth.tar")["best_ap"] >= 0
-    # Looking at the network on the way does not change what is trained.
+    # The evaluations do not change what is trained.
     train(tiny_config(coco_root, tmp_path), tmp_path / "blind")
     final = "final_state0.pth.tar"
     assert_equal_files(tmp_path / "run" / final, tmp_path / "blind" / final)
@@ -85,31 +87,28 @@ def test_a_run_starts_from_pretrained_weights(coco_root, tmp_path):
 
 
 class Recording(MultiLossFactory):
-    """The losses; keeps what was shown."""
+    """The losses; records the images it gets."""
 
     def forward(self, images, outputs, targets):
-        self.__dict__.setdefault("shown", []).append(images.clone())
+        self.__dict__.setdefault("images", []).append(images.clone())
         return super().forward(images, outputs, targets)
 
 
-def test_an_epoch_shows_other_crops_trains_statistics_and_moves_the_schedule(coco_root, tmp_path):
+def test_an_epoch_has_new_crops_trains_statistics_and_moves_the_schedule(coco_root, tmp_path):
     cfg = tiny_config(coco_root, tmp_path, "TRAIN.LR_STEP", "[1]", "TRAIN.SHUFFLE", "False")
     model = build_model(cfg, TINY).eval()  # as an evaluation may have left it
-    optimizer = get_optimizer(cfg, model)
     loader = make_dataloader(cfg, build_dataset(cfg))
-    scheduler = get_scheduler(cfg, optimizer, len(loader))
+    state, settings = step_state(cfg, model, steps_per_epoch=2), StepSettings.from_config(cfg)
     criterion, meter = Recording.from_config(cfg), Meter(total_steps=99, every=99, verbose=False)
     before = model.first[0][1].running_mean.clone()
-    for epoch in (0, 1):
-        do_train(
-            *(cfg, model, loader, criterion, optimizer, scheduler),
-            *(Precision(CPU), epoch, meter),
-        )
-    first, second = criterion.shown[: len(loader)], criterion.shown[len(loader) :]
+    for state.epoch in (0, 1):
+        do_train(state, loader, criterion, settings, meter)
+    first, second = criterion.images[:2], criterion.images[2:]
     assert len(first) == len(second) == 2
     assert not torch.equal(first[0], second[0])
     assert not torch.equal(model.first[0][1].running_mean, before)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.TRAIN.LR * cfg.TRAIN.LR_FACTOR)
+    lr = state.optimizer.param_groups[0]["lr"]
+    assert lr == pytest.approx(cfg.TRAIN.LR * cfg.TRAIN.LR_FACTOR)
 
 
 # --- one step ---------------------------------------------------------------------------
@@ -123,41 +122,45 @@ def start(coco_root, tmp_path):
         cfg = tiny_config(coco_root, tmp_path, *opts)
         torch.manual_seed(0)
         model = build_model(cfg, TINY).train()
-        batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
-        return cfg, model, *make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)[:2]
+        return cfg, model, next(iter(make_dataloader(cfg, build_dataset(cfg))))
 
     return begin
 
 
+def view_of(cfg, batch):
+    return make_view(batch, cfg.DATASET.INPUT_SIZE, StepSettings.from_config(cfg))
+
+
 def test_a_single_batch_can_be_learned(start):
-    cfg, model, images, targets = start("TRAIN.LR", "1e-2")
-    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    totals = []
+    cfg, model, batch = start("TRAIN.LR", "1e-2")
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    state, totals = step_state(cfg, model), []
     for _ in range(30):
-        _, terms = train_step(model, criterion, optimizer, Precision(CPU), [View(images, targets)])
-        totals.append(sum(terms.values()).item())
-    assert set(terms) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}
+        losses = train_step(state, criterion, settings, [batch]).losses
+        totals.append(sum(losses.values()).item())
+    assert set(losses) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}
     assert totals[-1] < 0.5 * totals[0]
 
 
 def test_mixed_precision_runs_on_the_cpu(start):
-    cfg, model, images, targets = start("FP16.ENABLED", "True")
-    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    half, full = Precision(CPU, cfg.FP16.ENABLED), Precision(CPU)
-    with half.autocast():
-        assert model(images)[0].dtype == torch.bfloat16
+    cfg, model, batch = start("FP16.ENABLED", "True")
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    state = step_state(cfg, model)
+    with state.precision.autocast():
+        assert model(view_of(cfg, batch).images)[0].dtype == torch.bfloat16
     before = [p.detach().clone() for p in model.parameters()]
-    outputs, terms = train_step(model, criterion, optimizer, half, [View(images, targets)])
-    assert all(output.dtype == torch.float32 for output in outputs)
-    assert all(torch.isfinite(term) for term in terms.values())
+    result = train_step(state, criterion, settings, [batch])
+    assert all(output.dtype == torch.float32 for output in result.outputs)
+    assert all(torch.isfinite(term) for term in result.losses.values())
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
-    _, exact = train_step(model, criterion, optimizer, full, [View(images, targets)])
-    assert set(exact) == set(terms)
+    state.precision = Precision(CPU)
+    assert set(train_step(state, criterion, settings, [batch]).losses) == set(result.losses)
 
 
 def test_a_term_without_weight_is_left_out(start):
-    cfg, model, images, targets = start("LOSS.WITH_HEATMAPS_LOSS", "[True, False]")
-    terms = MultiLossFactory.from_config(cfg)(images, model(images), targets)
+    cfg, model, batch = start("LOSS.WITH_HEATMAPS_LOSS", "[True, False]")
+    view = view_of(cfg, batch)
+    terms = MultiLossFactory.from_config(cfg)(view.images, model(view.images), view.targets)
     assert set(terms) == {"heatmap/0", "push/0", "pull/0"}
 
 
@@ -165,7 +168,7 @@ def test_a_term_without_weight_is_left_out(start):
 
 
 def without_norms(model: nn.Module) -> nn.Module:
-    """No picture of a batch knows of the others."""
+    """`model` without BatchNorm: each image of a batch is computed alone."""
     for name, layer in model.named_children():
         if isinstance(layer, nn.BatchNorm2d):
             setattr(model, name, nn.Identity())
@@ -175,36 +178,34 @@ def without_norms(model: nn.Module) -> nn.Module:
 
 
 def one_epoch(cfg, norms: bool = True, criterion=None, process: Process = ALONE) -> nn.Module:
-    """The network after it, from the seed on."""
+    """The network after the first epoch."""
     torch.manual_seed(0)
     model = build_model(cfg, TINY)
     model = wrap(model if norms else without_norms(model), process)
-    optimizer = get_optimizer(cfg, model)
     loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
     meter = Meter(total_steps=99, every=cfg.PRINT_FREQ, verbose=False, process=process)
-    do_train(
-        *(cfg, model, loader, criterion or MultiLossFactory.from_config(cfg), optimizer),
-        *(get_scheduler(cfg, optimizer, 9), Precision(CPU), 0, meter),
-    )
+    criterion = criterion or MultiLossFactory.from_config(cfg)
+    state, settings = step_state(cfg, model, process), StepSettings.from_config(cfg)
+    do_train(state, loader, criterion, settings, meter)
     return unwrap(model)
 
 
 def difference(one: nn.Module, other: nn.Module) -> float:
-    """The largest of any two numbers of their state dicts."""
-    ours, theirs = one.state_dict(), other.state_dict()
-    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+    """The largest difference of any value in their state dicts."""
+    first, second = one.state_dict(), other.state_dict()
+    return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
 SGD = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "1e-2", "TRAIN.LR_BATCH", "0"]
-# One step at a rate at which this network's small gradients move weights by more than 0.01;
-# float32 sums of another order then move them by less than a thousandth of that.
+# One step at a learning rate that moves weights by more than 0.01, although the gradients are small
+# here; float32 sums in another order change them by less than a thousandth of that.
 LARGE_STEP = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "30", "TRAIN.IMAGES_PER_GPU"]
 ROUNDING = 1e-5
 
 
 @pytest.mark.parametrize(("images", "batches"), [("2", "3"), ("3", "2"), ("4", "2")])
 def test_accumulated_batches_are_one_batch(coco_root, tmp_path, images, batches):
-    """Six pictures, also as four and two: a picture counts the same in a short batch."""
+    """Six images, also as four and two: an image counts the same in a short batch."""
     whole = one_epoch(tiny_config(coco_root, tmp_path, *LARGE_STEP, "6"), norms=False)
     parts = tiny_config(coco_root, tmp_path, *LARGE_STEP, images, "TRAIN.ACCUMULATE", batches)
     assert difference(one_epoch(parts, norms=False), whole) < ROUNDING
@@ -212,7 +213,7 @@ def test_accumulated_batches_are_one_batch(coco_root, tmp_path, images, batches)
     assert difference(one_epoch(alone, norms=False), whole) > 100 * ROUNDING
 
 
-def test_the_rate_is_of_all_pictures_of_a_step(tmp_path):
+def test_the_learning_rate_is_for_all_images_of_a_step(tmp_path):
     keys = ["TRAIN.LR", "1e-3", "TRAIN.LR_BATCH", "8", "TRAIN.IMAGES_PER_GPU", "4"]
     cfg = tiny_config(tmp_path, tmp_path, *keys, "TRAIN.ACCUMULATE", "6")
     [group] = get_optimizer(cfg, nn.Linear(1, 1), world_size=2).param_groups
@@ -220,7 +221,7 @@ def test_the_rate_is_of_all_pictures_of_a_step(tmp_path):
 
 
 def test_two_processes_accumulate_what_one_does(coco_root, tmp_path, together):
-    """Three pictures each, as two and one, are the batch of six."""
+    """Three images each, as two and one, are the batch of six."""
     whole = one_epoch(tiny_config(coco_root, tmp_path, *LARGE_STEP, "6"), norms=False)
     parts = tiny_config(coco_root, tmp_path, *LARGE_STEP, "2", "TRAIN.ACCUMULATE", "2")
 
@@ -230,10 +231,10 @@ def test_two_processes_accumulate_what_one_does(coco_root, tmp_path, together):
     assert max(together(work, 2)) < ROUNDING
 
 
-def test_a_clipped_gradient_has_its_direction_and_the_length_asked_for(start):
-    cfg, model, images, targets = start(*SGD, "TRAIN.MOMENTUM", "0.0", "TRAIN.WD", "0.0")
+def test_a_clipped_gradient_has_its_direction_and_the_maximal_norm(start):
+    cfg, model, batch = start(*SGD, "TRAIN.MOMENTUM", "0.0", "TRAIN.WD", "0.0")
     criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    add_gradients(model, criterion, Precision(CPU), [View(images, targets)])
+    add_gradients(model, criterion, Precision(CPU), [view_of(cfg, batch)])
     parameters = list(model.parameters())
     gradients = [p.grad.clone() for p in parameters]
     length = torch.cat([g.flatten() for g in gradients]).norm()
@@ -245,13 +246,13 @@ def test_a_clipped_gradient_has_its_direction_and_the_length_asked_for(start):
 
 @pytest.mark.parametrize("bound", [0.0, 1e-3, 1e6])
 def test_the_norm_is_of_all_gradients_before_they_are_clipped_or_scaled(start, bound):
-    cfg, model, images, targets = start()
+    cfg, model, batch = start()
     criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
     scaled = Precision(CPU)
     scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for precision in (Precision(CPU), scaled):
         optimizer.zero_grad(set_to_none=True)
-        add_gradients(model, criterion, precision, [View(images, targets)])
+        add_gradients(model, criterion, precision, [view_of(cfg, batch)])
         gradients = [p.grad for p in model.parameters()]
         length = torch.cat([g.flatten() for g in gradients]).norm() / precision.scaler.get_scale()
         norm = update_weights(model, optimizer, precision, bound)
@@ -271,48 +272,61 @@ def test_a_parameter_without_gradient_adds_nothing_to_the_norm():
     assert gradient_norm(model) == 5
 
 
-def test_the_curve_of_the_norm_is_the_mean_of_what_a_scaler_let_pass(coco_root, tmp_path):
+def sink_of(printed: list[dict[str, float]]):
+    """A sink of `Meter` that collects the values."""
+    return lambda step, values, result: printed.append(values)
+
+
+def result_of(batch, loss: float = 1.0, gradient_norm: torch.Tensor | None = None) -> StepResult:
+    """Of a step of a plain network on `batch`."""
+    return StepResult(
+        epoch=0,
+        batches=[batch],
+        archs=[None],
+        outputs=[],
+        targets=Targets([], [], []),
+        losses={"heatmap/0": torch.tensor(loss)},
+        gradient_norm=gradient_norm,
+    )
+
+
+def test_the_curve_of_the_norm_leaves_out_overflows_of_a_scaler(coco_root, tmp_path):
     """Losses and norms of three steps and one that overflowed, read at the fourth."""
-    shown = []
-    meter = Meter(total_steps=99, every=4, verbose=False)
-    meter._print = lambda epoch, values: shown.append(values)
+    printed = []
+    meter = Meter(total_steps=99, every=4, verbose=False, sink=sink_of(printed))
     batch = next(iter(make_dataloader(cfg := tiny_config(coco_root, tmp_path), build_dataset(cfg))))
     for norm in (1.0, 2.0, float("inf"), 6.0):
-        loss = {"heatmap/0": torch.tensor(norm if norm < 9 else 3.0)}
-        meter.update(Step(0, [batch], [None], [], None, loss, torch.tensor(norm)), 0.1)
-    [values] = shown
+        loss = norm if norm < 9 else 3.0
+        meter.update(result_of(batch, loss, gradient_norm=torch.tensor(norm)), lr=0.1)
+    [values] = printed
     assert values["gradient norm"] == 3
     assert values["loss"] == values["heatmap/0"] == 3
 
 
 def test_an_evaluation_does_not_slow_the_curve_of_the_speed(coco_root, tmp_path, monkeypatch):
-    """Six pictures take two seconds of twelve."""
-    now, shown = [0.0], []
+    """Six images take two seconds of twelve."""
+    now, printed = [0.0], []
     monkeypatch.setattr("lib.core.meter.time.perf_counter", lambda: now[0])
-    meter = Meter(total_steps=99, every=1, verbose=False)
-    meter._print = lambda epoch, values: shown.append(values)
+    meter = Meter(total_steps=99, every=1, verbose=False, sink=sink_of(printed))
     cfg = tiny_config(coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "6")
     batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
     with meter.paused():
         now[0] += 10
     now[0] += 2
-    meter.update(Step(0, [batch], [None], [], None, {"heatmap/0": torch.tensor(1.0)}), 0.1)
-    assert [values["images/s"] for values in shown] == [3]
+    meter.update(result_of(batch), lr=0.1)
+    assert [values["images/s"] for values in printed] == [3]
 
 
-def test_the_figures_of_sub_networks_are_means_over_the_steps_of_the_losses(coco_root, tmp_path):
-    shown = []
-    sizes = {"resolution": lambda arch: arch.img_size, "width": lambda arch: arch.input_channel}
-    meter = Meter(total_steps=99, every=2, verbose=False)
-    meter.describe = lambda arch: {name: of(arch) for name, of in sizes.items()}
-    meter._print = lambda epoch, values: shown.append(values)
+def test_the_numbers_of_sub_networks_are_means_over_the_steps_of_the_losses(coco_root, tmp_path):
+    printed = []
+    meter = Meter(total_steps=99, every=2, verbose=False, sink=sink_of(printed))
+    meter.describe = lambda arch: {"resolution": arch.img_size, "width": arch.input_channel}
     batch = next(iter(make_dataloader(cfg := tiny_config(coco_root, tmp_path), build_dataset(cfg))))
     wide = replace(TINY, input_channel=16, img_size=192)
     for archs in ([TINY, wide], [TINY, TINY], [wide, wide], [wide, wide]):
-        step = Step(0, [batch], archs, [], None, {"heatmap/0": torch.tensor(1.0)})
-        meter.update(step, 0.1)
-    assert [values["arch/resolution"] for values in shown] == [96, 192]
-    assert [values["arch/width"] for values in shown] == [10, 16]
+        meter.update(result_of(batch)._replace(archs=archs), lr=0.1)
+    assert [values["arch/resolution"] for values in printed] == [96, 192]
+    assert [values["arch/width"] for values in printed] == [10, 16]
 
 
 def test_a_bound_beyond_all_gradients_changes_nothing(coco_root, tmp_path):
@@ -323,16 +337,16 @@ def test_a_bound_beyond_all_gradients_changes_nothing(coco_root, tmp_path):
     assert difference(free, tight) > 0
 
 
-def test_what_is_evaluated_and_handed_out_is_the_average(coco_root, tmp_path, monkeypatch):
-    cfg = tiny_config(
-        *(coco_root, tmp_path, "TRAIN.EMA", "0.5", "TRAIN.IMAGES_PER_GPU", "1"),
-        *("TRAIN.VALIDATE_EVERY", "1"),
-    )
+def test_the_ema_is_evaluated_and_published(coco_root, tmp_path, monkeypatch):
+    keys = ["TRAIN.EMA", "0.5", "TRAIN.IMAGES_PER_GPU", "1", "TRAIN.VALIDATE_EVERY", "1"]
+    cfg = tiny_config(coco_root, tmp_path, *keys)
     evaluated, weights = [], []
-    monkeypatch.setattr(
-        "dist_train.predict_set",
-        lambda cfg, model, data, process: evaluated.append(copy.deepcopy(model)) or ([], []),
-    )
+
+    def predict(settings, model, *_, **__):
+        evaluated.append(copy.deepcopy(model))
+        return [], []
+
+    monkeypatch.setattr("lib.training.run.predict_set", predict)
     update = WeightAverage.update
 
     def recorded(self: WeightAverage, model: nn.Module) -> None:
@@ -345,20 +359,20 @@ def test_what_is_evaluated_and_handed_out_is_the_average(coco_root, tmp_path, mo
     final = load_checkpoint(tmp_path / "run/final_state0.pth.tar")
     for name, last in weights[-1].items():
         assert torch.equal(saved["trained"][name], last)
-        for shown in (saved["state_dict"], final, evaluated[0].state_dict()):
-            assert torch.equal(shown[name], final[name])
+        for state in (saved["state_dict"], final, evaluated[0].state_dict()):
+            assert torch.equal(state[name], final[name])
     assert any(not torch.equal(final[name], last) for name, last in weights[-1].items())
     train(tiny_config(coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "1"), tmp_path / "plain")
     plain = load_checkpoint(tmp_path / "plain/final_state0.pth.tar")
-    for name, last in weights[-1].items():  # looking at the run has not changed it
+    for name, last in weights[-1].items():  # the EMA has not changed what is trained
         assert torch.equal(plain[name], last)
 
 
-# --- a loss that is no number -----------------------------------------------------------
+# --- a non-finite loss -------------------------------------------------------------------
 
 
-class NoNumber(MultiLossFactory):
-    """The losses, one of which leaves the numbers at the step `bad`."""
+class NonFinite(MultiLossFactory):
+    """The losses, one of which is NaN at the step `bad`."""
 
     bad = 0
     step = -1
@@ -374,22 +388,22 @@ class NoNumber(MultiLossFactory):
 SINGLE = ["TRAIN.IMAGES_PER_GPU", "1"]
 
 
-def bad_at(cfg, step: int) -> NoNumber:
-    """Losses of which one is no number at that step, counted from 0."""
-    criterion = NoNumber.from_config(cfg)
+def bad_at(cfg, step: int) -> NonFinite:
+    """Losses of which one is NaN at that step, counted from 0."""
+    criterion = NonFinite.from_config(cfg)
     criterion.bad = step
     return criterion
 
 
 def ids(cfg, process: Process = ALONE) -> list[list[int]]:
-    """Of the pictures of each step of the first epoch."""
+    """Image ids of each step of the first epoch."""
     loader = make_dataloader(cfg, build_dataset(cfg), process.rank, process.world_size)
     return [batch.image_ids.tolist() for batch in loader]
 
 
 @pytest.mark.parametrize("print_freq", ["1", "50"])
-def test_a_loss_that_is_no_number_stops_and_names_its_step(coco_root, tmp_path, print_freq):
-    """Not the last step before it was noticed: all later losses are no numbers either."""
+def test_a_non_finite_loss_stops_and_names_its_step(coco_root, tmp_path, print_freq):
+    """Not the last step before it was noticed: all later losses are not finite either."""
     cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", print_freq, *SINGLE)
     with pytest.raises(ValueError, match=r"not finite in epoch 0, step 3 ") as caught:
         one_epoch(cfg, criterion=bad_at(cfg, 2))
@@ -402,7 +416,7 @@ def test_a_loss_that_is_no_number_stops_and_names_its_step(coco_root, tmp_path, 
     assert "\n" not in message
 
 
-def test_all_processes_name_the_pictures_of_the_one_at_fault(coco_root, tmp_path, together):
+def test_all_processes_name_the_images_of_the_one_at_fault(coco_root, tmp_path, together):
     cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", "50", *SINGLE)
 
     def work(process: Process) -> str:
@@ -416,17 +430,13 @@ def test_all_processes_name_the_pictures_of_the_one_at_fault(coco_root, tmp_path
     assert f"epoch 0, step 2 (images {culprit})" in one
 
 
-def test_a_supernets_offender_is_named_with_its_architecture(coco_root, tmp_path):
+def test_a_non_finite_loss_of_a_supernet_names_the_architecture(coco_root, tmp_path):
     cfg = tiny_config(coco_root, tmp_path)
     loader = make_dataloader(cfg, build_dataset(cfg))
-    model = SuperLitePose(TINY, (34, 17))
-    optimizer = get_optimizer(cfg, model)
-    meter = Meter(total_steps=99, every=50, verbose=False)
+    state, settings = step_state(cfg, SuperLitePose(TINY, (34, 17))), StepSettings.from_config(cfg)
+    meter, plan = Meter(total_steps=99, every=50, verbose=False), SupernetPlan(lambda step: [TINY])
     with pytest.raises(ValueError, match=r"architecture 64 px, stem 8, stages 8 8 16 16, deconv"):
-        do_train(
-            *(cfg, model, loader, bad_at(cfg, 0), optimizer, get_scheduler(cfg, optimizer, 3)),
-            *(Precision(CPU), 0, meter, SupernetPlan(lambda step: [TINY])),
-        )
+        do_train(state, loader, bad_at(cfg, 0), settings, meter, plan)
 
 
 def test_a_skipped_step_changes_nothing(coco_root, tmp_path, caplog):
@@ -434,10 +444,10 @@ def test_a_skipped_step_changes_nothing(coco_root, tmp_path, caplog):
     cfg = tiny_config(coco_root, tmp_path, "TRAIN.NON_FINITE", "skip", *SINGLE)
     torch.manual_seed(0)
     five = build_model(cfg, TINY).train()
-    optimizer, loader = get_optimizer(cfg, five), make_dataloader(cfg, build_dataset(cfg))
+    state, loader = step_state(cfg, five), make_dataloader(cfg, build_dataset(cfg))
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     for batch in list(loader)[:5]:
-        view = make_view(cfg, batch, 64)
-        train_step(five, MultiLossFactory.from_config(cfg), optimizer, Precision(CPU), [view])
+        train_step(state, criterion, settings, [batch])
     skipped = one_epoch(cfg, criterion=bad_at(cfg, 5))
     assert difference(skipped, five) == 0
     [line] = [r.getMessage() for r in caplog.records if "finite" in r.getMessage()]
@@ -462,8 +472,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(coco_root, tmp_path,
     """Lines of the log are rarer than epochs here: a checkpoint waits for neither."""
     opts = ["PRINT_FREQ", "50", "TRAIN.END_EPOCH", "3", "TRAIN.IMAGES_PER_GPU", "2"]
     cfg = tiny_config(coco_root, tmp_path, *opts)
-    criterion = NoNumber.from_config(cfg)
-    criterion.bad = 4  # the second step of the second epoch
+    criterion = bad_at(cfg, 4)  # the second step of the second epoch
     monkeypatch.setattr(dist_train, "start_criterion", lambda *_: criterion)
     with pytest.raises(ValueError, match="not finite"):
         train(cfg, tmp_path / "run")
@@ -472,31 +481,23 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(coco_root, tmp_path,
     assert all(torch.isfinite(t).all() for t in saved["state_dict"].values())
 
 
-def test_a_line_of_the_log_comes_every_so_many_steps(coco_root, tmp_path, caplog):
+def test_a_line_is_logged_every_print_freq_steps(coco_root, tmp_path, caplog):
     cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", "2", "TRAIN.IMAGES_PER_GPU", "1")
-    model = build_model(cfg, TINY)
-    optimizer = get_optimizer(cfg, model)
-    loader = make_dataloader(cfg, build_dataset(cfg))
-    meter = Meter(total_steps=5, every=2, verbose=False)
+    state, loader = (
+        step_state(cfg, build_model(cfg, TINY)),
+        make_dataloader(cfg, build_dataset(cfg)),
+    )
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     with caplog.at_level("INFO", "lib"):
-        do_train(
-            *(cfg, model, loader, MultiLossFactory.from_config(cfg), optimizer),
-            *(get_scheduler(cfg, optimizer, 5), Precision(CPU), 0, meter),
-        )
+        do_train(state, loader, criterion, settings, Meter(total_steps=5, every=2, verbose=False))
     lines = [r.getMessage() for r in caplog.records if "step" in r.getMessage()]
-    shown = [line.split(":")[0] for line in lines]
-    assert shown[:3] == ["epoch 0, step 2/5", "epoch 0, step 4/5", "epoch 0, step 5/5"]
+    steps = [line.split(":")[0] for line in lines]
+    assert steps[:3] == ["epoch 0, step 2/5", "epoch 0, step 4/5", "epoch 0, step 5/5"]
 
 
-def test_a_resumed_run_takes_the_rate_that_is_configured_now(coco_root, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        rates = []
-        patch.setattr(
-            "lib.core.trainer.Meter.update",
-            lambda self, *args: rates.append(args[-1]) or setattr(self, "step", self.step + 1),
-        )
-        train(tiny_config(coco_root, tmp_path), tmp_path / "run")
-        longer = tiny_config(coco_root, tmp_path, "TRAIN.END_EPOCH", "2", "TRAIN.LR", "1e-5")
-        train(longer, tmp_path / "run")
-    assert rates[0] == pytest.approx(4e-3)
-    assert rates[-1] == pytest.approx(1e-5)
+def test_a_resumed_run_takes_the_learning_rate_that_is_configured_now(coco_root, tmp_path):
+    train(tiny_config(coco_root, tmp_path), tmp_path / "run")
+    longer = tiny_config(coco_root, tmp_path, "TRAIN.END_EPOCH", "2", "TRAIN.LR", "1e-5")
+    train(longer, tmp_path / "run")
+    curve = list(read_scalars(tmp_path / "run/scalars.jsonl")["train/lr"].values())
+    assert curve == pytest.approx([4e-3, 4e-3, 1e-5, 1e-5])

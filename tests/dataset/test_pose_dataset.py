@@ -12,7 +12,7 @@ import torch
 from pycocotools import mask as rle_tools
 
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, make_view, train_step
+from lib.core.trainer import StepSettings, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule, keep_largest
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError
@@ -20,8 +20,8 @@ from lib.dataset.samples import collate
 from lib.dataset.transforms import Affine, RandomAffine, RandomFlip
 from lib.keypoints import COCO
 from lib.models import build_model
-from lib.training.optim import get_optimizer
 from tests.helpers import TINY, tiny_config
+from tests.runs import step_state
 
 SIZES = (16, 32)  # of the maps
 WHOLE = RandomAffine(64, SIZES, "long", 1, 1, 0, 0)
@@ -216,11 +216,8 @@ def test_a_batch_without_people_trains(coco_root, tmp_path, slots):
         batch = batch._replace(joints=torch.zeros(2, 4, 17, 3), sigmas=torch.ones(2, 4))
     model = build_model(cfg, TINY)
     before = [p.detach().clone() for p in model.parameters()]
-    precision = Precision(torch.device("cpu"))
-    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    _, losses = train_step(
-        model, criterion, optimizer, precision, [make_view(cfg, batch, cfg.DATASET.INPUT_SIZE)]
-    )
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    losses = train_step(step_state(cfg, model), criterion, settings, [batch]).losses
     assert losses["push/0"] == losses["pull/0"] == 0
     assert all(torch.isfinite(term) for term in losses.values())
     assert losses["heatmap/0"] > 0

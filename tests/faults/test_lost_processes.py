@@ -83,8 +83,8 @@ from lib.utils import cli
 update = Meter.update
 
 
-def dying(self, *args):
-    update(self, *args)
+def dying(self, *args, **kwargs):
+    update(self, *args, **kwargs)
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if self.step == 3 and self.process.rank == 1 and first:
         os.kill(os.getpid(), signal.SIGKILL)

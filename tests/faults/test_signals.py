@@ -11,6 +11,7 @@ import pytest
 
 import dist_train
 from lib.core import predictions
+from lib.training import run
 from lib.utils.cli import MISTAKE, STOPPED
 from tests.faults.jobs import Job, assert_same_jobs, draws, end, wait_until
 from tests.runs import signal_me
@@ -39,14 +40,17 @@ def assert_goes_on(part: Job, whole: Job) -> None:
     assert_same_jobs(whole, part)
 
 
-@pytest.mark.parametrize("where", ["start_model", "build_dataset", "resume_if_wanted"])
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [(dist_train, "start_model"), (run, "build_dataset"), (run, "resume_if_requested")],
+)
 @pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, -TERM)])
-def test_a_run_that_starts_ends_at_once(job, tmp_path, where, number, code):
+def test_a_run_that_starts_ends_at_once(job, tmp_path, module, where, number, code):
     """Nothing is lost by it."""
     part = job(tmp_path)
     assert part.run("TRAIN.END_EPOCH", "1") == 0
     before, said = part.checkpoint.read_bytes(), part.said.stat().st_size
-    assert part.run(first=signals_in(dist_train, where, number)) == code
+    assert part.run(first=signals_in(module, where, number)) == code
     assert part.checkpoint.read_bytes() == before
     assert "Traceback" not in part.said.read_text()[said:]
 

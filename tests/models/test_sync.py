@@ -9,16 +9,15 @@ from torch import nn
 
 import dist_train
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, make_views, train_step
+from lib.core.trainer import StepSettings, train_step
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.samples import Batch
 from lib.models.layers import elastic
 from lib.models.layers.sync import SyncBatchNorm2d, synchronize_norms
-from lib.training.optim import get_optimizer
 from lib.utils.checkpoint import unwrap
 from lib.utils.dist import ALONE, Process
 from tests.helpers import TINY, as_opts, tiny_config
-from tests.runs import SMALL, SPACE, SUPERNET
+from tests.runs import SMALL, SPACE, SUPERNET, step_state
 
 CPU = torch.device("cpu")
 SHARES = (1, 3, 2)  # pictures of each process
@@ -95,12 +94,11 @@ def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:
     """The state dict after three steps on `batch`, shared among the processes."""
     dist_train.set_backends(cfg)
     model = dist_train.start_model(cfg, arch, process).train()
-    optimizer, criterion = get_optimizer(cfg, model), MultiLossFactory.from_config(cfg)
-    plan = dist_train.supernet_plan(cfg, unwrap(model))
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    state, plan = step_state(cfg, model, process), dist_train.supernet_plan(cfg, unwrap(model))
     for step in range(3):
         archs = plan.archs(step) if plan else [None]
-        views = make_views(cfg, share(batch, process), archs)
-        train_step(model, criterion, optimizer, Precision(CPU), views)
+        train_step(state, criterion, settings, [share(batch, process)], archs)
     return {name: tensor.tolist() for name, tensor in unwrap(model).state_dict().items()}
 
 

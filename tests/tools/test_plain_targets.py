@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.trainer import make_view
+from lib.core.trainer import StepSettings
+from lib.core.views import make_view
 from lib.dataset.build import build_dataset
 from lib.dataset.samples import collate
 from tests.helpers import tiny_config
@@ -21,7 +22,7 @@ def test_one_sample_at_a_time_gives_the_same_batch(coco_root, tmp_path, sigma):
     data = build_dataset(cfg)
     samples = [data[epoch, index] for epoch in range(3) for index in range(len(data))]
     assert {sample.flipped for sample in samples} == {True, False}
-    view = make_view(cfg, collate(samples), 128)
+    view = make_view(collate(samples), 128, StepSettings.from_config(cfg))
     people = view.targets.nodes[0].shape[1]
     images, targets = plain_batch([plain_sample(sample, people) for sample in samples])
     assert images.is_contiguous()  # as PyTorch has it, not channels last

@@ -1,4 +1,4 @@
-"""The average follows weights and statistics alike."""
+"""The EMA follows weights and statistics alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def network(value: float) -> nn.Module:
     return model
 
 
-def test_an_average_is_its_formula():
+def test_an_ema_is_its_formula():
     decay, values = 0.3, [5.0, 1.0, 7.0, 2.0]
     average = WeightAverage(network(3.0), decay)
     expected = 3.0
@@ -30,7 +30,7 @@ def test_an_average_is_its_formula():
     assert state["1.num_batches_tracked"] == 2
 
 
-def test_an_average_is_a_copy_that_is_not_trained():
+def test_an_ema_is_a_copy_that_is_not_trained():
     model = network(1.0)
     average = WeightAverage(model, 0.9)
     model[0].weight.data.fill_(9)

@@ -11,49 +11,48 @@ from tests.helpers import tiny_config
 STEPS = 4  # an epoch
 
 
-def rates(tmp_path, *opts: str, epochs: int = 10) -> list[float]:
+def learning_rates(tmp_path, *opts: str, epochs: int = 10) -> list[float]:
     """The learning rate of every step."""
-    cfg = tiny_config(
-        *(tmp_path, tmp_path, "TRAIN.END_EPOCH", str(epochs), "TRAIN.LR", "0.5", *opts)
-    )
+    keys = ["TRAIN.END_EPOCH", str(epochs), "TRAIN.LR", "0.5"]
+    cfg = tiny_config(tmp_path, tmp_path, *keys, *opts)
     optimizer = get_optimizer(cfg, torch.nn.Linear(1, 1))
     scheduler = get_scheduler(cfg, optimizer, STEPS)
-    seen = []
+    rates = []
     for _ in range(epochs * STEPS):
-        seen.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return seen
+    return rates
 
 
 def test_multistep_drops_at_its_epochs_and_nowhere_else(tmp_path):
-    seen = rates(tmp_path, "TRAIN.LR_STEP", "[3, 7]", "TRAIN.LR_FACTOR", "0.1")
+    rates = learning_rates(tmp_path, "TRAIN.LR_STEP", "[3, 7]", "TRAIN.LR_FACTOR", "0.1")
     expected = [0.5] * 3 * STEPS + [0.05] * 4 * STEPS + [0.005] * 3 * STEPS
-    assert seen == pytest.approx(expected, rel=1e-12)
+    assert rates == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_cosine_falls_from_the_rate_to_nearly_0(tmp_path):
-    seen = rates(tmp_path, "TRAIN.LR_SCHEDULE", "cosine")
-    assert seen[0] == 0.5
-    assert seen[5 * STEPS] == pytest.approx(0.25)
-    assert 0 < seen[-1] < 0.002
-    assert all(b < a for a, b in zip(seen, seen[1:], strict=False))
+def test_a_cosine_falls_from_the_learning_rate_to_nearly_0(tmp_path):
+    rates = learning_rates(tmp_path, "TRAIN.LR_SCHEDULE", "cosine")
+    assert rates[0] == 0.5
+    assert rates[5 * STEPS] == pytest.approx(0.25)
+    assert 0 < rates[-1] < 0.002
+    assert all(b < a for a, b in zip(rates, rates[1:], strict=False))
 
 
 @pytest.mark.parametrize("schedule", ["multistep", "cosine"])
-def test_a_warm_up_rises_to_the_rate_in_its_time(tmp_path, schedule):
+def test_a_warm_up_rises_to_the_learning_rate_in_its_time(tmp_path, schedule):
     warm = ["TRAIN.LR_SCHEDULE", schedule, "TRAIN.WARMUP_EPOCHS", "2"]
-    seen = rates(tmp_path, *warm)
-    rising = seen[: 2 * STEPS + 1]
+    rates = learning_rates(tmp_path, *warm)
+    rising = rates[: 2 * STEPS + 1]
     assert 0 < rising[0] < 0.01
     assert all(b > a for a, b in zip(rising, rising[1:], strict=False))
     assert rising[-1] == pytest.approx(0.5)
     assert rising[STEPS] == pytest.approx(0.25, rel=0.01)
-    assert max(seen) <= 0.5
+    assert max(rates) <= 0.5
 
 
 def test_the_schedule_starts_at_the_first_epoch(tmp_path):
-    late = rates(tmp_path, "TRAIN.LR_STEP", "[3]", "TRAIN.BEGIN_EPOCH", "2", epochs=4)
+    late = learning_rates(tmp_path, "TRAIN.LR_STEP", "[3]", "TRAIN.BEGIN_EPOCH", "2", epochs=4)
     assert late[:STEPS] == [0.5] * STEPS
     assert late[STEPS] == pytest.approx(0.05)
 

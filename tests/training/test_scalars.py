@@ -1,4 +1,4 @@
-"""The scalar log holds what led to the weights that there are, whatever happened to the run."""
+"""The scalar log holds the steps that led to the weights, however often the run was resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lib.training.scalars import append_scalars, cut_scalars, read_scalars
+from lib.training.scalars import append_scalars, read_scalars, truncate_scalars
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def log(tmp_path):
     return path
 
 
-def test_every_line_is_json_that_anybody_can_read(log):
+def test_every_line_is_strict_json(log):
     append_scalars(log, 30, {"val/AP": 0.5, "val/AR": float("nan")})
     lines = [json.loads(line, parse_constant=pytest.fail) for line in log.read_text().splitlines()]
     assert lines[0] == {"step": 10, "train/loss": 0.1, "train/lr": 0.001}
     assert lines[-1] == {"step": 30, "val/AP": 0.5}
 
 
-def test_curves_come_back(log):
+def test_curves_are_read_as_they_were_written(log):
     append_scalars(log, 20, {"val/AP": 0.5})
     assert read_scalars(log) == {
         "train/loss": {10: 0.1, 20: 0.2, 30: 0.3},
@@ -35,34 +35,34 @@ def test_curves_come_back(log):
     assert list(read_scalars(log)["train/loss"]) == [10, 20, 30]
 
 
-def test_a_step_that_was_done_again_counts_as_it_was_last(log):
+def test_the_last_line_of_a_repeated_step_counts(log):
     append_scalars(log, 20, {"train/loss": 9})
     assert read_scalars(log)["train/loss"] == {10: 0.1, 20: 9, 30: 0.3}
 
 
-def test_a_run_that_goes_on_from_an_earlier_step_drops_what_came_after(log):
+def test_a_resume_from_an_earlier_step_removes_the_lines_beyond_it(log):
     """Also where the lines to come are of other steps."""
-    cut_scalars(log, 20)
+    truncate_scalars(log, 20)
     append_scalars(log, 25, {"train/loss": 0.25})
     assert read_scalars(log)["train/loss"] == {10: 0.1, 20: 0.2, 25: 0.25}
     assert [path.name for path in log.parent.iterdir()] == [log.name]
 
 
-def test_a_line_cut_off_costs_nothing_but_itself(log):
+def test_an_incomplete_line_costs_nothing_but_itself(log):
     whole = log.read_bytes()
     log.write_bytes(whole[:-8])
     assert list(read_scalars(log)["train/loss"]) == [10, 20]
-    cut_scalars(log, 99)
+    truncate_scalars(log, 99)
     append_scalars(log, 30, {"train/loss": 0.3, "train/lr": 0.001})
     assert log.read_bytes() == whole
 
 
-def test_cutting_what_is_not_there_makes_nothing(tmp_path):
-    cut_scalars(tmp_path / "scalars.jsonl", 0)
+def test_truncating_a_missing_file_creates_none(tmp_path):
+    truncate_scalars(tmp_path / "scalars.jsonl", 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_log_that_cannot_be_written_is_told_and_stops_nothing(tmp_path, caplog):
+def test_a_log_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     append_scalars(tmp_path / "nowhere" / "scalars.jsonl", 1, {"train/loss": 1})
     [line] = [record.getMessage() for record in caplog.records]
     assert "cannot write" in line

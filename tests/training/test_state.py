@@ -1,13 +1,14 @@
-"""A run goes on where it was saved, or one line says why it cannot."""
+"""A run resumes where it was saved, or one line tells why it cannot."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.run import start_state
 from lib.training.state import TrainingState, resume, save_training
 from lib.utils.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from lib.utils.dist import ALONE
 from tests.helpers import OTHER, TINY, network, tiny_config
 
 
@@ -17,12 +18,7 @@ def cfg(tmp_path):
 
 
 def training_state(cfg, arch=TINY, seed: int = 0) -> TrainingState:
-    model = network(cfg, arch, seed)
-    optimizer = get_optimizer(cfg, model)
-    scheduler = get_scheduler(cfg, optimizer, 5)
-    return TrainingState(
-        model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), arch.to_dict()
-    )
+    return start_state(cfg, network(cfg, arch, seed), ALONE, images=10, steps=5)
 
 
 def train_a_little(state: TrainingState, seed: int) -> None:
@@ -34,10 +30,10 @@ def train_a_little(state: TrainingState, seed: int) -> None:
 
 
 def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    ours, theirs = one.state_dict(), other.state_dict()
-    assert list(ours) == list(theirs)
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
+    first, second = one.state_dict(), other.state_dict()
+    assert list(first) == list(second)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
 
 
 def test_resuming_restores_everything(cfg, tmp_path):
@@ -47,14 +43,14 @@ def test_resuming_restores_everything(cfg, tmp_path):
     state.epoch, state.best_ap = 4, 0.25
     torch.manual_seed(11)
     save_training(state, tmp_path / "c.pth.tar")
-    drawn = torch.rand(3)
+    numbers = torch.rand(3)
     again = training_state(cfg, seed=2)
     resume(again, tmp_path / "c.pth.tar")
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), numbers)
     assert (again.epoch, again.best_ap) == (4, 0.25)
     assert again.scheduler.state_dict() == state.scheduler.state_dict()
     assert_same(state.model, again.model)
-    for seed in range(3, 5):  # what the optimizer remembers shows in the next steps
+    for seed in range(3, 5):  # the optimizer's moments show in the next steps
         train_a_little(state, seed)
         train_a_little(again, seed)
     assert_same(state.model, again.model)
@@ -77,7 +73,7 @@ def test_bare_weights_cannot_be_resumed_from(cfg, tmp_path):
 @pytest.mark.parametrize(
     "key", ["epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler", "random"]
 )
-def test_a_checkpoint_that_lacks_a_part_is_told_which(cfg, tmp_path, key):
+def test_the_missing_part_of_a_checkpoint_is_named(cfg, tmp_path, key):
     save_training(training_state(cfg), tmp_path / "c.pth.tar")
     saved = load_checkpoint(tmp_path / "c.pth.tar")
     del saved[key]

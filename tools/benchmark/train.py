@@ -34,14 +34,16 @@ from yacs.config import CfgNode
 import dist_train
 from lib.config import load_config
 from lib.core.loss import MultiLossFactory
-from lib.core.trainer import Precision, View, accumulate, train_step, update_weights
+from lib.core.trainer import StepSettings, StepState, add_gradients, train_step, update_weights
+from lib.core.views import View
 from lib.dataset.samples import Sample, collate
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.search.latency import machine
-from lib.training.optim import get_optimizer
+from lib.training.optim import get_optimizer, get_scheduler
 from lib.utils.complexity import count_macs, watch_layers
 from lib.utils.dist import ALONE
+from lib.utils.precision import Precision
 from tools.benchmark.plain_targets import plain_batch, plain_sample
 
 PASSES = 3  # forward, gradients of inputs, gradients of weights
@@ -124,20 +126,16 @@ def our_step(
     """Step number -> the losses of a step as `dist_train.py` takes it."""
     torch.manual_seed(0)
     model = dist_train.start_model(cfg, arch, ALONE._replace(device=device)).train()
-    optimizer, criterion = get_optimizer(cfg, model), MultiLossFactory.from_config(cfg)
-    precision = Precision(
-        *(device, cfg.FP16.ENABLED, cfg.FP16.STATIC_LOSS_SCALE, cfg.FP16.DYNAMIC_LOSS_SCALE)
-    )
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    optimizer, precision = get_optimizer(cfg, model), Precision.from_config(cfg, device)
+    state = StepState(model, optimizer, get_scheduler(cfg, optimizer, 1), precision)
     plan = dist_train.supernet_plan(cfg, model)
     batch = collate(samples).to(device)
 
     def step(i: int) -> dict[str, Tensor]:
-        optimizer.zero_grad(set_to_none=True)
         archs = plan.archs(i) if plan else [None]
         imitate = plan.imitate if plan else None
-        *_, losses = accumulate(cfg, model, criterion, precision, [batch], archs, imitate)
-        update_weights(model, optimizer, precision)
-        return losses
+        return train_step(state, criterion, settings, [batch], archs, imitate).losses
 
     return step
 
@@ -171,7 +169,10 @@ def plain_step(
         archs = plan.archs(i) if plan else [None]
         views = [View(*data(one.img_size if one else cfg.DATASET.INPUT_SIZE), one) for one in archs]
         imitate = plan.imitate if plan else None
-        return train_step(model, criterion, optimizer, precision, views, imitate)[1]
+        optimizer.zero_grad(set_to_none=True)
+        losses = add_gradients(model, criterion, precision, views, imitate)[1]
+        update_weights(model, optimizer, precision)
+        return losses
 
     return step
 

@@ -1,0 +1,258 @@
+"""A training run: its epochs, evaluations and checkpoints, started or resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.core.evaluate import evaluate_predictions, markdown_table
+from lib.core.inference import InferenceSettings
+from lib.core.meter import Meter
+from lib.core.pipeline import LoaderSettings
+from lib.core.predictions import predict_set
+from lib.core.results import Prediction
+from lib.core.trainer import Criterion, StepSettings, SupernetPlan, do_train
+from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set, make_dataloader
+from lib.models.arch import ArchSpec
+from lib.training.average import WeightAverage
+from lib.training.board import Board
+from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.state import Layout, TrainingState, place_schedule, resume, save_training
+from lib.training.stopping import StopRequest
+from lib.utils.checkpoint import newest_whole, save_weights, unwrap
+from lib.utils.cli import STOPPED
+from lib.utils.complexity import count_macs, count_params
+from lib.utils.dist import Process, barrier, broadcast, share_buffers
+from lib.utils.files import versions_of
+from lib.utils.precision import Precision
+from lib.utils.run_card import RUN_CARD, add_start
+
+logger = logging.getLogger(__name__)
+
+# In the output folder.
+CHECKPOINT, FINAL, BEST = "checkpoint.pth.tar", "final_state0.pth.tar", "model_best.pth.tar"
+
+
+def train(
+    cfg: CfgNode,
+    model: nn.Module,
+    criterion: Criterion,
+    plan: SupernetPlan | None,
+    process: Process,
+    output_dir: Path,
+    log_dir: Path,
+) -> int | None:
+    """Train the remaining epochs; the exit code: None, or STOPPED after a signal.
+
+    `plan`: the sub-networks of each step; None for a plain network. Checkpoints, evaluations and
+    curves are written as TRAIN.* says.
+    """
+    dataset = build_dataset(cfg)
+    loader = make_dataloader(cfg, dataset, process.rank, process.world_size)
+    images, steps = len(dataset), -(-len(loader) // cfg.TRAIN.ACCUMULATE)  # per epoch
+    data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
+    state = start_state(cfg, model, process, images, steps)
+    resumed_from = resume_if_requested(cfg, state, output_dir)
+    first, last = state.epoch, cfg.TRAIN.END_EPOCH
+    done = (first - cfg.TRAIN.BEGIN_EPOCH) * steps + state.step
+    place_schedule(state, done)
+    if first >= last:
+        logger.info("nothing to do: %s is trained for %d epochs already", output_dir, first)
+        if process.is_main and not (output_dir / FINAL).exists():
+            save_weights(output_dir / FINAL, state.evaluated)
+        return None
+    board = None
+    if process.is_main:
+        origin = resumed_from and {"checkpoint": str(resumed_from), "step": done}
+        add_start(output_dir / RUN_CARD, describe_start(cfg, state, origin))
+        board = Board.from_config(cfg, log_dir, output_dir, done)
+    meter = Meter(
+        total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
+        every=cfg.PRINT_FREQ,
+        step=done,
+        verbose=cfg.VERBOSE and process.is_main,
+        sink=board.training if board else None,
+        process=process,
+        describe=plan.describe if plan else None,
+    )
+    logger.info(
+        f"{images} images, {steps} steps an epoch, epochs {first} to {last} on "
+        f"{process.world_size} x {process.device}"
+    )
+    settings = StepSettings.from_config(cfg)
+    with StopRequest(process, cfg.DIST_TIMEOUT) as request:
+        run = Run(cfg, state, meter, request, output_dir, data, board)
+        for _ in range(first, last):
+            if not do_train(state, loader, criterion, settings, meter, plan, run.after_step):
+                barrier(process)  # the first process has saved
+                logger.info("stopped after step %d; the same command goes on from it", meter.step)
+                return STOPPED
+            with meter.paused():
+                run.after_epoch()
+    run.finish()
+    return None
+
+
+def start_state(
+    cfg: CfgNode, model: nn.Module, process: Process, images: int, steps: int
+) -> TrainingState:
+    """The state before the first step; an epoch has `steps` of them, over `images`."""
+    optimizer = get_optimizer(cfg, model, process.world_size)
+    arch = cast("ArchSpec | None", unwrap(model).arch)
+    return TrainingState(
+        model=model,
+        optimizer=optimizer,
+        scheduler=get_scheduler(cfg, optimizer, steps),
+        precision=Precision.from_config(cfg, process.device),
+        process=process,
+        epoch=cfg.TRAIN.BEGIN_EPOCH,
+        arch=arch.to_dict() if arch else None,
+        config=cfg.dump(),
+        layout=Layout(
+            images=images,
+            processes=process.world_size,
+            images_per_gpu=cfg.TRAIN.IMAGES_PER_GPU,
+            accumulate=cfg.TRAIN.ACCUMULATE,
+        ),
+        average=WeightAverage(model, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None,
+    )
+
+
+def resume_if_requested(cfg: CfgNode, state: TrainingState, output_dir: Path) -> Path | None:
+    """Resume from TRAIN.CHECKPOINT or the newest in `output_dir`, as AUTO_RESUME and RESUME say.
+
+    The checkpoint; None for a new run.
+    """
+    path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
+    required = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
+    requested = required or (cfg.AUTO_RESUME and bool(versions_of(path)))
+    if not broadcast(state.process, requested):
+        return None
+    if not cfg.TRAIN.CHECKPOINT:
+        path = newest_for_all(path, state.process)
+    resume(state, path)
+    within = f" and {state.step} steps" if state.step else ""
+    logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
+    return path
+
+
+def newest_for_all(path: Path, process: Process) -> Path:
+    """The first process's answer of `newest_whole`, or its ValueError, in all processes."""
+    answer = None
+    if process.is_main:
+        try:
+            answer = {"path": str(newest_whole(path))}
+        except ValueError as error:
+            answer = {"problem": str(error)}
+    answer = broadcast(process, answer)
+    if "problem" in answer:
+        raise ValueError(answer["problem"])
+    return Path(answer["path"])
+
+
+def describe_start(
+    cfg: CfgNode, state: TrainingState, resumed_from: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The entry of the run card, without code and machine."""
+    network = unwrap(state.model)
+    return {
+        "processes": state.process.world_size,
+        "device": str(state.process.device),
+        "seed": cfg.SEED,
+        "resumed_from": resumed_from,
+        "parameters": count_params(network),
+        "macs": count_macs(network, cfg.DATASET.INPUT_SIZE),
+        "architecture": state.arch,
+        "config": yaml.safe_load(state.config),
+    }
+
+
+@dataclass
+class Run:
+    """What happens between the steps and between the epochs of a run."""
+
+    cfg: CfgNode
+    state: TrainingState
+    meter: Meter
+    request: StopRequest
+    output_dir: Path
+    data: EvaluationSet | None  # None: no evaluations
+    board: Board | None  # None: not the first process
+
+    def after_step(self) -> bool:
+        """Update the EMA, save where due; whether to stop."""
+        state, every = self.state, self.cfg.TRAIN.SAVE_STEPS
+        state.step += 1
+        if state.average:
+            state.average.update(state.model)
+        stop = self.request.agreed()
+        if stop or (every and self.meter.step % every == 0):
+            self.meter.check()
+            self.save()
+        return stop
+
+    def after_epoch(self) -> None:
+        """Evaluate and save where due."""
+        state, every = self.state, self.cfg.TRAIN.VALIDATE_EVERY
+        predictions = None
+        if self.data is not None and self.is_due(state.epoch + 1, every):
+            self.save()  # an evaluation may take longer than what is left of a job's time
+            predictions = self.predict(self.data)
+        state.epoch, state.step = state.epoch + 1, 0
+        if self.data is not None and predictions is not None and state.process.is_main:
+            self.evaluate(self.data, predictions)
+        if self.is_due(state.epoch, self.cfg.TRAIN.SAVE_EVERY):
+            self.save()
+        barrier(state.process)
+
+    def is_due(self, epochs: int, every: int) -> bool:
+        """Every `every` epochs, and after the last."""
+        return epochs == self.cfg.TRAIN.END_EPOCH or epochs % every == 0
+
+    def save(self) -> None:
+        if self.state.process.is_main:
+            save_training(self.state, self.output_dir / CHECKPOINT, self.cfg.TRAIN.KEEP)
+
+    def predict(self, data: EvaluationSet) -> list[Prediction]:
+        """Predictions by all processes; only the first process gets them."""
+        network, process = self.state.evaluated, self.state.process
+        share_buffers(network, process)
+        predictions, problems = predict_set(
+            InferenceSettings.from_config(self.cfg),
+            network,
+            data,
+            process,
+            loading=LoaderSettings.from_config(self.cfg),
+        )
+        for problem in problems:
+            logger.warning("%s", problem)
+        return predictions
+
+    def evaluate(self, data: EvaluationSet, predictions: list[Prediction]) -> None:
+        """Print AP, add it to the curves, and save the weights if they are the best so far."""
+        table = evaluate_predictions(data, predictions, self.output_dir)
+        logger.info(
+            "evaluation after step %d\n%s",
+            self.meter.step,
+            markdown_table(table, self.cfg.MODEL.NAME),
+        )
+        if self.board:
+            self.board.evaluation(self.meter.step, table, data, predictions)
+        ap = table.get("AP", 0.0)
+        if ap >= self.state.best_ap:
+            self.state.best_ap = ap
+            save_weights(self.output_dir / BEST, self.state.evaluated)
+
+    def finish(self) -> None:
+        if self.state.process.is_main:
+            save_weights(self.output_dir / FINAL, self.state.evaluated)
+            logger.info("trained: %s", self.output_dir / FINAL)
+        if self.board:
+            self.board.close()
