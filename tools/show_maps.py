@@ -1,10 +1,9 @@
-"""Show what a network sees in one picture: heatmaps and tag maps, and the people they become.
+"""Show a network's heatmaps and tag maps of an image, and the people grouped from them.
 
-    python -m tools.show_maps --model checkpoint.pth.tar --input picture.jpg --out maps.png
-    python -m tools.show_maps --model model_best.pth.tar --cfg ... --superconfig ... --input a.jpg
+    python -m tools.show_maps --model checkpoint.pth.tar --input image.jpg --out maps.png
 
-From above: the people found; the strongest heatmap of each pixel and its tag, gray where no joint
-would be looked for; the tags of each person's joints; the heatmap of each joint.
+From above: the people; at each pixel the highest heatmap, and its tags where it is above the
+detection threshold; the tags of each person's joints; the heatmap of each joint.
 """
 
 from __future__ import annotations
@@ -18,53 +17,55 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch import nn
-from yacs.config import CfgNode
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor, nn
 
 from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.keypoints import KeypointSpec
+from lib.models.load import read_network
 from lib.utils import cli
 from lib.utils.dist import choose_device
-from lib.utils.plot import BLACK, GRAY, LIGHT, Axes
+from lib.utils.images import read_image
+from lib.utils.plots import STYLE, save_figure
 from lib.utils.transforms import of_pixels, warp_matrix
-from lib.utils.vis import (
-    caption,
-    draw_heatmaps,
-    draw_named_people,
-    person_color,
-    save_image,
-    tile,
-)
-from tools.demo.media import read_image
-from tools.network import add_settings_flags, settings_of, spec_of
-from valid import load_model
+from lib.utils.vis import draw_heatmaps, draw_named_people, person_color
+from tools.network import add_settings_flags
 
-MIN_JOINT = 0.1  # a joint with less is not drawn
-LARGE, SMALL = 452, 300  # pixels, long sides of pictures
-COLUMNS = (4, 6)  # of large and of small pictures, equally wide
-LETTER = 8  # pixels, of a caption's text; a little more than it takes
-ROW = 22  # pixels, of a person's tags
-BAR = 10  # pixels, height of a bar of colors
-HEAT, TAGS = cv2.COLORMAP_JET, cv2.COLORMAP_TURBO
+MIN_JOINT = 0.1  # joints with a lower score are not shown
+SIDE = 452  # pixels, longer side of an image
+WIDTH = 12.4  # inches, of the sheet
+COLUMNS = 6  # of the heatmaps of single joints
+ASPECTS = (0.2, 5.0)  # height / width of an image, as far as the layout follows it
 
 
-class Seen(NamedTuple):
-    """What a network makes of a picture."""
+class Maps(NamedTuple):
+    """A network's maps over an image, and the people grouped from them, best score first."""
 
-    given: Input
-    heatmaps: np.ndarray  # (K, H, W)
-    tags: np.ndarray  # (K or 1, H, W, L)
-    people: np.ndarray  # (N, K, 3 or more) in pixels of the picture, the surest first
+    image: np.ndarray  # (h, w, 3), resized to a longer side of SIDE
+    heatmaps: np.ndarray  # (K, h, w)
+    tags: np.ndarray  # (K or 1, L, h, w)
+    people: np.ndarray  # (N, K, 3), in pixels of the resized image
     scores: list[float]
-    grouped: np.ndarray  # (N, K, 3 + L) of the same, only joints that were grouped by their tags
+    grouped: np.ndarray  # (N, K, 3 + L), the same people before missing joints were filled in
+
+    @property
+    def top_tags(self) -> np.ndarray:
+        """(L, h, w): at each pixel the tags of the joint with the highest heatmap."""
+        if len(self.tags) == 1:
+            return self.tags[0]
+        return np.take_along_axis(self.tags, self.heatmaps.argmax(axis=0)[None, None], axis=0)[0]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, type=Path, help="a checkpoint or a cut")
-    parser.add_argument("--input", required=True, type=Path, help="a picture")
+    parser.add_argument(
+        "--model", required=True, type=Path, help="weights: a checkpoint, a sub-network, ..."
+    )
+    parser.add_argument("--input", required=True, type=Path, help="an image")
     parser.add_argument("--out", default="maps.png", help="(default: maps.png)")
     parser.add_argument("--min-score", type=float, default=0.2, help="of a person (default: 0.2)")
     add_settings_flags(parser)
@@ -78,179 +79,158 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"{args.model} hands out no maps; name the checkpoint it was exported from"
         )
-    picture = read_image(args.input)
-    cfg, arch = settings_of(args.model, args.cfg, args.superconfig, args.opts)
-    model = load_model(cfg, arch, args.model, choose_device(cfg, args.gpu))
-    seen = look(cfg, model, picture, args.min_score)
-    save_image(args.out, draw_sheet(picture, seen, spec_of(cfg), cfg.TEST.DETECTION_THRESHOLD))
-    print(f"{len(seen.people)} people, {len(seen.heatmaps)} heatmaps: {args.out}")
+    image = read_image(args.input)
+    network = read_network(
+        args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts
+    ).expect_subnet()
+    model = network.build(choose_device(network.cfg, args.gpu))
+    settings = InferenceSettings.from_config(network.cfg)
+    maps = read_maps(settings, model, image, args.min_score)
+    save_figure(args.out, draw_sheet(maps, network.spec, settings.group.detection_threshold))
+    print(f"{len(maps.people)} people, {len(maps.heatmaps)} heatmaps: {args.out}")
 
 
-def look(cfg: CfgNode, model: nn.Module, picture: np.ndarray, min_score: float) -> Seen:
-    """Maps of `picture` (H, W, 3) and its people of at least `min_score`."""
-    settings = InferenceSettings.from_config(cfg)
-    given = prepare(settings, picture)
-    heatmaps, tags = network_maps(settings, model, [given])
+def read_maps(
+    settings: InferenceSettings, model: nn.Module, image: np.ndarray, min_score: float
+) -> Maps:
+    """Maps over `image` (H, W, 3) and its people with scores of at least `min_score`."""
+    prepared = prepare(settings, image)
+    heatmaps, tags = network_maps(settings, model, [prepared])
     if not (torch.isfinite(heatmaps).all() and torch.isfinite(tags).all()):
         raise ValueError("the network's maps are not finite")
-    people, scores = find_people(settings, heatmaps, tags, given)
+    people, scores = find_people(settings, heatmaps, tags, prepared)
     [grouped], _ = settings.parser.parse(heatmaps, tags, refine=False)  # in the same order
     order = [i for i in np.argsort(-np.array(scores), kind="stable") if scores[i] >= min_score]
-    return Seen(
-        *(given, heatmaps[0].cpu().numpy(), tags[0].cpu().numpy()),
-        *(people[order], [scores[i] for i in order], grouped[order]),
+    small, scale = resized(image)
+    size = small.shape[1::-1]
+    tags_first = tags[0].movedim(3, 1)  # (K or 1, L, H, W)
+    flat = on_image(tags_first.flatten(0, 1), prepared, size, scale, cv2.INTER_NEAREST)
+    return Maps(
+        image=small,
+        heatmaps=on_image(heatmaps[0], prepared, size, scale, cv2.INTER_LINEAR),
+        tags=flat.reshape(*tags_first.shape[:2], *flat.shape[1:]),
+        people=people[order, :, :3] * (scale, scale, 1),
+        scores=[scores[i] for i in order],
+        grouped=grouped[order],
     )
 
 
-def draw_sheet(picture: np.ndarray, seen: Seen, spec: KeypointSpec, threshold: float) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: everything in `seen`; tags where a heatmap is above `threshold`."""
-    limits = tag_limits(seen, threshold)
-    large = tile(large_views(picture, seen, spec, threshold, limits), COLUMNS[0])
-    view, scale = resized(picture, SMALL)
-    heatmaps = on_view(seen.heatmaps, seen.given, view, scale, cv2.INTER_LINEAR)
-    joints = spec.with_center().joints  # the center comes last, where there is one
-    views = [
-        titled(draw_heatmaps(view, heatmaps[k : k + 1]), f"{joints[k]}: {one.max():.2f} at most")
-        for k, one in enumerate(seen.heatmaps)
+def resized(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The image with a longer side of SIDE pixels, and the scale of that."""
+    scale = SIDE / max(image.shape[:2])
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=method), scale
+
+
+def on_image(
+    maps: Tensor, prepared: Input, size: tuple[int, int], scale: float, method: int
+) -> np.ndarray:
+    """Maps (C, H, W) of an input -> (C, h, w), registered with an image resized to (w, h)."""
+    height, width = maps.shape[1:]
+    center, side = prepared.center * scale, prepared.scale * scale
+    matrix = of_pixels(warp_matrix(center, side, (width, height)), 0.5)
+    flags, border = method | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    return np.stack(
+        [
+            cv2.warpAffine(one, matrix, size, flags=flags, borderMode=border)
+            for one in maps.cpu().numpy()
+        ]
+    )
+
+
+# --- drawing ----------------------------------------------------------------------------
+
+
+@rc_context(STYLE | {"axes.grid": False})
+def draw_sheet(maps: Maps, spec: KeypointSpec, threshold: float) -> Figure:
+    """Everything in `maps`; tag maps where the highest heatmap is above `threshold`."""
+    limits = tag_limits(maps, threshold)
+    aspect = float(np.clip(maps.image.shape[0] / maps.image.shape[1], *ASPECTS))
+    rows = -(-len(maps.heatmaps) // COLUMNS)
+    heights = [
+        0.3 + WIDTH / (2 + len(maps.top_tags)) * aspect,
+        0.9 + 0.25 * len(maps.people),
+        0.8 + rows * (0.3 + WIDTH / COLUMNS * aspect),
     ]
-    small = tile(views, COLUMNS[1])
-    width = max(large.shape[1], small.shape[1])
-    dimensions = seen.tags.shape[3]
-    strips = [draw_tags(seen, i, limits, width // min(dimensions, 2)) for i in range(dimensions)]
-    bar = Axes([(0, 0), (1, 1)], (width, 66), (12, 26, 12, 40))
-    bar.text("heatmaps of each joint", (width // 2, 18), 0.5)
-    draw_bar(bar, HEAT)
-    return stacked([large, tile(strips, 2, gap=0), bar.canvas, small])
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    above, middle, below = figure.subfigures(3, 1, height_ratios=heights)
+    draw_people(above, maps, spec, threshold, limits)
+    draw_tags(middle, maps, limits)
+    draw_joints(below, maps, spec)
+    return figure
 
 
-def large_views(
-    picture: np.ndarray,
-    seen: Seen,
+def draw_people(
+    figure: SubFigure,
+    maps: Maps,
     spec: KeypointSpec,
     threshold: float,
     limits: tuple[float, float],
-) -> list[np.ndarray]:
-    """The people, the strongest heatmap, and the tags of each dimension."""
-    view, scale = resized(picture, LARGE)
-    people = seen.people[..., :3] * (scale, scale, 1)
-    names = [str(i + 1) for i in range(len(people))]
-    shown = draw_named_people(view, people, spec, names, range(len(people)), MIN_JOINT)
-    heatmaps = on_view(seen.heatmaps, seen.given, view, scale, cv2.INTER_LINEAR)
-    views = [
-        titled(shown, f"people found: {len(people)}"),
-        titled(draw_heatmaps(view, heatmaps), "the strongest heatmap"),
-    ]
-    strongest = seen.heatmaps.max(axis=0, keepdims=True)
-    [where] = on_view(strongest, seen.given, view, scale, cv2.INTER_NEAREST) > threshold
-    tags = np.moveaxis(strongest_tags(seen), 2, 0)
-    for i, values in enumerate(on_view(tags, seen.given, view, scale, cv2.INTER_NEAREST)):
-        text = f"its tag {i + 1}, above {threshold:g}"
-        views.append(titled(color_tags(view, values, where, limits), text))
-    return views
+) -> None:
+    """The people, the highest heatmap, and its tags in each dimension, gray where it is low."""
+    count = len(maps.people)
+    names = [str(i + 1) for i in range(count)]
+    people = draw_named_people(maps.image, maps.people, spec, names, range(count), MIN_JOINT)
+    low = maps.heatmaps.max(axis=0) <= threshold
+    grid = figure.subplots(1, 2 + len(maps.top_tags))
+    grid[0].imshow(people)
+    grid[0].set_title(f"people found: {count}")
+    grid[1].imshow(draw_heatmaps(maps.image, maps.heatmaps))
+    grid[1].set_title("highest heatmap")
+    for i, (axes, values) in enumerate(zip(grid[2:], maps.top_tags, strict=True)):
+        axes.imshow(maps.image.mean(axis=2), cmap="gray", vmin=-430, vmax=300)  # pale
+        axes.imshow(np.ma.masked_where(low, values), cmap="turbo", vmin=limits[0], vmax=limits[1])
+        axes.set_title(f"its tag {i + 1}, where it is above {threshold:g}")
+    for axes in grid:
+        axes.set_axis_off()
 
 
-def strongest_tags(seen: Seen) -> np.ndarray:
-    """(H, W, L): at each pixel the tags of the joint whose heatmap is the strongest there."""
-    if len(seen.tags) == 1:
-        return seen.tags[0]
-    joint = seen.heatmaps.argmax(axis=0)[None, ..., None]
-    return np.take_along_axis(seen.tags, joint, axis=0)[0]
+def draw_tags(figure: SubFigure, maps: Maps, limits: tuple[float, float]) -> None:
+    """A row for each person: a dot for the tag of each grouped joint, a stroke for their mean.
+
+    Below the people are the colors of the tag maps.
+    """
+    count = max(1, len(maps.people))
+    for i, axes in enumerate(figure.subplots(1, len(maps.top_tags), squeeze=False)[0]):
+        for row, joints in enumerate(maps.grouped):
+            tags = joints[joints[:, 2] > 0, 3 + i]
+            color = np.array(person_color(row)) / 255
+            axes.plot(tags.mean(), row, "|", color="black", markersize=16)
+            axes.plot(tags, np.full(len(tags), row), "o", color=color, markeredgecolor="black")
+        colors = np.linspace(*limits, 256)[None]
+        extent = (*limits, count, count - 0.4)
+        axes.imshow(colors, cmap="turbo", extent=extent, aspect="auto", zorder=1)
+        names = [f"{row + 1} ({score:.2f})" for row, score in enumerate(maps.scores)]
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlim=limits, ylim=(count, -0.6), title=f"tag {i + 1} of each person's joints")
+        axes.grid(axis="x")
+        if not names:
+            axes.text(sum(limits) / 2, 0, "nobody was found", ha="center", va="center")
 
 
-def tag_limits(seen: Seen, threshold: float) -> tuple[float, float]:
-    """From the least to the largest tag that is shown."""
-    pixels = strongest_tags(seen)[seen.heatmaps.max(axis=0) > threshold]
-    joints = seen.grouped[seen.grouped[..., 2] > 0, 3:]
-    values = np.concatenate([pixels, joints]) if len(pixels) + len(joints) else np.array([0, 1])
-    return float(values.min()), float(values.max())
+def draw_joints(figure: SubFigure, maps: Maps, spec: KeypointSpec) -> None:
+    """The heatmap of each joint, with its maximum."""
+    joints = spec.with_center().joints  # the center comes last, if there is one
+    grid = figure.subplots(-(-len(maps.heatmaps) // COLUMNS), COLUMNS, squeeze=False)
+    for axes, name, heatmap in zip(grid.flat, joints, maps.heatmaps, strict=False):
+        axes.imshow(draw_heatmaps(maps.image, heatmap[None]))
+        axes.set_title(f"{name}: at most {heatmap.max():.2f}")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    bar = ScalarMappable(cmap="jet")
+    bar.set_clim(0, 1)
+    figure.colorbar(bar, ax=grid, location="top", aspect=100, label="heatmaps of each joint")
 
 
-def color_tags(
-    view: np.ndarray, values: np.ndarray, where: np.ndarray, limits: tuple[float, float]
-) -> np.ndarray:
-    """`values` (h, w) in colors `where` (h, w) says so, on a pale gray `view` (h, w, 3)."""
-    low, high = ends_of(limits)
-    levels = np.uint8(255 * np.clip((values - low) / (high - low), 0, 1))
-    colors = cv2.applyColorMap(levels, TAGS)[..., ::-1]
-    gray = np.uint8(150 + 0.35 * view.mean(axis=2, keepdims=True))
-    return np.where(where[..., None], colors, gray)
-
-
-def draw_tags(seen: Seen, dimension: int, limits: tuple[float, float], width: int) -> np.ndarray:
-    """A row for each person: a dot for the tag of each joint, a stroke for their mean."""
-    rows = max(1, len(seen.people))
-    size, margins = (width, 84 + rows * ROW), (96, 34, 24, 50)
-    axes = Axes([(limits[0], 0), (limits[1], 1)], size, margins)
-    left, top, right, bottom = axes.box
-    axes.text(f"tag {dimension + 1} of each person's joints", ((left + right) // 2, top - 12), 0.5)
-    for tick in axes.ticks[0]:
-        x, _ = axes.pixel((tick, 0))
-        cv2.line(axes.canvas, (x, top), (x, bottom), LIGHT, 1)
-    cv2.rectangle(axes.canvas, (left, top), (right, bottom), GRAY, 1)
-    for i, (joints, score) in enumerate(zip(seen.grouped, seen.scores, strict=True)):
-        y = top + i * ROW + ROW // 2
-        axes.text(f"{i + 1} ({score:.2f})", (left // 2, y + 4))
-        tags = joints[joints[:, 2] > 0, 3 + dimension]
-        x, _ = axes.pixel((float(tags.mean()), 0))
-        cv2.line(axes.canvas, (x, y - ROW // 2 + 2), (x, y + ROW // 2 - 2), BLACK, 1)
-        for tag in tags.tolist():
-            x, _ = axes.pixel((tag, 0))
-            cv2.circle(axes.canvas, (x, y), 5, BLACK, -1, cv2.LINE_AA)
-            cv2.circle(axes.canvas, (x, y), 4, person_color(i), -1, cv2.LINE_AA)
-    if len(seen.people) == 0:
-        axes.text("nobody was found", ((left + right) // 2, top + ROW // 2 + 4), 0.5)
-    draw_bar(axes, TAGS)
-    return axes.canvas
-
-
-def draw_bar(axes: Axes, colormap: int) -> None:
-    """The colors from the first to the last tick, below the axes, and the ticks' numbers."""
-    left, _, right, bottom = axes.box
-    levels = np.uint8(np.linspace(0, 255, right - left + 1))[None]
-    colors = cv2.applyColorMap(levels, colormap)[..., ::-1]
-    axes.canvas[bottom + 3 : bottom + 3 + BAR, left : right + 1] = colors
-    for tick in axes.ticks[0]:
-        x, _ = axes.pixel((tick, 0))
-        axes.text(f"{tick:g}", (x, bottom + BAR + 18))
-
-
-def ends_of(limits: tuple[float, float]) -> tuple[float, float]:
-    """The first and the last tick of axes with these limits."""
-    ticks = Axes([(limits[0], 0), (limits[1], 1)], (2, 2)).ticks[0]
-    return ticks[0], ticks[-1]
-
-
-def resized(picture: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
-    """The picture with that long side; how much larger it is."""
-    scale = longest / max(picture.shape[:2])
-    size = [max(1, round(scale * side)) for side in picture.shape[1::-1]]
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(picture, size, interpolation=method), scale
-
-
-def on_view(
-    maps: np.ndarray, given: Input, view: np.ndarray, scale: float, method: int
-) -> np.ndarray:
-    """Maps (C, H, W) of an input -> (C, h, w), where they lie on a resized picture (h, w, 3)."""
-    size = maps.shape[2], maps.shape[1]
-    matrix = of_pixels(warp_matrix(given.center * scale, given.scale * scale, size), 0.5)
-    how = {"flags": method | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-    return np.stack([cv2.warpAffine(one, matrix, view.shape[1::-1], **how) for one in maps])
-
-
-def titled(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture below its text, with white at the right where it is too narrow for that."""
-    room = max(0, LETTER * len(text) + 6 - picture.shape[1])
-    return caption(np.pad(picture, ((0, 0), (0, room), (0, 0)), constant_values=255), text)
-
-
-def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """One below the other, with white at the right of narrower ones."""
-    width = max(picture.shape[1] for picture in pictures)
-    rooms = [((0, 0), (0, width - picture.shape[1]), (0, 0)) for picture in pictures]
-    return np.concatenate(
-        [np.pad(p, room, constant_values=255) for p, room in zip(pictures, rooms, strict=True)]
-    )
+def tag_limits(maps: Maps, threshold: float) -> tuple[float, float]:
+    """A range that holds all tags that are shown."""
+    pixels = maps.top_tags[:, maps.heatmaps.max(axis=0) > threshold]
+    joints = maps.grouped[maps.grouped[..., 2] > 0, 3:]
+    values = np.concatenate([pixels.ravel(), joints.ravel()])
+    low, high = (values.min(), values.max()) if len(values) else (0, 1)
+    margin = 0.05 * max(high - low, 1e-3)
+    return float(low - margin), float(high + margin)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from lib.core.evaluate import fast_evaluation
 from lib.dataset.annotations import BOX_AREA
 from lib.keypoints import KeypointSpec
 
-Tree = Mapping[str, Any]  # an annotation file
+Tree = dict[str, Any]  # an annotation file
 Rows = Sequence[Mapping[str, Any]]  # a result file
 Range = tuple[float, float]
 
@@ -61,7 +61,7 @@ class Breakdown(NamedTuple):
     crowding: dict[str, Part]  # empty unless the data set's metric has it
 
 
-def break_down(spec: KeypointSpec, ground_truth: Tree, rows: Rows) -> Breakdown:
+def break_down(spec: KeypointSpec, ground_truth: Mapping[str, Any], rows: Rows) -> Breakdown:
     """Break result rows down over all images of `ground_truth`; neither is modified."""
     tree = with_areas(spec, ground_truth)
     detections = load_rows(tree, rows)
@@ -84,7 +84,7 @@ def break_down(spec: KeypointSpec, ground_truth: Tree, rows: Rows) -> Breakdown:
 # --- annotations of one part ------------------------------------------------------------
 
 
-def with_areas(spec: KeypointSpec, tree: Tree) -> Tree:
+def with_areas(spec: KeypointSpec, tree: Mapping[str, Any]) -> Tree:
     """A copy in which everybody has an area, by CrowdPose's rule a part of the box."""
     people = [dict(one) for one in tree["annotations"]]
     if not spec.use_area:

@@ -149,7 +149,7 @@ def person_similarity(xy: np.ndarray, labels: Labels, sigmas: np.ndarray) -> np.
     corner, side = labels.boxes[:, None, :2], labels.boxes[:, None, 2:]  # (P, 1, 2)
     before, after = corner - side - xy[:, None], xy[:, None] - (corner + 2 * side)
     to_region = before.clip(min=0) + after.clip(min=0)  # 0 inside
-    is_region = ~labels.labelled.any(axis=1)[:, None]  # (P, 1)
+    is_region = ~np.any(labels.labelled, axis=1, keepdims=True)  # (P, 1)
     offset = np.where(is_region[..., None], to_region, to_joint)
     ks = np.exp(-(offset**2).sum(axis=-1) / _tolerance(labels, sigmas))  # (N, P, K)
     weight = labels.labelled | is_region  # (P, K)

@@ -1,15 +1,19 @@
-"""Pictures of people, heatmaps and whole batches."""
+"""Rendering of people, heatmaps and groups of images with OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from lib.keypoints import KeypointSpec
+from lib.utils.files import atomic_write
 
-SHIFT = 4  # binary places of a coordinate that OpenCV draws between pixels
+Color = tuple[int, int, int]
+
+SHIFT = 4  # binary places of coordinates in OpenCV: a sixteenth of a pixel
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -26,13 +30,13 @@ def draw_people(
     width = max(1, round(max(image.shape[:2]) / 200))
     for i, person in enumerate(people):
         color = person_color(i)
-        seen = person[:, 2] > threshold
+        visible = person[:, 2] > threshold
         points = [tuple(int(round(float(v))) for v in xy) for xy in person[:, :2]]
         for a, b in spec.limb_index:
-            if seen[a] and seen[b]:
+            if visible[a] and visible[b]:
                 cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA)
-        for k in np.flatnonzero(seen):
-            cv2.circle(canvas, points[k], width + 1, (255, 255, 255), -1, cv2.LINE_AA)
+        for k in np.flatnonzero(visible):
+            cv2.circle(canvas, points[k], width + 1, WHITE, -1, cv2.LINE_AA)
             cv2.circle(canvas, points[k], width, color, -1, cv2.LINE_AA)
     return canvas
 
@@ -45,86 +49,91 @@ def draw_named_people(
     colors: Sequence[int],
     threshold: float = 0.0,
 ) -> np.ndarray:
-    """A copy of `image` (H, W, 3) uint8 RGB with skeletons as strong as people are large.
+    """A copy of `image` (H, W, 3) uint8 RGB with skeletons whose lines grow with the person.
 
-    people: (N, K, 3 or more), as in `draw_people`, the foremost first; each has its name above it
-    and the color that belongs to a number.
+    people: (N, K, 3 or more) as in `draw_people`; the first one is in front. Each has a name
+    above it and the color of a number (see `person_color`).
     """
     canvas = image.copy()
     people = people[:, : spec.num_joints]
-    for person, number in reversed(list(zip(people, colors, strict=True))):
-        _draw_skeleton(canvas, person, spec, person_color(number), threshold)
-    for person, name, number in reversed(list(zip(people, names, colors, strict=True))):
-        _draw_name(canvas, person[person[:, 2] > threshold, :2], name, person_color(number))
+    back_to_front = list(zip(people, names, map(person_color, colors), strict=True))[::-1]
+    for person, _, color in back_to_front:
+        _draw_skeleton(canvas, person, spec, color, threshold)
+    for person, name, color in back_to_front:
+        _draw_name(canvas, person[person[:, 2] > threshold, :2], name, color)
     return canvas
 
 
 def draw_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """`image` (H, W, 3) under the largest of `heatmaps` (K, h, w) at each pixel, 0 to 1."""
-    strongest = np.clip(heatmaps.max(axis=0), 0, 1)
-    strongest = cv2.resize(strongest, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    color = cv2.applyColorMap(np.uint8(255 * strongest), cv2.COLORMAP_JET)[..., ::-1]
-    return np.uint8(0.4 * image + 0.6 * color)
+    """`image` (H, W, 3) below the maximum over `heatmaps` (K, h, w), whose values are 0 to 1."""
+    highest = np.clip(heatmaps.max(axis=0), 0, 1)
+    highest = cv2.resize(highest, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    color = cv2.applyColorMap((255 * highest).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    return (0.4 * image + 0.6 * color).astype(np.uint8)
 
 
-def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Pictures (H, W, 3) side by side, row by row; smaller ones are padded with white."""
-    height = max(picture.shape[0] for picture in pictures) + gap
-    width = max(picture.shape[1] for picture in pictures) + gap
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, min(columns, len(pictures)) * width, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Images (H, W, 3) side by side, row by row; smaller ones are padded with white."""
+    height = max(image.shape[0] for image in images) + gap
+    width = max(image.shape[1] for image in images) + gap
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * height, min(columns, len(images)) * width, 3), 255, np.uint8)
+    for i, image in enumerate(images):
         top, left = i // columns * height, i % columns * width
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet
 
 
-def caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture under a white line of text."""
-    strip = np.full((16, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, text, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([strip, picture])
+def caption(image: np.ndarray, text: str) -> np.ndarray:
+    """The image below a white line of text."""
+    strip = np.full((16, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (3, 12), FONT, 0.4, BLACK, 1, cv2.LINE_AA)
+    return np.concatenate([strip, image])
 
 
-def save_image(path: str, picture: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB; the ending of `path` chooses the format."""
-    if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), picture[..., ::-1])):
-        raise ValueError(f"cannot write the image {path}")
+def save_image(path: str | Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB; the suffix of `path` chooses the format.
+
+    ValueError where the format is unknown or the file cannot be written.
+    """
+    suffix = Path(path).suffix
+    if not (suffix.isascii() and cv2.haveImageWriter(f"image{suffix}")):
+        raise ValueError(f"cannot write the image {path}: its format is unknown")
+    _, data = cv2.imencode(suffix, image[..., ::-1])  # imwrite crashes on names that are not UTF-8
+    try:
+        atomic_write(path, data.tobytes())
+    except OSError as error:
+        raise ValueError(f"cannot write the image {path}: {error.strerror}") from None
 
 
-def person_color(index: int) -> tuple[int, int, int]:
-    """Hues a golden angle apart: neighbors differ, and there is no last one."""
-    hsv = np.uint8([[[int(index * 68.75) % 180, 220, 255]]])
-    return tuple(int(c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])
+def person_color(number: int) -> Color:
+    """RGB of a number: hues a golden angle apart, so that neighbors differ and none is the last."""
+    hsv = np.array([[[int(number * 68.75) % 180, 220, 255]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return red, green, blue
 
 
 def _draw_skeleton(
-    canvas: np.ndarray,
-    person: np.ndarray,
-    spec: KeypointSpec,
-    color: tuple[int, ...],
-    threshold: float,
+    canvas: np.ndarray, person: np.ndarray, spec: KeypointSpec, color: Color, threshold: float
 ) -> None:
-    """Limbs with a dark edge, which shows on anything, and light joints."""
-    seen = person[:, 2] > threshold
-    if not seen.any():
+    """Limbs with a dark edge, which contrasts with any background, and light joints."""
+    visible = person[:, 2] > threshold
+    if not visible.any():
         return
-    size = np.ptp(person[seen, :2], axis=0).max()
+    size = np.ptp(person[visible, :2], axis=0).max()
     width = float(np.clip(size / 60, 1.5, min(canvas.shape[:2]) / 60 + 1))
     points = np.round(person[:, :2] * 2**SHIFT).astype(int).tolist()
-    limbs = [(points[a], points[b]) for a, b in spec.limb_index if seen[a] and seen[b]]
-    dots = [(points[k], points[k]) for k in np.flatnonzero(seen)]
+    limbs = [(points[a], points[b]) for a, b in spec.limb_index if visible[a] and visible[b]]
+    dots = [(points[k], points[k]) for k in np.flatnonzero(visible)]
     dark = tuple(c // 4 for c in color)
-    for lines, paint, thick in (
-        *((limbs, dark, 2.2), (limbs, color, 1.1)),
-        *((dots, dark, 3.0), (dots, WHITE, 1.9)),
-    ):
+    layers = ((limbs, dark, 2.2), (limbs, color, 1.1), (dots, dark, 3.0), (dots, WHITE, 1.9))
+    for lines, paint, thickness in layers:
         for a, b in lines:
-            cv2.line(canvas, a, b, paint, round(width * thick), cv2.LINE_AA, SHIFT)
+            cv2.line(canvas, a, b, paint, round(width * thickness), cv2.LINE_AA, SHIFT)
 
 
-def _draw_name(canvas: np.ndarray, points: np.ndarray, name: str, color: tuple[int, ...]) -> None:
-    """A tag above the topmost of `points` (n, 2), moved into the picture where it has room."""
+def _draw_name(canvas: np.ndarray, points: np.ndarray, name: str, color: Color) -> None:
+    """A label above the topmost of `points` (n, 2), moved to where it fits into the image."""
     if not len(points):
         return
     height, width = canvas.shape[:2]

@@ -147,7 +147,9 @@ def test_hostile_names_are_text_of_a_valid_svg(call):
     TINY.to_json(f"{name}.json")
     assert call(f"{name}.json").code == 0
     texts = [text.text for text in ET.parse("arch.svg").iter(f"{SVG}text")]
-    assert any((text or "").startswith("<script>&\"'\N{REPLACEMENT CHARACTER}: 64 px") for text in texts)
+    assert any(
+        (text or "").startswith("<script>&\"'\N{REPLACEMENT CHARACTER}: 64 px") for text in texts
+    )
 
 
 @pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])

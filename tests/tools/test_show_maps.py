@@ -1,4 +1,4 @@
-"""What is shown of a network's maps lies where it belongs and means what it says."""
+"""Maps lie where they belong on the image, and their colors mean what the sheet says."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
-from lib.core.inference import predict, prepare, settings_of
+from lib.core.inference import InferenceSettings, predict, prepare
 from lib.keypoints import COCO
 from lib.utils.checkpoint import save_checkpoint, save_weights
-from lib.utils.plot import Axes
+from lib.utils.images import read_image
 from lib.utils.transforms import get_final_preds
 from lib.utils.vis import person_color
 from tests.helpers import TINY, network, tiny_config
 from tools import show_maps
-from tools.demo.media import read_image
 from tools.make_clip import walk
 
 COLUMNS = (12, 40)  # of the map, on which two people stand
 TAGS = (-2.0, 6.0)  # of the joints of each, in the first dimension; half of it in the second
 MISSING = 3  # a joint of the second person that has a heatmap below the threshold
+GRAY = np.full((64, 64, 3), 90, np.uint8)
 
 
 @pytest.fixture
-def cfg(tmp_path):
-    return tiny_config(tmp_path, tmp_path)
+def settings(tmp_path):
+    return InferenceSettings.from_config(tiny_config(tmp_path, tmp_path))
 
 
 def two_people(height: int = 64, width: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,27 +45,29 @@ def two_people(height: int = 64, width: int = 64) -> tuple[torch.Tensor, torch.T
 
 
 @pytest.fixture
-def seen(cfg, monkeypatch):
-    """What is made of a picture whose maps show two people, or others."""
+def maps_of(settings, monkeypatch):
+    """`read_maps` of an image whose network maps show two people, or others."""
 
-    def look(
-        picture: np.ndarray | None = None,
-        maps: tuple[torch.Tensor, torch.Tensor] | None = None,
+    def read(
+        image: np.ndarray = GRAY,
+        network_maps: tuple[torch.Tensor, torch.Tensor] | None = None,
         min_score: float = 0.2,
-    ) -> show_maps.Seen:
-        picture = np.full((64, 64, 3), 90, np.uint8) if picture is None else picture
-        monkeypatch.setattr(show_maps, "network_maps", lambda *_: maps or two_people())
-        return show_maps.look(cfg, None, picture, min_score)
+    ) -> show_maps.Maps:
+        monkeypatch.setattr(show_maps, "network_maps", lambda *_: network_maps or two_people())
+        return show_maps.read_maps(settings, torch.nn.Identity(), image, min_score)
 
-    return look
-
-
-def has(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
-    return bool((picture == np.array(color)).all(axis=2).any())
+    return read
 
 
-def rows_with(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    return np.flatnonzero((picture == np.array(color)).all(axis=2).any(axis=1))
+def sheet_of(maps: show_maps.Maps) -> Figure:
+    """The sheet, laid out as in a file."""
+    figure = show_maps.draw_sheet(maps, COCO, 0.1)
+    figure.draw_without_rendering()
+    return figure
+
+
+def titles_of(figure: Figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
 # --- where things are -------------------------------------------------------------------
@@ -72,107 +75,96 @@ def rows_with(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("codec", ["reference", "unbiased"])
 @pytest.mark.parametrize("size", [(120, 160), (160, 120), (50, 300), (7, 5), (900, 1200)])
-def test_a_peak_is_shown_where_its_joint_is_in_the_picture(tmp_path, size, codec):
+def test_a_peak_is_shown_where_its_joint_is_in_the_image(tmp_path, size, codec):
     cfg = tiny_config(tmp_path, tmp_path, "MODEL.CODEC", codec)
-    picture = np.zeros((*size, 3), np.uint8)
-    given = prepare(settings_of(cfg), picture)
-    width, height = given.base_size
+    image = np.zeros((*size, 3), np.uint8)
+    prepared = prepare(InferenceSettings.from_config(cfg), image)
+    width, height = prepared.base_size
     y, x = height // 2 - 4, width // 2 + 7
-    maps = np.zeros((1, height, width), np.float32)
+    maps = torch.zeros(1, height, width)
     maps[0, y, x] = 1
     place = np.array([[[x + 0.5, y + 0.5]]])
-    [[joint]] = get_final_preds([place], given.center, given.scale, given.base_size)
-    view, scale = show_maps.resized(picture, 452)
-    [shown] = show_maps.on_view(maps, given, view, scale, cv2.INTER_NEAREST)
-    rows, columns = np.nonzero(shown)
-    pixel = scale * given.scale[0] * 200 / width  # of the map, as large as it is shown
-    assert shown.shape == view.shape[:2]
+    [[joint]] = get_final_preds([place], prepared.center, prepared.scale, prepared.base_size)
+    small, scale = show_maps.resized(image)
+    [on_image] = show_maps.on_image(maps, prepared, small.shape[1::-1], scale, cv2.INTER_NEAREST)
+    rows, columns = np.nonzero(on_image)
+    pixel = scale * prepared.scale[0] * 200 / width  # of the map, as large as it is shown
+    assert on_image.shape == small.shape[:2]
     assert abs(columns.mean() - joint[0] * scale) <= 0.5 * pixel + 1
     assert abs(rows.mean() - joint[1] * scale) <= 0.5 * pixel + 1
 
 
-def test_tags_are_those_of_the_strongest_joint():
+def test_tags_are_those_of_the_joint_with_the_highest_heatmap():
     heatmaps = np.zeros((3, 4, 5), np.float32)
     heatmaps[1, 2, 3], heatmaps[2, 2, 3] = 0.4, 0.5
     heatmaps[1, 0, 0] = 0.7
-    tags = np.random.default_rng(0).standard_normal((3, 4, 5, 2)).astype(np.float32)
-    seen = show_maps.Seen(None, heatmaps, tags, None, None, None)
-    strongest = show_maps.strongest_tags(seen)
-    assert strongest.shape == (4, 5, 2)
-    assert (strongest[2, 3] == tags[2, 2, 3]).all()
-    assert (strongest[0, 0] == tags[1, 0, 0]).all()
-    one_for_all = seen._replace(tags=tags[:1])
-    assert (show_maps.strongest_tags(one_for_all) == tags[0]).all()
+    tags = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
+    maps = show_maps.Maps(GRAY, heatmaps, tags, GRAY, [], GRAY)
+    assert maps.top_tags.shape == (2, 4, 5)
+    assert (maps.top_tags[:, 2, 3] == tags[2, :, 2, 3]).all()
+    assert (maps.top_tags[:, 0, 0] == tags[1, :, 0, 0]).all()
+    one_for_all = maps._replace(tags=tags[:1])
+    assert (one_for_all.top_tags == tags[0]).all()
 
 
-def test_tags_are_colored_by_the_bar_and_gray_where_they_mean_nothing():
-    view = np.full((10, 101, 3), (200, 40, 90), np.uint8)
-    values = np.tile(np.linspace(0, 1, 101), (10, 1))
-    where = np.zeros((10, 101), bool)
-    where[:5] = True
-    colored = show_maps.color_tags(view, values, where, (0.0, 1.0))
-    axes = Axes([(0, 0), (1, 1)], (131, 60), (15, 10, 15, 40))
-    show_maps.draw_bar(axes, show_maps.TAGS)
-    bar = axes.canvas[axes.box[3] + 5, 15:116]
-    assert np.abs(colored[2].astype(int) - bar).max() <= 12
-    assert np.ptp(colored[5:], axis=2).max() == 0
-    assert len(np.unique(colored[2], axis=0)) > 90
+def test_tag_maps_and_their_bar_have_one_scale_and_low_heatmaps_none(maps_of):
+    maps = maps_of()
+    low, high = show_maps.tag_limits(maps, 0.1)
+    assert low < -2 < 6 < high
+    figure = sheet_of(maps)
+    gray, tags = figure.axes[2].images
+    assert tags.get_clim() == (low, high)
+    assert (tags.get_array().mask == (maps.heatmaps.max(axis=0) <= 0.1)).all()
+    assert {*np.round(tags.get_array().compressed(), 3)} == {-2, 6}
+    strip = figure.axes[4]
+    [bar] = strip.images
+    assert strip.get_xlim() == (low, high)
+    assert bar.get_extent()[:2] == [low, high]
+    assert np.array_equal(bar.get_array()[0], np.linspace(low, high, 256))
 
 
-def test_one_scale_holds_all_tags_that_are_shown(seen):
-    shown = seen()
-    assert show_maps.tag_limits(shown, 0.1) == (-2, 6)
-    low, high = show_maps.ends_of((-2, 6))
-    assert low <= -2 < 6 <= high
-    assert show_maps.tag_limits(shown._replace(grouped=shown.grouped[:0]), 0.95) == (0, 1)
+def test_without_tags_there_is_a_scale_too(maps_of):
+    maps = maps_of()
+    low, high = show_maps.tag_limits(maps._replace(grouped=maps.grouped[:0]), 0.95)
+    assert low < 0 < 1 < high
 
 
 # --- people -----------------------------------------------------------------------------
 
 
-def test_people_are_those_that_predict_finds_the_surest_first(tmp_path):
+def test_people_are_those_that_predict_finds_best_score_first(tmp_path):
     cfg = tiny_config(tmp_path, tmp_path, "TEST.DETECTION_THRESHOLD", "0.0")
-    model = network(cfg, seed=0).eval()
-    [(picture, _)] = walk(0, 3, (160, 120), 1)
-    people, scores = predict(cfg, model, picture)
-    seen = show_maps.look(cfg, model, picture, -np.inf)
-    assert len(seen.people) == len(people) > 1
-    assert seen.scores == sorted(scores, reverse=True)
+    settings, model = InferenceSettings.from_config(cfg), network(cfg, seed=0).eval()
+    [(image, _)] = walk(0, 3, (160, 120), 1)
+    people, scores = predict(cfg, model, image)
+    maps = show_maps.read_maps(settings, model, image, -np.inf)
+    assert len(maps.people) == len(people) > 1
+    assert maps.scores == sorted(scores, reverse=True)
     order = np.argsort(-np.array(scores), kind="stable")
-    np.testing.assert_array_equal(seen.people, people[order])
-    kept = show_maps.look(cfg, model, picture, seen.scores[1])
-    assert kept.scores == seen.scores[: len(kept.scores)]
-    assert min(kept.scores) >= seen.scores[1]
+    scale = show_maps.SIDE / 160
+    np.testing.assert_allclose(maps.people, people[order, :, :3] * (scale, scale, 1))
+    fewer = show_maps.read_maps(settings, model, image, maps.scores[1])
+    assert fewer.scores == maps.scores[: len(fewer.scores)]
+    assert min(fewer.scores) >= maps.scores[1]
 
 
-def test_only_joints_that_have_tags_of_their_own_are_dots(seen):
-    """The joint that is filled in afterwards is drawn on the picture alone."""
-    shown = seen()
-    assert (shown.people[:, :, 2] > 0).sum(axis=1).tolist() == [17, 17]
-    assert (shown.grouped[:, :, 2] > 0).sum(axis=1).tolist() == [17, 16]
-    assert set(shown.grouped[0, :, 3]) == {-2}
+def test_only_joints_that_were_grouped_are_dots(maps_of):
+    """A joint that is filled in afterwards is shown on the image alone."""
+    maps = maps_of()
+    assert (maps.people[:, :, 2] > 0).sum(axis=1).tolist() == [17, 17]
+    for axes, tags in zip(sheet_of(maps).axes[4:6], (TAGS, (-1, 3)), strict=True):
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [len(line.get_xdata()) for line in dots] == [17, 16]
+        for row, (line, tag) in enumerate(zip(dots, tags, strict=True)):
+            assert set(line.get_xdata()) == {tag}
+            assert set(line.get_ydata()) == {row}
+            assert np.allclose(line.get_color(), np.array(person_color(row)) / 255)
 
 
-def test_each_person_has_a_row_with_dots_at_its_tags(seen):
-    shown = seen()
-    for dimension, tags in enumerate((TAGS, (-1, 3))):
-        strip = show_maps.draw_tags(shown, dimension, (-2, 6), 600)
-        axes = Axes([(-2, 0), (6, 1)], (600, 100), (96, 34, 24, 50))
-        middles = []
-        for i, tag in enumerate(tags):
-            where = (strip == np.array(person_color(i))).all(axis=2)
-            where[-50:] = False  # the bar has all colors
-            rows, columns = np.nonzero(where)
-            assert np.abs(columns - axes.pixel((tag, 0))[0]).max() <= 6
-            middles.append((rows.min() + rows.max()) / 2)
-        assert middles[1] - middles[0] == pytest.approx(show_maps.ROW, abs=1)
-
-
-def test_the_people_of_the_picture_have_the_colors_of_their_rows(seen):
-    picture = np.full((64, 64, 3), 90, np.uint8)
-    view = show_maps.large_views(picture, seen(picture), COCO, 0.1, (-2, 6))[0]
+def test_people_on_the_image_have_the_colors_of_their_rows(maps_of):
+    image = sheet_of(maps_of()).axes[0].images[0].get_array()
     columns = [
-        np.nonzero((view == np.array(person_color(i))).all(axis=2))[1].mean() for i in (0, 1)
+        np.nonzero((image == np.array(person_color(i))).all(axis=2))[1].mean() for i in (0, 1)
     ]
     assert columns[0] < 452 * 26 / 64 < columns[1]
 
@@ -181,54 +173,49 @@ def test_the_people_of_the_picture_have_the_colors_of_their_rows(seen):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1, 1), (3, 400), (400, 3), (1000, 1500)])
-def test_every_size_of_a_picture_has_a_sheet(seen, size):
-    picture = np.full((*size, 3), 90, np.uint8)
-    sheet = show_maps.draw_sheet(picture, seen(picture), COCO, 0.1)
-    assert sheet.dtype == np.uint8
-    assert sheet.shape[2] == 3
-    assert 17 * 100 * 16 < sheet.size / 3 < 3000 * 3000
-    assert all(has(sheet, person_color(i)) for i in (0, 1))
+def test_every_size_of_an_image_has_a_sheet(maps_of, size):
+    figure = sheet_of(maps_of(np.full((*size, 3), 90, np.uint8)))
+    width, height = figure.get_size_inches()
+    assert width == show_maps.WIDTH
+    assert 2 < height < 80
+    assert len(titles_of(figure)) == 4 + 2 + 17
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
-def test_each_tag_dimension_has_a_map_and_a_strip(seen, dimensions):
+def test_each_tag_dimension_has_a_map_and_a_strip(maps_of, dimensions):
     heatmaps, tags = two_people()
     tags = tags[..., :1].repeat(1, 1, 1, 1, dimensions)
-    shown = seen(maps=(heatmaps, tags))
-    picture = np.full((64, 64, 3), 90, np.uint8)
-    assert len(show_maps.large_views(picture, shown, COCO, 0.1, (-2, 6))) == 2 + dimensions
-    strips = show_maps.draw_sheet(picture, shown, COCO, 0.1)
-    assert has(strips, person_color(1))
+    titles = titles_of(sheet_of(maps_of(network_maps=(heatmaps, tags))))
+    assert sum(title.startswith("its tag") for title in titles) == dimensions
+    assert sum(title.startswith("tag") for title in titles) == dimensions
 
 
-def test_a_network_with_one_tag_for_all_joints_has_a_sheet(seen):
+def test_a_network_with_one_tag_for_all_joints_has_a_sheet(maps_of):
     heatmaps, tags = two_people()
-    shown = seen(maps=(heatmaps, tags[:, :1]))
-    assert len(shown.people) == 2
-    show_maps.draw_sheet(np.full((64, 64, 3), 90, np.uint8), shown, COCO, 0.1)
+    maps = maps_of(network_maps=(heatmaps, tags[:, :1]))
+    assert len(maps.people) == 2
+    assert len(titles_of(sheet_of(maps))) == 4 + 2 + 17
 
 
-def test_a_picture_without_people_says_so(seen):
-    nobody = seen(maps=(torch.zeros(1, 17, 64, 64), torch.zeros(1, 17, 64, 64, 2)))
+def test_an_image_without_people_says_so(maps_of):
+    nobody = maps_of(network_maps=(torch.zeros(1, 17, 64, 64), torch.zeros(1, 17, 64, 64, 2)))
     assert nobody.people.shape[:2] == (0, 17)
-    picture = np.full((64, 64, 3), 90, np.uint8)
-    assert has(show_maps.draw_sheet(picture, nobody, COCO, 0.1), (0, 0, 0))
-    strip = show_maps.draw_tags(nobody, 0, (0, 1), 600)
-    box = strip[34:56, 96:576]
-    assert len(rows_with(box, (0, 0, 0))) > 5  # a sentence in place of dots
+    figure = sheet_of(nobody)
+    assert titles_of(figure)[0] == "people found: 0"
+    assert [text.get_text() for text in figure.axes[4].texts] == ["nobody was found"]
 
 
-def test_people_below_the_least_score_are_nobody(seen):
-    assert len(seen(min_score=0.2).people) == 2
-    assert len(seen(min_score=0.87).people) == 1  # the second lacks a joint
-    assert len(seen(min_score=1.0).people) == 0
+def test_people_below_the_least_score_are_left_out(maps_of):
+    assert len(maps_of(min_score=0.2).people) == 2
+    assert len(maps_of(min_score=0.87).people) == 1  # the second lacks a joint
+    assert len(maps_of(min_score=1.0).people) == 0
 
 
-def test_maps_that_are_not_finite_are_told(seen):
+def test_maps_that_are_not_finite_are_an_error(maps_of):
     heatmaps, tags = two_people()
     tags[0, 0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="maps are not finite"):
-        seen(maps=(heatmaps, tags))
+        maps_of(network_maps=(heatmaps, tags))
 
 
 # --- the tool ---------------------------------------------------------------------------
@@ -250,10 +237,10 @@ def trained(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, call_tool, monkeypatch):
-    """The tool as it is called, in an empty folder with a picture."""
+    """The tool as it is called, in an empty folder with an image."""
     monkeypatch.chdir(tmp_path)
-    [(picture, _)] = walk(0, 3, (160, 120), 1)
-    cv2.imwrite("street.png", picture[..., ::-1])
+    [(image, _)] = walk(0, 3, (160, 120), 1)
+    cv2.imwrite("street.png", image[..., ::-1])
     return partial(call_tool, show_maps.main)
 
 
@@ -270,7 +257,7 @@ def test_a_checkpoint_alone_is_enough_and_a_second_sheet_replaces_the_first(call
 
 
 @pytest.mark.parametrize("channels", [cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2BGRA])
-def test_gray_and_transparent_pictures_will_do(call, trained, channels):
+def test_gray_and_transparent_images_will_do(call, trained, channels):
     cv2.imwrite("other.png", cv2.cvtColor(cv2.imread("street.png"), channels))
     assert call("--model", trained(), "--input", "other.png").code == 0
     assert read_image(Path("maps.png")).ndim == 3
@@ -284,28 +271,28 @@ def test_a_center_joint_is_shown_where_it_is_grouped(call, trained):
     assert "18 heatmaps" in done.out
 
 
-def test_joints_of_one_s_own_are_shown_by_their_names(call, trained, monkeypatch):
+def test_custom_keypoints_are_shown_by_their_names(call, trained):
     described = {"name": "beetle", "joints": ["head", "tail"], "limbs": [], "sigmas": 0.1}
     Path("beetle.yaml").write_text(yaml.safe_dump(described))
     keys = ["DATASET.DATASET", "beetle.yaml", "DATASET.DATASET_TEST", "beetle.yaml"]
     keys += ["DATASET.NUM_JOINTS", "2", "MODEL.NUM_JOINTS", "2"]
     model = trained(*keys)
     Path("beetle.yaml").unlink()  # as on another machine
-    texts, title = [], show_maps.titled
-    monkeypatch.setattr(show_maps, "titled", lambda *args: texts.append(args[1]) or title(*args))
-    assert call("--model", model, "--input", "street.png").code == 0
-    assert [text.split(":")[0] for text in texts[-2:]] == ["head", "tail"]
+    assert call("--model", model, "--input", "street.png", "--out", "maps.svg").code == 0
+    svg = Path("maps.svg").read_text()
+    assert ">head: at most" in svg
+    assert ">tail: at most" in svg
 
 
-def test_weights_alone_need_to_be_described(call, cfg):
-    save_weights("final.pth.tar", network(cfg))
+def test_weights_alone_need_to_be_described(call, tmp_path):
+    save_weights("final.pth.tar", network(tiny_config(tmp_path, tmp_path)))
     done = call("--model", "final.pth.tar", "--input", "street.png")
     assert done.code == 2
-    assert "name what they are of: --cfg and --superconfig" in done.err
+    assert "final.pth.tar holds weights alone" in done.err
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--input", "none.jpg"], "cannot read none.jpg: No such file"),
         (["--input", "text.png"], "text.png is not a readable image"),
@@ -318,11 +305,11 @@ def test_weights_alone_need_to_be_described(call, cfg):
         (["--input", "sliver.png"], "become an input of"),
     ],
 )
-def test_a_mistake_is_one_line(call, trained, flags, said):
+def test_a_mistake_is_one_line(call, trained, flags, message):
     Path("text.png").write_text("no picture")
     cv2.imwrite("sliver.png", np.zeros((2, 3000, 3), np.uint8))
     done = call("--model", trained(), "--input", "street.png", *flags)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert not Path("maps.png").exists()
