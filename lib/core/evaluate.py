@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faster_coco_eval
 import numpy as np
@@ -87,9 +87,9 @@ def fast_evaluation(
     spec: KeypointSpec,
     ground_truth: faster_coco_eval.COCO,
     detections: faster_coco_eval.COCO,
-    kind: str,
+    kind: Literal["keypoints", "keypoints_crowd"],
 ) -> faster_coco_eval.COCOeval_faster:
-    """kind: "keypoints", or "keypoints_crowd" for AP by crowding too."""
+    """kind: "keypoints_crowd" gives AP by crowding too."""
     return faster_coco_eval.COCOeval_faster(
         ground_truth,
         detections,
@@ -100,8 +100,8 @@ def fast_evaluation(
     )
 
 
-def _coco_evaluation(spec: KeypointSpec, ground_truth: Tree, rows: list[Row]) -> COCOeval:
-    coco = COCO()
+def _coco_evaluation(spec: KeypointSpec, ground_truth: dict[str, Any], rows: list[Row]) -> COCOeval:
+    coco: Any = COCO()
     coco.dataset = ground_truth
     coco.createIndex()
     evaluation = COCOeval(coco, coco.loadRes(rows), "keypoints")
@@ -110,7 +110,7 @@ def _coco_evaluation(spec: KeypointSpec, ground_truth: Tree, rows: list[Row]) ->
 
 
 def _crowd_pose_evaluation(
-    spec: KeypointSpec, ground_truth: Tree, rows: list[Row]
+    spec: KeypointSpec, ground_truth: dict[str, Any], rows: list[Row]
 ) -> faster_coco_eval.COCOeval_faster:
     """Equal to CrowdPose's official tool, which is on no package index (see README)."""
     coco = faster_coco_eval.COCO(ground_truth)

@@ -15,7 +15,7 @@ from lib.codec import REFERENCE, Codec, codec_of
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
 from lib.keypoints import keypoints_of
 
-TIE = 1e-9  # far below what tells two joints apart; decides where costs are equal
+TIE = 1e-9  # of costs, far below the difference of two joints: decides between equal ones
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GroupParams:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> GroupParams:
-        """The center joint, where it is not ignored, is visited first."""
+        """The center joint, unless it is ignored, is visited first."""
         test = cfg.TEST
         spec = keypoints_of(cfg, is_train=False)
         if cfg.DATASET.WITH_CENTER and not test.IGNORE_CENTER:
@@ -57,7 +57,7 @@ class GroupParams:
 
 
 class HasGroupParams(Protocol):
-    """An InferenceSettings, say (lib/core/inference.py)."""
+    """For example an InferenceSettings (lib/core/inference.py)."""
 
     @property
     def group(self) -> GroupParams: ...
@@ -77,7 +77,7 @@ class HeatmapParser:
         """[(N, K, 3 + L)] people as x, y, score, tags of each joint, and N scores; N may be 0.
 
         det: (1, K, H, W); tag: (1, K or 1, H, W, L); on any device. A person's score is the mean
-        of its joints' before `refine` adds those that it lacks.
+        over its joints before `refine` adds missing ones.
         """
         people, scores = self.group(maps_of(det[0], tag[0]), adjust, refine)
         return [people], scores
@@ -96,10 +96,10 @@ class HeatmapParser:
 def find_candidates(
     maps: HostMaps | DeviceMaps, params: GroupParams, adjust: bool
 ) -> list[np.ndarray]:
-    """For each joint (n, 3 + L), the strongest first: x, y, value, tags of its heatmap's peaks.
+    """Peaks of each joint's heatmap, (n, 3 + L): x, y, value, tags; the largest value first.
 
     At most `max_people` of them, all above the threshold. Of equal values the first row by row
-    comes first. x, y are where the codec puts the joint, or the pixel itself without `adjust`.
+    comes first. x, y are the codec's position in the pixel, or the pixel itself without `adjust`.
     """
     codec = params.codec
     radius = codec.reach(params.nms_kernel // 2)
@@ -107,52 +107,63 @@ def find_candidates(
     if codec.native:
         pixels = pixels.select(first_of_equals(maps, pixels, radius))
     windows = maps.windows(pixels)
-    kept = strongest(pixels, windows[:, 1, 1], params.max_people)
-    pixels, windows = pixels.select(kept), windows[kept]
+    best = strongest(pixels, windows[:, 1, 1], params.max_people)
+    pixels, windows = pixels.select(best), windows[best]
     xy = np.stack([pixels.x, pixels.y], axis=1)
     xy = xy + codec.offsets(windows) if adjust else xy
-    found = np.concatenate(
+    peaks = np.concatenate(
         [xy, windows[:, 1, 1, None], maps.tags(pixels)], axis=1, dtype=np.float32
     )
     ends = np.searchsorted(pixels.joint, np.arange(1, params.num_joints))
-    return np.split(found, ends)
+    return np.split(peaks, ends)
 
 
 def group_by_tag(candidates: Sequence[np.ndarray], params: GroupParams) -> np.ndarray:
-    """Candidates -> people (N, K, 3 + L): x, y, value, tags; zeros where a joint was not found.
+    """Candidates -> people (N, K, 3 + L): x, y, value, tags; a missing joint is 0.
 
-    candidates: one (n, 3 + L) per joint. Joint by joint, they are assigned to the people so far at
-    the least total cost; one too far from its person in tag becomes a new person.
+    candidates: one (n, 3 + L) per joint. Joints are visited in `joint_order`. The candidates of a
+    joint are assigned to the people so far at the least total cost, which grows with the distance
+    of a candidate's tags to the mean tags of a person. A candidate that is not assigned, or farther
+    than `tag_threshold`, starts a new person.
+
+    Example, one tag: noses of tags 1.0 and 5.0 start two people. Left eyes of tags 1.2, 4.9 and 9.0
+    follow: the first two join these people, the third starts a person without a nose.
     """
     slots, width = sum(map(len, candidates)), candidates[0].shape[1]
     people = np.zeros((slots, params.num_joints, width), np.float32)
     tag_sums, counts = np.zeros((slots, width - 3)), np.zeros((slots, 1))
-    person_of: dict[float, int] = {}  # by the first tag value of the founding joint
+    # As in the original, the first tag value of its first joint identifies a person: a later
+    # candidate with exactly this value that starts a person replaces joints of the same one.
+    person_of: dict[float, int] = {}
     for joint in params.joint_order:
         rows = candidates[joint]
-        known = min(len(person_of), params.max_people)
+        known = min(len(person_of), params.max_people)  # later people get no more joints
         if len(rows) == 0 or (params.ignore_too_much and known == params.max_people):
             continue
         means = tag_sums[:known] / counts[:known]
         distance = np.linalg.norm(rows[:, None, 3:] - means, axis=2)  # (n, known)
-        person = assign(distance, rows[:, 2], params)
-        for row, who in zip(rows, person, strict=True):
-            if who < 0:
-                who = person_of.setdefault(float(row[3]), len(person_of))
-                tag_sums[who] = counts[who] = 0  # the founder's tags count alone
-            people[who, joint] = row
-            tag_sums[who] += row[3:]
-            counts[who] += 1
+        assigned = assign(distance, rows[:, 2], params)
+        for row, person in zip(rows, assigned, strict=True):
+            if person < 0:
+                person = person_of.setdefault(float(row[3]), len(person_of))
+                tag_sums[person] = counts[person] = 0  # the mean starts with this joint
+            people[person, joint] = row
+            tag_sums[person] += row[3:]
+            counts[person] += 1
     return people[: len(person_of)]
 
 
 def assign(distance: np.ndarray, values: np.ndarray, params: GroupParams) -> np.ndarray:
-    """The person of each candidate, (n,), -1: nobody, at the least total cost.
+    """The person of each candidate at the least total cost, (n,); -1: none.
 
-    distance: (n, N) between tags; values: (n,), the largest first; people in the order in which
-    they were found. Rounded distances tie whenever several candidates are near several people: then
-    stronger ones go to people found earlier, much as the original's solver has it. (Giving them to
-    the nearest costs a trained network .03 AP.)
+    distance: (n, N) between tags; values: (n,) of heatmaps, descending; people in the order of
+    their first joints.
+
+    The distance is rounded and counts 100 times as much as the value, so distances below 0.5 are
+    equal. When several candidates are near several people, many assignments therefore cost the
+    same. TIE then gives the stronger candidate to the earlier person, much like the solver of the
+    original. Example: two candidates and two people, all closer than 0.5: candidate 0 goes to
+    person 0. (Assigning the nearest instead costs a trained network .03 AP.)
     """
     cost = np.round(distance) * 100 - values[:, None] if params.use_detection_val else distance
     strength, age = np.arange(len(distance), 0, -1), np.arange(distance.shape[1])
@@ -165,19 +176,23 @@ def assign(distance: np.ndarray, values: np.ndarray, params: GroupParams) -> np.
 
 
 def fill_missing(people: np.ndarray, maps: HostMaps | DeviceMaps, codec: Codec) -> None:
-    """Find the joints that `people` (N, K, 3 + L) lack on their heatmaps, in place.
+    """Search the missing joints of `people` (N, K, 3 + L) on their heatmaps, in place.
 
-    A joint goes to the pixel that fits the person best (`best_pixels`), when its heatmap value is
-    above 0.
+    Every person searches all of its missing joints: for a joint below the threshold, or assigned
+    to another person, the pixel that fits best (`best_pixels`) is usually near the right place.
+    Example: tags of a person average 3.0 and its right knee is missing. Of two pixels with values
+    0.6 and 0.08 and tags 7.1 and 3.2, the second fits better: 0.08 - 0 > 0.6 - 4. It is taken
+    unless its value is 0 or less.
     """
     has = people[..., 2] > 0  # (N, K)
     person, joint = np.nonzero(~has)
     if len(person) == 0:
         return
+    # Missing joints have tags 0, so the sum is over those that exist.
     mean = people[..., 3:].sum(axis=1) / has.sum(axis=1, keepdims=True, dtype=np.float32)  # (N, L)
     pixels = maps.best_pixels(joint, mean[person])
     windows = maps.windows(pixels)
-    taken = windows[:, 1, 1] > 0
+    positive = windows[:, 1, 1] > 0
     xy = np.stack([pixels.x, pixels.y], axis=1) + codec.offsets(windows)
-    people[person[taken], joint[taken], :2] = xy[taken]
-    people[person[taken], joint[taken], 2] = windows[taken, 1, 1]
+    people[person[positive], joint[positive], :2] = xy[positive]
+    people[person[positive], joint[positive], 2] = windows[positive, 1, 1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -258,4 +258,4 @@ def stage_maps(
     stages = list(zip(outputs, settings.with_heatmaps, settings.with_ae, strict=True))
     heatmaps = [output[:, :joints] for output, used, _ in stages if used]
     tags = [output[:, joints:] for output, _, used in stages if used]
-    return sum(heatmaps) / len(heatmaps), tags
+    return reduce(torch.add, heatmaps) / len(heatmaps), tags

@@ -1,12 +1,14 @@
-"""What grouping asks of the maps of one picture: where they peak, and where a joint fits best.
+"""Queries of grouping on the maps of one image: peaks, and the pixel where a joint fits best.
 
-`HostMaps` answers on the CPU without a pass over every map for every person; `DeviceMaps` answers
-with whole maps where the maps are. Same answers: ties go to the first pixel, row by row.
+`HostMaps` answers on the CPU and skips most pixels; `DeviceMaps` answers on the device of the maps
+with operations on whole maps. Both give the same answers. Of equal values the first pixel counts,
+row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 16  # pixels; side of the blocks that HostMaps bounds, a power of two
-FEW = 0.25  # share of blocks above which the whole map is sooner looked at
-BLOCKS_AT_ONCE = 4096  # of HostMaps: so many are copied at a time
-PAIRS_AT_ONCE = 64  # of DeviceMaps: so many whole maps are held at a time
+BLOCK = 16  # pixels; side of the blocks of HostMaps, a power of two
+MANY = 0.25  # share of blocks from which on a search of the whole map is faster
+BLOCKS_AT_ONCE = 4096  # that HostMaps copies at a time
+PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps holds at a time
 
 
 class Pixels(NamedTuple):
@@ -28,12 +30,12 @@ class Pixels(NamedTuple):
     x: np.ndarray
 
     def select(self, which: np.ndarray) -> Pixels:
-        """Those of `which`, an index or a mask."""
+        """The pixels of `which`, an index or a mask."""
         return Pixels(*(field[which] for field in self))
 
 
 def maps_of(det: Tensor, tag: Tensor) -> HostMaps | DeviceMaps:
-    """The maps of one picture, where they are: det (K, H, W); tag (K or 1, H, W, L)."""
+    """The maps of one image on their device: det (K, H, W); tag (K or 1, H, W, L)."""
     if det.device.type == "cpu":
         return HostMaps(det.numpy(), tag.numpy())
     return DeviceMaps(det, tag)
@@ -53,15 +55,15 @@ class HostMaps:
         pixels = Pixels(joint, *np.divmod(rest, width))
         values = self.det[pixels]
         for dy, dx in _neighbors(radius):
-            # Beyond the border the nearest pixel is compared, which lies in the window too.
+            # Beyond the border the nearest pixel is compared; it is in the window as well.
             y = np.clip(pixels.y + dy, 0, height - 1)
             x = np.clip(pixels.x + dx, 0, width - 1)
-            kept = values >= self.det[pixels.joint, y, x]
-            pixels, values = pixels.select(kept), values[kept]
+            remains = values >= self.det[pixels.joint, y, x]
+            pixels, values = pixels.select(remains), values[remains]
         return pixels
 
     def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
-        """(N, 2 radius + 1, ...) heatmap values around pixels; beyond the border, its own."""
+        """(N, D, D), D = 2 radius + 1: heatmap values around pixels, the border repeated."""
         return self.det[around(pixels, radius, self.det.shape)]
 
     def tags(self, pixels: Pixels) -> np.ndarray:
@@ -69,9 +71,9 @@ class HostMaps:
         return self.tag[pixels]
 
     def best_pixels(self, joint: np.ndarray, tags: np.ndarray) -> Pixels:
-        """For each joint (Q,) of a person with tags (Q, L): where it fits best.
+        """For each joint (Q,) of a person with tags (Q, L): the pixel where it fits best.
 
-        The pixel of the largest heatmap value less the rounded distance of its tag to `tags`.
+        That is the pixel of the largest fit: heatmap value - round(distance of tag and `tags`).
         """
         joints, which = np.unique(joint, return_inverse=True)
         address = Blocks(self.det, self.tag, joints).best_pixels(which, tags)
@@ -79,51 +81,65 @@ class HostMaps:
 
 
 class Blocks:
-    """Maps of J joints in blocks, with bounds that tell which of them need no look.
+    """The search behind `HostMaps.best_pixels`: branch and bound over blocks of pixels.
 
-    In a block, heatmaps are at most `top`, tags between `low` and `high`. Rounding keeps the order
-    of numbers, so the bound on a block's best holds for the values as they are computed.
+    For each block of 16 x 16 pixels the largest heatmap value (`top`) and the range of tags (`low`
+    to `high`) are computed once per joint, for all people. They bound the fit of every pixel in
+    the block, so blocks whose bound is below a fit that is already known are skipped. Rounding is
+    monotonic, so the bounds hold for the computed values exactly.
+
+    Example: a person of tag 3.0 lacks its left wrist. In one block wrist values are at most 0.8
+    and tags between 5.2 and 9.0, so no fit exceeds 0.8 - round(2.2) = -1.2. If the pixel of the
+    largest value of another block fits with 0.9 - round(0.3) = 0.9, the first block is skipped.
+
+    Letters: J joints, N blocks of a map (row by row), Q queries (a joint of a person).
     """
 
     def __init__(self, det: np.ndarray, tag: np.ndarray, joints: np.ndarray) -> None:
-        """det (K, H, W), tag (K, H, W, L), joints (J,); a map has N blocks, row by row"""
+        """det (K, H, W), tag (K, H, W, L), joints (J,): the maps that will be searched."""
         self.det, self.tag, self.joints = det, tag, joints
         self.det_blocks, self.tag_blocks = _in_blocks(det), _in_blocks(tag)
         _, down, _, across, _ = self.det_blocks.shape
         self.rows, self.columns = np.divmod(np.arange(down * across), across)  # (N,)
         y, x = np.divmod(np.stack([_largest(self.det_blocks[k]) for k in joints]), BLOCK)
-        places = joints[:, None], self.rows, y, self.columns, x  # of the largest, (J, N)
+        places = joints[:, None], self.rows, y, self.columns, x  # of the largest values, (J, N)
         self.top, self.top_tags = self.det_blocks[places], self.tag_blocks[places]
         self.top_address = self._address(self.rows, y, self.columns, x)
-        self.first = self._address(self.rows, 0, self.columns, 0)  # (N,)
+        self.first = self._address(self.rows, 0, self.columns, 0)  # (N,) of each block
         self.low = np.stack([_over_blocks(np.minimum, self.tag_blocks[k]) for k in joints])
         self.high = np.stack([_over_blocks(np.maximum, self.tag_blocks[k]) for k in joints])
 
     def best_pixels(self, which: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """(Q,): y * W + x where joints[which] (Q,) fit tags (Q, L) best; of equals, the first."""
-        values = self.top[which] - rounded_length(self.top_tags[which] - tags[:, None])  # (Q, N)
-        best = values.max(axis=1)
-        is_best = values == best[:, None]
-        address = np.where(is_best, self.top_address[which], self.det[0].size).min(axis=1)
-        hopeful = self._hopeful(which, tags, best[:, None], address[:, None])
-        for q in np.flatnonzero(hopeful.mean(axis=1) > FEW):
+        beyond = self.det[0].size  # larger than any address
+        # 1. Fit of the largest value of each block: the best of these is a lower bound.
+        fits = self.top[which] - rounded_length(self.top_tags[which] - tags[:, None])  # (Q, N)
+        best = fits.max(axis=1)
+        is_best = fits == best[:, None]
+        address = np.where(is_best, self.top_address[which], beyond).min(axis=1)
+        # 2. Blocks whose upper bound is better, or equal with an earlier pixel.
+        open_blocks = self._open_blocks(which, tags, best[:, None], address[:, None])
+        # 3. Queries with many such blocks search the whole map.
+        for q in np.flatnonzero(open_blocks.mean(axis=1) > MANY):
             k = self.joints[which[q]]
             address[q] = np.argmax(self.det[k] - rounded_length(self.tag[k] - tags[q]))
-            hopeful[q] = False
-        query, block = np.nonzero(hopeful)  # (P,)
-        values, places = self._best_in(self.joints[which[query]], block, tags[query])
-        reached = best.copy()
-        np.maximum.at(reached, query, values)
-        address[reached > best] = self.det[0].size
-        kept = values == reached[query]
-        np.minimum.at(address, query[kept], places[kept])
+            open_blocks[q] = False
+        # 4. All others search their open blocks, P pairs of query and block.
+        query, block = np.nonzero(open_blocks)  # (P,)
+        fits, places = self._best_in(self.joints[which[query]], block, tags[query])
+        improved = best.copy()
+        np.maximum.at(improved, query, fits)
+        address[improved > best] = beyond
+        wins = fits == improved[query]
+        np.minimum.at(address, query[wins], places[wins])
         return address
 
-    def _hopeful(
+    def _open_blocks(
         self, which: np.ndarray, tags: np.ndarray, best: np.ndarray, address: np.ndarray
     ) -> np.ndarray:
-        """(Q, N): blocks that may hold more than `best` (Q, 1), or as much before `address`."""
+        """(Q, N): blocks that may fit better than `best` (Q, 1), or equally before `address`."""
         tags = tags[:, None]
+        # Per tag dimension, the distance of `tags` to the range; 0 inside of it.
         outside = np.maximum(np.maximum(self.low[which] - tags, tags - self.high[which]), 0)
         bound = self.top[which] - rounded_length(outside)
         return (bound > best) | ((bound == best) & (self.first < address))
@@ -131,22 +147,22 @@ class Blocks:
     def _best_in(
         self, joint: np.ndarray, block: np.ndarray, tags: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best value in each block (P,) of maps `joint` (P,) for tags (P, L), and where."""
-        values, places = np.empty(len(block), self.det.dtype), np.empty(len(block), np.int64)
+        """The best fit in each block (P,) of maps `joint` (P,) for tags (P, L), and its address."""
+        fits, places = np.empty(len(block), self.det.dtype), np.empty(len(block), np.int64)
         for i in range(0, len(block), BLOCKS_AT_ONCE):
             part = slice(i, i + BLOCKS_AT_ONCE)
             k, row, column = joint[part], self.rows[block[part]], self.columns[block[part]]
             distance = rounded_length(self.tag_blocks[k, row, :, column] - tags[part, None, None])
             fit = (self.det_blocks[k, row, :, column] - distance).reshape(len(k), -1)
             y, x = np.divmod(fit.argmax(axis=1), BLOCK)
-            values[part] = fit.max(axis=1)
+            fits[part] = fit.max(axis=1)
             places[part] = self._address(row, y, column, x)
-        return values, places
+        return fits, places
 
     def _address(
         self, row: np.ndarray, y: np.ndarray | int, column: np.ndarray, x: np.ndarray | int
     ) -> np.ndarray:
-        """y * W + x on the map; beyond its border, of the pixel that is repeated there."""
+        """y * W + x on the map; in the margin of a block, of the border pixel repeated there."""
         height, width = self.det.shape[1:]
         y = np.minimum(row * BLOCK + y, height - 1)
         return y * width + np.minimum(column * BLOCK + x, width - 1)
@@ -161,8 +177,8 @@ class DeviceMaps:
 
     def local_maxima(self, threshold: float, radius: int) -> Pixels:
         largest = F.max_pool2d(self.det[None], 2 * radius + 1, 1, radius)[0]
-        found = (self.det > threshold) & (self.det == largest)
-        return Pixels(*found.nonzero().cpu().numpy().T)
+        peaks = (self.det > threshold) & (self.det == largest)
+        return Pixels(*peaks.nonzero().cpu().numpy().T)
 
     def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
         index = around(pixels, radius, self.det.shape)
@@ -170,7 +186,7 @@ class DeviceMaps:
         return self.det[index].cpu().numpy()
 
     def tags(self, pixels: Pixels) -> np.ndarray:
-        joint, y, x = self._index(pixels)
+        joint, y, x = torch.from_numpy(np.stack(pixels)).to(self.det.device)
         return self.tag[joint if len(self.tag) > 1 else 0, y, x].cpu().numpy()
 
     def best_pixels(self, joint: np.ndarray, tags: np.ndarray) -> Pixels:
@@ -178,22 +194,20 @@ class DeviceMaps:
         address = torch.arange(size, device=self.det.device)
         best = []
         for begin in range(0, len(joint), PAIRS_AT_ONCE):
-            some = slice(begin, begin + PAIRS_AT_ONCE)
-            k = torch.from_numpy(joint[some]).to(self.det.device)
-            wanted = torch.from_numpy(tags[some]).to(self.det.device)
+            part = slice(begin, begin + PAIRS_AT_ONCE)
+            k = torch.from_numpy(joint[part]).to(self.det.device)
+            wanted = torch.from_numpy(tags[part]).to(self.det.device)
             maps = self.tag[k] if len(self.tag) > 1 else self.tag.expand(len(k), -1, -1, -1)
-            squared = sum(  # by tag dimension: an interleaved difference would be L times as large
+            squares = (  # by tag dimension: the difference of all is L times as large
                 (maps[..., dim] - wanted[:, dim, None, None]).square()
                 for dim in range(wanted.shape[1])
             )
-            values = (self.det[k] - squared.sqrt().round()).flatten(1)  # (Q, H * W)
-            largest = values == values.amax(dim=1, keepdim=True)
-            best.append(torch.where(largest, address, size).amin(dim=1))
-        best = torch.cat(best).clamp(max=size - 1).cpu().numpy()
-        return Pixels(joint, *np.divmod(best, self.det.shape[2]))
-
-    def _index(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(np.stack(pixels)).to(self.det.device))
+            distance = reduce(torch.add, squares).sqrt().round()
+            fits = (self.det[k] - distance).flatten(1)  # (Q, H * W)
+            is_best = fits == fits.amax(dim=1, keepdim=True)
+            best.append(torch.where(is_best, address, size).amin(dim=1))
+        first = torch.cat(best).clamp(max=size - 1).cpu().numpy()
+        return Pixels(joint, *np.divmod(first, self.det.shape[2]))
 
 
 def around(
@@ -207,13 +221,13 @@ def around(
 
 
 def first_of_equals(maps: HostMaps | DeviceMaps, pixels: Pixels, radius: int) -> np.ndarray:
-    """(N,) whether no pixel within `radius`, row by row before a peak, has its value."""
+    """(N,): whether no earlier pixel within `radius` has the value of the peak."""
     values = maps.windows(pixels, radius)
     _, y, x = around(pixels, radius, maps.det.shape)
-    own_y, own_x = pixels.y[:, None, None], pixels.x[:, None, None]
-    before = (y < own_y) | ((y == own_y) & (x < own_x))
+    peak_y, peak_x = pixels.y[:, None, None], pixels.x[:, None, None]
+    earlier = (y < peak_y) | ((y == peak_y) & (x < peak_x))
     equal = values == values[:, radius, radius, None, None]
-    return ~(before & equal).any(axis=(1, 2))
+    return ~(earlier & equal).any(axis=(1, 2))
 
 
 def rounded_length(vectors: np.ndarray) -> np.ndarray:
@@ -249,7 +263,7 @@ def _in_blocks(array: np.ndarray) -> np.ndarray:
 def _over_blocks(smaller: np.ufunc, blocks: np.ndarray) -> np.ndarray:
     """(V, BLOCK, U, BLOCK, L) -> (V * U, L): the minimum or maximum over each block."""
     reduced = smaller.reduce(blocks, axis=1)  # (V, U, BLOCK, L)
-    while reduced.shape[2] > 1:  # in halves: a loop over L alone would be many times as slow
+    while reduced.shape[2] > 1:  # in halves: many times faster than a reduction over this axis
         reduced = smaller(reduced[:, :, ::2], reduced[:, :, 1::2])
     return reduced.reshape(-1, blocks.shape[-1])
 

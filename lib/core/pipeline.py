@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ class Loaded(NamedTuple):
     """An image as a loader process returns it."""
 
     index: int  # in the set
-    input: Input | Failure
+    input: Input
 
 
 def each_outcome(
@@ -88,7 +88,7 @@ def _outcomes(
     limit = loading.batch_size + WAITING
     with ThreadPoolExecutor(max_workers=1) as grouping:
         for loaded in input_loader(settings, data, loading):
-            yield from (one.input for one in loaded if isinstance(one.input, Failure))
+            yield from (one for one in loaded if isinstance(one, Failure))
             for batch in equal_inputs(loaded):
                 for maps in batch_maps(settings, model, data.records, batch):
                     if isinstance(maps, Failure):
@@ -168,18 +168,18 @@ class Inputs(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Loaded:
+    def __getitem__(self, index: int) -> Loaded | Failure:
         record = self.records[index]
         try:
             return Loaded(index, prepare(self.settings, self.files.read(record)))
         except IMAGE_ERRORS as error:
-            return Loaded(index, failure_of(record, error))
+            return failure_of(record, error)
 
 
 def input_loader(
     settings: InferenceSettings, data: EvaluationSet, loading: LoaderSettings
 ) -> DataLoader:
-    """Lists of `batch_size` `Loaded`; loader processes as in training."""
+    """Lists of `batch_size` images, Loaded or Failure; loader processes as in training."""
     batches = expected_batches(settings, data.records, loading.batch_size)
     return DataLoader(
         Inputs(settings, data.records, data.files),
@@ -217,11 +217,11 @@ def expected_size(settings: InferenceSettings, record: ImageRecord) -> tuple[int
         return None
 
 
-def equal_inputs(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
-    """The inputs without failures, in groups whose images really have the same sizes."""
+def equal_inputs(loaded: Sequence[Loaded | Failure]) -> list[list[Loaded]]:
+    """The inputs without failures, in groups of equal sizes: annotated sizes may be wrong."""
     groups: dict[Hashable, list[Loaded]] = defaultdict(list)
     for one in loaded:
-        if isinstance(one.input, Input):
+        if isinstance(one, Loaded):
             shapes = tuple(image.shape for image in one.input.images)
             groups[one.input.base_size, shapes].append(one)
     return list(groups.values())
@@ -230,5 +230,5 @@ def equal_inputs(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
 def _start_worker(number: int) -> None:
     """Workers share the machine with the main process, but no open archive."""
     start_worker(number)
-    inputs = get_worker_info().dataset
+    inputs = cast(Any, get_worker_info()).dataset
     inputs.files = copy.copy(inputs.files)

@@ -107,7 +107,7 @@ def test_inputs_come_together_where_all_their_sizes_are_equal(data):
     given = prepare(settings_of(config()), data.files.read(data.records[0]))
     other = given._replace(base_size=(64, 64))
     failure = Failure(7, "image 7: odd")
-    loaded = [Loaded(i, one) for i, one in enumerate([given, other, failure, given])]
+    loaded = [Loaded(0, given), Loaded(1, other), failure, Loaded(3, given)]
     assert equal_inputs(loaded) == [[loaded[0], loaded[3]], [loaded[1]]]
 
 
