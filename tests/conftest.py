@@ -1,4 +1,4 @@
-"""Data that several tests read."""
+"""Fixtures that several tests share, and the settings of the test process."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ SMALL = SceneParams(width=128, height=96, min_people=1, max_people=3, min_labell
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of the real pictures and annotations."""
+    """The folder of the real images and annotations."""
     if "LITEPOSE_DATA" not in os.environ:
-        pytest.skip("LITEPOSE_DATA does not name the folder of the real pictures")
+        pytest.skip("LITEPOSE_DATA does not name the folder of the real images")
     return Path(os.environ["LITEPOSE_DATA"])
 
 
 @pytest.fixture(scope="session")
 def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few drawn pictures in COCO's layout; read only."""
+    """A few rendered images in COCO's layout; read only."""
     root = tmp_path_factory.mktemp("data") / "coco"
     make_dataset(root, COCO, FEW, SMALL, seed=1)
     return root
@@ -57,7 +57,7 @@ def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def test_dev_root(coco_root: Path, tmp_path: Path) -> Path:
-    """The pictures of `coco_root`'s val as COCO's test-dev: nobody says who is in them."""
+    """The val images of `coco_root` as COCO's test-dev: without annotations."""
     root = tmp_path / "test_dev"
     whole = json.loads((coco_root / "annotations/person_keypoints_val2017.json").read_text())
     del whole["annotations"]
@@ -70,7 +70,7 @@ def test_dev_root(coco_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def crowd_pose_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few drawn pictures in CrowdPose's layout; read only."""
+    """A few rendered images in CrowdPose's layout; read only."""
     root = tmp_path_factory.mktemp("data") / "crowd_pose"
     make_dataset(root, CROWD_POSE, FEW, SMALL, seed=1)
     return root
@@ -78,7 +78,7 @@ def crowd_pose_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def animal_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few drawn animals in the layout of an own data set; read only."""
+    """A few rendered animals with custom keypoints; read only."""
     root = tmp_path_factory.mktemp("data") / "animal"
     make_dataset(root, ANIMAL, FEW | {"test": 0}, SMALL, seed=1)
     return root
@@ -86,7 +86,7 @@ def animal_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """The same script without the three seconds that a new process takes to import."""
+    """Run a script in this process: a new one takes three seconds to import."""
 
     def run(script: str, *args: str) -> Result:
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *args])
@@ -100,7 +100,7 @@ def call(capsys, monkeypatch):
 
 @pytest.fixture
 def call_tool(capsys):
-    """What the user sees of a tool whose `main` takes its arguments."""
+    """Run the `main` of a tool with arguments; its exit code and output."""
 
     def run(main: Callable, *args: object) -> Result:
         capsys.readouterr()
@@ -112,7 +112,7 @@ def call_tool(capsys):
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Handlers of a script write where its test looked; the next test looks elsewhere."""
+    """Remove the log handlers of a script: they write to the captured output of its test."""
     root, lib = logging.getLogger(), logging.getLogger("lib")
     before = root.handlers[:], root.level, lib.level
     yield
@@ -126,10 +126,8 @@ def logging_as_before() -> Iterator[None]:
 FORK = multiprocessing.get_context("fork")
 
 
-def _one(work: Callable, rank: int, world_size: int, meeting: Path, queue) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
-    )
+def _run_rank(work: Callable, rank: int, world_size: int, store: Path, queue) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     process = Process(rank, world_size, torch.device("cpu"))
     try:
         queue.put((rank, work(process)))
@@ -141,22 +139,23 @@ def _one(work: Callable, rank: int, world_size: int, meeting: Path, queue) -> No
 
 @pytest.fixture
 def together(tmp_path):
-    """What `work(process)` returns in each of three processes, or of `count`."""
+    """Run `work(process)` in `count` processes; the list of what each returns."""
 
-    meetings = itertools.count()
+    numbers = itertools.count()
 
     def run(work: Callable[[Process], Any], count: int = 3) -> list[Any]:
         queue = FORK.Queue()
-        arguments = (count, tmp_path / f"meeting{next(meetings)}", queue)
+        store = tmp_path / f"store{next(numbers)}"
         processes = [
-            FORK.Process(target=_one, args=(work, rank, *arguments)) for rank in range(count)
+            FORK.Process(target=_run_rank, args=(work, rank, count, store, queue))
+            for rank in range(count)
         ]
         for process in processes:
             process.start()
-        answers = dict(queue.get(timeout=120) for _ in processes)
+        results = dict(queue.get(timeout=600) for _ in processes)
         for process in processes:
             process.join()
-        assert not [answer for answer in answers.values() if isinstance(answer, BaseException)]
-        return [answers[rank] for rank in range(count)]
+        assert not [result for result in results.values() if isinstance(result, BaseException)]
+        return [results[rank] for rank in range(count)]
 
     return run

@@ -1,4 +1,4 @@
-"""What several tests need: the recorded numbers and the inputs they were recorded on."""
+"""Helpers of several tests: tiny networks, their settings, and reproducible weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def fill(model: nn.Module, seed: int) -> None:
-    """Weights that anyone can draw again (tests/golden/README.md)."""
+    """Fill `model` with weights that depend on `seed` alone (tests/golden/README.md)."""
     rng = np.random.default_rng(seed)
     state = model.state_dict()
     for name in sorted(state):
-        state[name].copy_(torch.from_numpy(_draw(rng, name, tuple(state[name].shape))))
+        state[name].copy_(torch.from_numpy(_sample(rng, name, tuple(state[name].shape))))
 
 
-def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _sample(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     if name.endswith("running_var") or (len(shape) == 1 and name.endswith(".weight")):
@@ -52,7 +52,7 @@ YAMLS = {
     "crowd_pose": ROOT / "experiments/crowd_pose/mobilenet/mobile.yaml",
     "animal": ROOT / "experiments/animal/small.yaml",
 }
-JOINTS = ROOT / "experiments/animal/joints.yaml"  # no experiment, but what one names
+JOINTS = ROOT / "experiments/animal/joints.yaml"  # the custom keypoints of animal/small.yaml
 
 
 def as_opts(settings: Mapping[str, object]) -> list[str]:
@@ -82,7 +82,7 @@ def tiny_config(data: Path, out: Path, *opts: str, data_set: str = "coco") -> Cf
 
 
 def network(cfg: CfgNode, arch: ArchSpec = TINY, seed: int | None = None) -> nn.Module:
-    """A network of `cfg`, its weights `fill`ed where there is a seed."""
+    """A network of `cfg`; with a seed its weights are those of `fill`."""
     model = build_model(cfg, arch)
     if seed is not None:
         fill(model, seed)
@@ -90,7 +90,7 @@ def network(cfg: CfgNode, arch: ArchSpec = TINY, seed: int | None = None) -> nn.
 
 
 class Result(NamedTuple):
-    """What the user sees of a command."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

@@ -131,7 +131,7 @@ def start_two(args: list[str], folder: Path) -> list[Result]:
     for process in running:
         process.start()
     for process in running:
-        process.join(timeout=100)
+        process.join(timeout=600)
     pairs = zip(running, files, strict=True)
     return [Result(p.exitcode, out.read_text(), err.read_text()) for p, (out, err) in pairs]
 

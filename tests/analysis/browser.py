@@ -24,5 +24,5 @@ def shown_by_chromium(page: Path, profile: Path, *flags: str) -> str:
     """The page's elements after its scripts have run; `profile` is a folder of the browser's."""
     own = (f"--user-data-dir={profile}", *flags)
     command = [CHROMIUM, *FLAGS, *own, "--dump-dom", page.resolve().as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return done.stdout

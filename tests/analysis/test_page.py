@@ -323,7 +323,7 @@ def test_of_two_processes_the_first_writes_the_report(args, report, tmp_path):
     for process in running:
         process.start()
     for process in running:
-        process.join(timeout=100)
+        process.join(timeout=600)
     assert [process.exitcode for process in running] == [0, 0]
     together = Page(tmp_path / "report/index.html")
     alone = report(report=tmp_path / "alone")

@@ -20,7 +20,7 @@ STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2"]
 def test_a_run_killed_at_any_moment_ends_the_same(job, whole, tmp_path):
     """Bit for bit, and no kill costs what was saved: while starting, saving, evaluating."""
     rng, part, hits, finished = draws(), job(tmp_path / "0"), [], 0
-    while len(hits) < KILLS:
+    while len(hits) < KILLS or sum(steps > 0 for steps in hits) < 3:  # there must be steps to lose
         before = part.steps()
         process = part.start()
         process.join(timeout=rng.uniform(0, whole.seconds))
@@ -35,7 +35,6 @@ def test_a_run_killed_at_any_moment_ends_the_same(job, whole, tmp_path):
         hits.append(part.steps())
         assert hits[-1] >= before
     print(f"steps saved when killed: {hits}; runs finished meanwhile: {finished}")
-    assert sum(steps > 0 for steps in hits) >= 3  # there was something to lose
     assert part.run() == 0, part.last_words()
     assert_same_jobs(whole.job, part)
 

@@ -17,7 +17,7 @@ from tests.helpers import ROOT, tiny_config
 from tests.runs import at_step, signal_me, train
 
 STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2", "TRAIN.SAVE_STEPS", "2"]
-SECONDS = 60
+SECONDS = 300  # on a machine with other work
 
 
 @pytest.mark.parametrize("lost", [1, 0])
@@ -53,7 +53,7 @@ def test_a_process_that_hangs_ends_the_other(coco_root, tmp_path):
     ranks = [FORK.Process(target=one, args=(rank,)) for rank in range(2)]
     for rank in ranks:
         rank.start()
-    ranks[0].join(timeout=120)
+    ranks[0].join(timeout=SECONDS)
     ended = ranks[0].exitcode
     for rank in ranks:
         rank.kill()
@@ -113,7 +113,7 @@ def test_a_job_on_two_nodes_that_lost_a_process_is_restarted(job, pair, tmp_path
         for _ in range(2)
     ]
     try:
-        said = [node.communicate(timeout=300)[0] for node in nodes]
+        said = [node.communicate(timeout=2 * SECONDS)[0] for node in nodes]
     finally:
         for node in nodes:
             node.kill()

@@ -108,7 +108,7 @@ def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(job, tmp_p
     try:
         wait_until(part.checkpoint.exists)
         os.killpg(process.pid, TERM)
-        process.join(timeout=60)
+        process.join(timeout=300)
     finally:
         end([process])
     assert process.exitcode == STOPPED, part.last_words()

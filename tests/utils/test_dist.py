@@ -59,7 +59,7 @@ def test_statistics_become_the_first_processs(together):
 
 def start(store: dist.Store, *ranks: int) -> list[dist.Store | Exception]:
     """What these ranks of three get when a job is started; patience only where all are there."""
-    patience = timedelta(seconds=30 if len(ranks) == 3 else 0.3)
+    patience = timedelta(seconds=300 if len(ranks) == 3 else 0.3)
     store.set_timeout(patience)
 
     def one(rank: int) -> dist.Store | Exception:
