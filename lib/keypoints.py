@@ -98,14 +98,9 @@ class KeypointSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a joints file, from which `from_dict` makes an equal spec."""
-        return {
-            "name": self.name,
-            "joints": list(self.joints),
-            "limbs": [list(limb) for limb in self.limbs],
-            "sigmas": list(self.sigmas),
-            "flips": [list(pair) for pair in self.flips],
-            "order": list(self.order),
-        }
+        lists = {key: list(getattr(self, key)) for key in ("joints", "sigmas", "order")}
+        pairs = {key: [list(pair) for pair in getattr(self, key)] for key in ("limbs", "flips")}
+        return {"name": self.name, **lists, **pairs}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str) -> KeypointSpec:
@@ -131,14 +126,20 @@ class KeypointSpec:
         if sorted(order) != sorted(joints):
             raise ValueError(f"{source}: order is {list(order)}; wanted each of joints once")
         if "flips" in tree:
-            flips = _joint_pairs(tree["flips"], joints, f"{source}: flips")
-            _check_distinct([joint for pair in flips for joint in pair], f"{source}: flips")
+            flips = _pairs(tree["flips"], joints, f"{source}: flips")
+            _names([joint for pair in flips for joint in pair], f"{source}: flips")
         else:
-            flips = _flips_by_name(joints, source)
+            flips = left_and_right(joints)
+            for joint in joints:
+                if opposite(joint) not in joints:
+                    raise ValueError(
+                        f"{source}: joints has {joint} without {opposite(joint)}; give flips, the "
+                        f"pairs that change places when an image is flipped"
+                    )
         return cls(
             name=name,
             joints=joints,
-            limbs=_joint_pairs(tree.get("limbs", []), joints, f"{source}: limbs"),
+            limbs=_pairs(tree.get("limbs", []), joints, f"{source}: limbs"),
             sigmas=_sigmas(tree["sigmas"], joints, f"{source}: sigmas"),
             flips=flips,
             order=order,
@@ -180,22 +181,19 @@ KEYS = ("name", "joints", "flips", "limbs", "sigmas", "order")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
+    """Distinct joint names."""
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where} is {value!r}; wanted a list of names")
-    for name in value:
+    for place, name in enumerate(value):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{where} has {name!r}; wanted names, in quotes where yaml wants them")
-    _check_distinct(value, where)
+        if name in value[:place]:
+            raise ValueError(f"{where} has {name} twice")
     return tuple(value)
 
 
-def _check_distinct(names: Sequence[str], where: str) -> None:
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ValueError(f"{where} has {name} twice")
-
-
-def _joint_pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
+def _pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of two joints."""
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where} is {value!r}; wanted a list of pairs of joints")
     for pair in value:
@@ -207,16 +205,6 @@ def _joint_pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[s
         if pair[0] == pair[1]:
             raise ValueError(f"{where} has {pair[0]} with itself")
     return tuple((a, b) for a, b in value)
-
-
-def _flips_by_name(joints: Sequence[str], source: str) -> tuple[tuple[str, str], ...]:
-    for name in joints:
-        if opposite(name) not in joints:
-            raise ValueError(
-                f"{source}: joints has {name} without {opposite(name)}; give flips, which name "
-                f"the pairs that change places when an image is flipped"
-            )
-    return left_and_right(joints)
 
 
 def _sigmas(value: Any, joints: Sequence[str], where: str) -> tuple[float, ...]:
@@ -245,35 +233,27 @@ _BODY = tuple(
     for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
     for side in _SIDES
 )
-_ARMS_AND_LEGS = tuple(
-    (f"{side}_{a}", f"{side}_{b}")
-    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-    for side in _SIDES
-)
-_TRUNK = (
+_LIMBS = (
+    *(
+        (f"{side}_{a}", f"{side}_{b}")
+        for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
+        for side in _SIDES
+    ),
     ("left_shoulder", "right_shoulder"),
     ("left_hip", "right_hip"),
     ("left_shoulder", "left_hip"),
     ("right_shoulder", "right_hip"),
 )
-
-
-def _grouping_order(joints: tuple[str, ...]) -> tuple[str, ...]:
-    """Face, shoulders, hips, then limbs.
-
-    These are COCO's indices; the original uses the first K of them for CrowdPose, too.
-    """
-    order = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
-    return tuple(joints[j] for j in order if j < len(joints))
-
+# Grouping visits face, shoulders, hips, then limbs. These are COCO's indices; the original uses
+# those below K for CrowdPose, too.
+_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 
 _COCO_JOINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *_BODY)
 COCO = KeypointSpec(
     name="coco",
     joints=_COCO_JOINTS,
-    limbs=_ARMS_AND_LEGS
-    + _TRUNK
-    + (
+    limbs=(
+        *_LIMBS,
         ("nose", "left_eye"),
         ("nose", "right_eye"),
         ("left_eye", "left_ear"),
@@ -284,7 +264,7 @@ COCO = KeypointSpec(
     sigmas=(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072)
     + (0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
     flips=left_and_right(_COCO_JOINTS),
-    order=_grouping_order(_COCO_JOINTS),
+    order=tuple(_COCO_JOINTS[j] for j in _ORDER),
     layout="coco",
 )
 
@@ -292,13 +272,11 @@ _CROWD_POSE_JOINTS = (*_BODY, "head", "neck")
 CROWD_POSE = KeypointSpec(
     name="crowd_pose",
     joints=_CROWD_POSE_JOINTS,
-    limbs=_ARMS_AND_LEGS
-    + _TRUNK
-    + (("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shoulder")),
+    limbs=(*_LIMBS, ("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shoulder")),
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107)
     + (0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
     flips=left_and_right(_CROWD_POSE_JOINTS),
-    order=_grouping_order(_CROWD_POSE_JOINTS),
+    order=tuple(_CROWD_POSE_JOINTS[j] for j in _ORDER if j < 14),
     layout="crowd_pose",
     metric=CROWD_POSE_METRIC,
     use_area=False,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.dataset.synthetic.paint import Canvas, paint_person, sample_look
+from lib.dataset.synthetic.background import add_light, draw_background
+from lib.dataset.synthetic.paint import Canvas, paint_person, sample_clothes
 from lib.dataset.synthetic.people import ROW, Pose, joints_of, sample_pose
-from lib.dataset.synthetic.scene import SceneParams, add_light, draw_background
 from lib.utils import cli
 from tools.demo.media import VideoFile
 
@@ -36,6 +36,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--size is {args.size}; wanted WIDTHxHEIGHT, like 640x480")
     if args.people < 0 or args.seconds <= 0:
         parser.error("--people must be 0 or more, --seconds more than 0")
+    if min(int(width), int(height)) < 32:
+        parser.error(f"--size is {args.size}; wanted at least 32x32")
     args.size = int(width), int(height)
     return args
 
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for i, (picture, _) in enumerate(pictures):
         video = video or VideoFile(args.out.with_suffix(""), RATE, picture)
         video.write(picture, i / RATE)
+    assert video is not None, "count is at least 1"
     video.close()
     print(f"{count} frames: {video.path}")
 
@@ -63,10 +66,9 @@ def walk(
 
     Everybody walks through half of the picture, every other one from the right.
     """
-    params = SceneParams(width=size[0], height=size[1], clutter=0.2)
     rng = np.random.default_rng(seed)
-    background = draw_background(rng, params)
-    looks = [sample_look(rng) for _ in range(people)]
+    background = draw_background(rng, width=size[0], height=size[1], clutter=0.2)
+    looks = [sample_clothes(rng) for _ in range(people)]
     poses = [(sample_pose(rng, 0), sample_pose(rng, 0)) for _ in range(people)]
     scales = np.sort(rng.uniform(0.5, 0.7, people)) * size[1]  # far to near
     light = rng.integers(2**31)

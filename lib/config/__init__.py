@@ -7,7 +7,7 @@ import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from yacs.config import CfgNode
 
@@ -89,7 +89,8 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
 
 def _set(node: CfgNode, leaf: str, value: Any, where: str) -> None:
     """Give a key its value, if that is of the default's type."""
-    default, literal = node.get(leaf), _literal(value)
+    default: Any = node.get(leaf)
+    literal: Any = _literal(value)
     if isinstance(default, str) and isinstance(value, str):
         node[leaf] = literal if isinstance(literal, str) else value  # "2024" stays text
         return
@@ -101,7 +102,8 @@ def _set(node: CfgNode, leaf: str, value: Any, where: str) -> None:
         wanted = type(default).__name__
         raise ValueError(f"{where} is {literal!r}, but must be of type {wanted}") from None
     if isinstance(default, (list, tuple)) and default:
-        kinds = [float if type(entry) is int else type(entry) for entry in (default[0], *literal)]
+        entries: list[Any] = [default[0], *cast(Any, literal)]
+        kinds = [float if type(entry) is int else type(entry) for entry in entries]
         if any(kind is not kinds[0] for kind in kinds):
             wanted = "numbers" if kinds[0] is float else f"{kinds[0].__name__}s"
             raise ValueError(f"{where} is {literal!r}, but must hold {wanted}")

@@ -7,7 +7,7 @@ that the reader and the evaluators find all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,7 +149,7 @@ def fill_in(annotation: Entry, spec: KeypointSpec, category_id: int, where: str)
 NO_BOX = "lacks bbox, and no joint is labelled from which it could be derived"
 
 
-def wrong_length(keypoints: list[float], spec: KeypointSpec) -> str:
+def wrong_length(keypoints: Sequence[float], spec: KeypointSpec) -> str:
     """What is wrong with keypoints of another number of joints."""
     return (
         f"{len(keypoints)} numbers in keypoints, {spec.name} has 3 for each of "
@@ -162,7 +162,7 @@ def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]
 
     ValueError when it is none of these, or of an image of another size.
     """
-    frame: Any = rle_tools.frPyObjects  # its annotations know fewer forms than it takes
+    frame: Any = rle_tools.frPyObjects  # its type hints lack some of the accepted forms
     try:
         if not isinstance(segmentation, dict):
             return dict(rle_tools.merge(frame(segmentation, height, width)))

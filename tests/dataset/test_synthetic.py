@@ -14,8 +14,9 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO as Annotations
 
-from lib.dataset.synthetic.layout import crowd_index, make_dataset, scene_seed, to_polygons, to_rle
-from lib.dataset.synthetic.people import JOINTS, POINTS, joints_of, sample_pose
+from lib.dataset.synthetic.describe import crowd_index, to_polygons, to_rle
+from lib.dataset.synthetic.layout import make_dataset, scene_seed
+from lib.dataset.synthetic.people import JOINTS, POINTS, Pose, joints_of, sample_pose
 from lib.dataset.synthetic.scene import CROWD, Scene, SceneParams, draw_scene
 from lib.keypoints import COCO, CROWD_POSE, opposite
 
@@ -135,11 +136,12 @@ def test_seen_from_behind_there_is_no_face_and_the_left_is_on_the_left():
         assert (left[both, 0] < right[both, 0]).all()
 
 
-def test_a_mirrored_pose_swaps_left_and_right():
+def test_a_flipped_pose_swaps_left_and_right():
     pose = sample_pose(np.random.default_rng(0), back_probability=0.5)
     mirror = [POINTS.index(opposite(name)) for name in POINTS]
-    seen = joints_of(pose.flipped())[mirror]
-    np.testing.assert_allclose(seen, joints_of(pose) * (-1, 1, 1), atol=1e-12)
+    angles = {name: -angle for name, angle in pose._asdict().items() if name != "limbs"}
+    flipped = joints_of(Pose(**angles, limbs=pose.limbs[[1, 0, 3, 2]]))[mirror]
+    np.testing.assert_allclose(flipped, joints_of(pose) * (-1, 1, 1), atol=1e-12)
 
 
 def test_limbs_keep_their_length_whatever_the_pose():
@@ -319,7 +321,7 @@ def test_a_folder_of_others_is_refused_and_spared(tmp_path: Path):
     [
         (COCO, {"training": 1}, 0, "training"),
         (COCO, {"train": -1}, 0, "train"),
-        (COCO, {}, 0, "picture"),
+        (COCO, {}, 0, "image"),
         (COCO, {"train": 1}, -1, "seed"),
         (COCO.with_center(), {"train": 1}, 0, "coco"),
     ],
@@ -337,7 +339,7 @@ def test_the_command_makes_a_data_set_and_answers_mistakes_in_one_line(tmp_path:
     command += "--train 3 --val 2 --size 96x64 --people 2-2 --val-people 1 --workers 1".split()
     made = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert made.returncode == 0, made.stderr
-    assert "5 pictures" in made.stdout
+    assert "5 images" in made.stdout
     assert len(list((tmp_path / "made").rglob("*.jpg"))) == 5
     command += ["--people", "5-2"]
     wrong = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

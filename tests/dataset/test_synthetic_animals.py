@@ -103,7 +103,7 @@ def test_the_command_draws_the_same_bytes_again(tmp_path, call_tool):
     for name in ("one", "other"):
         done = call_tool(make_synthetic.main, "--root", tmp_path / name, *flags)
         assert (done.code, done.err) == (0, "")
-    assert "5 pictures drawn" in done.out
+    assert "5 images rendered" in done.out
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
     assert (
         make_dataset(

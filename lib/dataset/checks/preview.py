@@ -75,13 +75,13 @@ def draw_targets(sample: Sample, spec: KeypointSpec, codec: Codec) -> np.ndarray
     people = draw_people(tint(sample.image, counts == 0), sample.joints, spec)
     heatmap = targets.heatmaps[-1][0].amax(dim=0).numpy()  # (h, w), 0 to 1
     glow = 0.8 * cv2.resize(heatmap, size)[..., None]
-    return np.uint8(people * (1 - glow) + np.array(YELLOW) * glow)
+    return (people * (1 - glow) + np.array(YELLOW) * glow).astype(np.uint8)
 
 
 def tint(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     """A copy of `image` (H, W, 3), half red where the mask `where` (H, W) is set."""
     canvas = image.copy()
-    canvas[where] = canvas[where] // 2 + np.uint8(RED) // 2
+    canvas[where] = canvas[where] // 2 + np.array(RED, np.uint8) // 2
     return canvas
 
 

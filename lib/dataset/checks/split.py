@@ -167,7 +167,7 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     for index, entry in enumerate(entries):
         annotation, wrong = sift(entry, rules, optional)
         image_id = annotation.get("image_id")
-        image = images.get(image_id, {} if image_id is None else {"id": image_id})
+        image = {} if image_id is None else images.get(image_id, {"id": image_id})
         pairs = list(content_faults(annotation, image, split.spec))
         if wrong:
             pairs.append(("unusable entry", f"annotations[{index}] {wrong}"))

@@ -1,9 +1,9 @@
 """Synthetic animals on four legs, of eight joints: poses and paint, for `draw_scene`.
 
 An animal lives in three dimensions, measured in lengths from nose to rump: forward, up, and to its
-own left; the middle of its trunk is the origin. It is seen from the side, so that its left legs are
-the near ones where it looks to the left of the picture, and the far ones, darker and a little
-higher in the picture, where it looks to the right.
+left; the middle of its trunk is the origin. It is seen from the side: its left legs are the near
+ones if it faces the left of the image; if it faces the right they are the far ones, darker and a
+little higher in the image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ ANIMAL = KeypointSpec(  # experiments/animal/joints.yaml says the same
     name="animal",
     joints=_JOINTS,
     limbs=(
-        *(("nose", "withers"), ("withers", "hip"), ("hip", "tail")),
+        ("nose", "withers"),
+        ("withers", "hip"),
+        ("hip", "tail"),
         *(("withers", f"{side}_front_paw") for side in ("left", "right")),
         *(("hip", f"{side}_hind_paw") for side in ("left", "right")),
     ),
@@ -42,7 +44,7 @@ ANIMAL = KeypointSpec(  # experiments/animal/joints.yaml says the same
 )
 
 PARTS = ("trunk", "neck", "head", "tail", *LEGS)
-SHOWS_ON = {  # joint -> the parts on which it shows
+ON_PARTS = {  # joint -> the parts on which it is visible
     "nose": ("head",),
     "withers": ("trunk", "neck"),
     "hip": ("trunk", "tail", "left_hind", "right_hind"),
@@ -51,7 +53,14 @@ SHOWS_ON = {  # joint -> the parts on which it shows
 }
 POINTS = (  # row order of `animal_points`
     *_JOINTS[:4],
-    *("head", "ear", "eye", "throat", "chest", "rump", "root", "bend"),  # root, bend: of the tail
+    "head",
+    "ear",
+    "eye",
+    "throat",
+    "chest",
+    "rump",
+    "root",  # of the tail
+    "bend",  # of the tail
     *(f"{leg}_{part}" for part in ("top", "knee", "paw") for leg in LEGS),
 )
 ROW = {name: row for row, name in enumerate(POINTS)}
@@ -67,7 +76,7 @@ GAITS = {  # swing of the legs in degrees, their phases
 
 
 class Coat(NamedTuple):
-    """What an animal wears."""
+    """Colors and build of an animal."""
 
     fur: Color
     belly: Color
@@ -88,7 +97,7 @@ def sample_coat(rng: np.random.Generator) -> Coat:
 
 
 def sample_animal(rng: np.random.Generator) -> np.ndarray:
-    """(len(POINTS), 3) of a random one: x right and y down in the picture, z towards the camera."""
+    """(len(POINTS), 3) of a random animal: x right, y down in the image, z towards the camera."""
     body = sample_body(rng)
     facing = np.radians(rng.choice((-90, 90)) + np.clip(rng.normal(0, 14), -32, 32))
     above, roll = np.radians((rng.uniform(10, 24), rng.normal(0, 4)))
@@ -113,11 +122,11 @@ def sample_body(rng: np.random.Generator) -> np.ndarray:
         "root": np.array((-SPINE - 0.07, 0.06, 0)),
     }
     neck = rng.uniform(-45, -15) if rng.random() < 0.2 else rng.uniform(5, 65)  # 20 % graze
-    look = neck - rng.uniform(15, 65)
+    gaze = neck - rng.uniform(15, 65)
     at["head"] = at["throat"] + 0.19 * heading(neck)
-    at["nose"] = at["head"] + 0.13 * heading(look)
-    at["ear"] = at["head"] + 0.1 * heading(look + 120)
-    at["eye"] = at["head"] + 0.03 * heading(look + 60)
+    at["nose"] = at["head"] + 0.13 * heading(gaze)
+    at["ear"] = at["head"] + 0.1 * heading(gaze + 120)
+    at["eye"] = at["head"] + 0.03 * heading(gaze + 60)
     wag = rng.uniform(100, 235)
     at["bend"] = at["root"] + 0.14 * heading(wag)
     at["tail"] = at["bend"] + 0.14 * heading(wag + rng.uniform(-50, 50))
@@ -145,7 +154,7 @@ def heading(degrees: float) -> np.ndarray:
 def paint_animal(
     canvas: Canvas, points: np.ndarray, scale: float, rng: np.random.Generator, number: int
 ) -> None:
-    """Paint the animal over what is there, far parts first.
+    """Paint the animal over the image, far parts first.
 
     points: (len(POINTS), 3) in pixels; scale: length in pixels; number: from 1.
     """
@@ -189,8 +198,8 @@ ANIMALS = Kind(
     joints=ANIMAL.joints,
     rows=[ROW[joint] for joint in ANIMAL.joints],
     limbs=ANIMAL.limbs,
-    shows_on=np.array([[part in SHOWS_ON[joint] for part in PARTS] for joint in ANIMAL.joints]),
+    shows_on=np.array([[part in ON_PARTS[joint] for part in PARTS] for joint in ANIMAL.joints]),
     pose=lambda rng, _: sample_animal(rng),
     paint=paint_animal,
-    faces_us=lambda _: np.ones(ANIMAL.num_joints, bool),
+    near_side=lambda _: np.ones(ANIMAL.num_joints, bool),
 )

@@ -1,11 +1,12 @@
-"""How one synthetic person is painted, and which pixels show which part of whom.
+"""Painting one synthetic person, into an image and into a map of person and body part per pixel.
 
-Every body part is the convex hull of a few circles around projected joints, far parts first:
-an elbow shows where the skeleton has it. Each stroke goes to a picture and to a label map.
+Every body part is the convex hull of a few circles around projected joints, far parts first, so
+an elbow is visible where the skeleton has it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -15,11 +16,13 @@ from lib.dataset.synthetic.people import HEAD, JOINTS, ROW, SIDES
 from lib.keypoints import COCO
 
 PARTS = (
-    *("torso", "neck", "head"),
+    "torso",
+    "neck",
+    "head",
     *(f"{side}_{name}" for name in ("upper_arm", "forearm", "thigh", "shank") for side in SIDES),
 )
 PART_CODES = 16  # a pixel of the label map is person * PART_CODES + part
-ON_PARTS = {  # joint -> the parts on which it shows
+ON_PARTS = {  # joint -> the parts on which it is visible
     **dict.fromkeys((*COCO.joints[:5], "head"), ("head",)),
     "neck": ("neck", "torso", "head"),
     **{
@@ -45,8 +48,8 @@ Color = tuple[float, float, float]  # RGB, 0..255
 Circle = tuple[float, float, float]  # x, y, radius
 
 
-class Look(NamedTuple):
-    """What a person wears."""
+class Clothes(NamedTuple):
+    """Colors and build of a person."""
 
     skin: Color
     hair: Color
@@ -60,14 +63,19 @@ class Look(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """A picture in the making."""
+    """An image while it is painted."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     labels: np.ndarray  # (H, W) uint16: person * PART_CODES + part, 0 where there is nobody
 
 
+def as_color(values: Iterable[float]) -> Color:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
 def shade(color: Color, factor: float) -> Color:
-    return tuple(min(255.0, channel * factor) for channel in color)
+    return as_color(min(255.0, channel * factor) for channel in color)
 
 
 def vivid(rng: np.random.Generator, saturation: float = 0.75) -> Color:
@@ -75,15 +83,15 @@ def vivid(rng: np.random.Generator, saturation: float = 0.75) -> Color:
     hue = rng.uniform(0, 6)
     wheel = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     gray = 1 - saturation * rng.uniform(0.3, 1)
-    return tuple(float(c) for c in 255 * rng.uniform(0.25, 1) * (gray + (1 - gray) * wheel))
+    return as_color(255 * rng.uniform(0.25, 1) * (gray + (1 - gray) * wheel))
 
 
-def sample_look(rng: np.random.Generator) -> Look:
+def sample_clothes(rng: np.random.Generator) -> Clothes:
     skin = SKINS[rng.integers(len(SKINS))] * rng.uniform(0.92, 1.04)
     hair = HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.85, 1.15)
-    return Look(
-        skin=tuple(np.minimum(skin, 255).tolist()),
-        hair=tuple(hair.tolist()),
+    return Clothes(
+        skin=as_color(np.minimum(skin, 255)),
+        hair=as_color(hair),
         shirt=vivid(rng, 0.95),
         trousers=vivid(rng, 0.7),
         shoes=shade(vivid(rng, 0.5), 0.6),
@@ -108,13 +116,13 @@ def fill(image: np.ndarray, polygon: np.ndarray, color: Color) -> None:
 
 
 def fill_label(labels: np.ndarray, polygon: np.ndarray, label: int) -> None:
-    """The same, every pixel all or nothing."""
+    """`fill` for a label map: every pixel has the label or not."""
     fixed = np.rint(polygon * (1 << SUBPIXEL)).astype(np.int32)
     cv2.fillConvexPoly(labels, fixed, label, cv2.LINE_8, SUBPIXEL)
 
 
 def paint_blob(canvas: Canvas, circles: np.ndarray, color: Color, label: int) -> None:
-    """One body part: a dark rim, the color, and a lighter strip towards the light."""
+    """One body part: a dark rim, the color, and a lighter strip where the light falls."""
     radius = circles[:, 2].min()
     outline = hull(circles)
     fill(canvas.image, hull(circles, min(1.2, 0.25 * radius)), shade(color, 0.45))
@@ -125,32 +133,34 @@ def paint_blob(canvas: Canvas, circles: np.ndarray, color: Color, label: int) ->
     fill_label(canvas.labels, outline, label)
 
 
-def paint_person(canvas: Canvas, points: np.ndarray, scale: float, look: Look, person: int) -> None:
-    """Paint the person over what is there, far parts first.
+def paint_person(
+    canvas: Canvas, points: np.ndarray, scale: float, clothes: Clothes, person: int
+) -> None:
+    """Paint the person over the image, far parts first.
 
     points: (len(POINTS), 3) in pixels; scale: standing height in pixels; person: from 1.
     """
     at = {name: points[row] for name, row in ROW.items()}
     layers = []  # depth, part, blobs
-    for part, depth, blobs in (*trunk_blobs(at, look), *limb_blobs(at, look)):
+    for part, depth, blobs in (*trunk_blobs(at, clothes), *limb_blobs(at, clothes)):
         layers.append((depth, PARTS.index(part), blobs))
     for _, part, blobs in sorted(layers, key=lambda layer: layer[:2]):
         label = person * PART_CODES + part
         if PARTS[part] == "head":
-            paint_head(canvas, at, scale * HEAD, look, label)
+            paint_head(canvas, at, scale * HEAD, clothes, label)
         for color, blob in blobs:
             circles = np.array([(*at[name][:2], r * scale) for name, r in blob])
             paint_blob(canvas, circles, color, label)
         if PARTS[part] == "torso":
-            paint_shirt(canvas.image, at, scale, look)
+            paint_shirt(canvas.image, at, scale, clothes)
 
 
 Blobs = list[tuple[Color, list[tuple[str, float]]]]  # color, [(point, radius in heights)]
 Part = tuple[str, float, Blobs]  # name, depth in pixels, what to paint
 
 
-def trunk_blobs(at: dict[str, np.ndarray], look: Look) -> list[Part]:
-    w = look.build
+def trunk_blobs(at: dict[str, np.ndarray], clothes: Clothes) -> list[Part]:
+    w = clothes.build
     torso = [
         *((f"{side}_shoulder", 0.034) for side in SIDES),
         *((f"{side}_hip", 0.05 * w) for side in SIDES),
@@ -158,17 +168,17 @@ def trunk_blobs(at: dict[str, np.ndarray], look: Look) -> list[Part]:
     ]
     unit = np.linalg.norm(at["neck"] - at["pelvis"])  # about 0.3 heights
     return [
-        ("neck", at["neck"][2] - 0.05 * unit, [(look.skin, [("neck", 0.03), ("skull", 0.03)])]),
-        ("torso", at["chest"][2], [(look.shirt, torso)]),
+        ("neck", at["neck"][2] - 0.05 * unit, [(clothes.skin, [("neck", 0.03), ("skull", 0.03)])]),
+        ("torso", at["chest"][2], [(clothes.shirt, torso)]),
         ("head", at["skull"][2] + 0.02 * unit, []),
     ]
 
 
-def limb_blobs(at: dict[str, np.ndarray], look: Look) -> list[Part]:
+def limb_blobs(at: dict[str, np.ndarray], clothes: Clothes) -> list[Part]:
     """Arms over the torso and legs under it, unless clearly behind or in front of it."""
-    w = look.build
-    sleeve = look.shirt if look.long_sleeves else look.skin
-    leg = look.trousers if look.long_trousers else look.skin
+    w = clothes.build
+    sleeve = clothes.shirt if clothes.long_sleeves else clothes.skin
+    leg = clothes.trousers if clothes.long_trousers else clothes.skin
     unit = np.linalg.norm(at["neck"] - at["pelvis"])
     parts: list[Part] = []
     for s in SIDES:
@@ -179,64 +189,66 @@ def limb_blobs(at: dict[str, np.ndarray], look: Look) -> list[Part]:
         shank = [(f"{s}_knee", 0.038 * w), (f"{s}_ankle", 0.028 * w)]
         foot = [(f"{s}_ankle", 0.03 * w), (f"{s}_toe", 0.026 * w)]
         for part, ends, lift, blobs in (
-            ("upper_arm", ("shoulder", "elbow"), 0.08, [(look.shirt, upper_arm)]),
-            ("forearm", ("elbow", "wrist"), 0.12, [(sleeve, forearm), (look.skin, hand)]),
-            ("thigh", ("hip", "knee"), -0.12, [(look.trousers, thigh)]),
-            ("shank", ("knee", "ankle"), -0.14, [(leg, shank), (look.shoes, foot)]),
+            ("upper_arm", ("shoulder", "elbow"), 0.08, [(clothes.shirt, upper_arm)]),
+            ("forearm", ("elbow", "wrist"), 0.12, [(sleeve, forearm), (clothes.skin, hand)]),
+            ("thigh", ("hip", "knee"), -0.12, [(clothes.trousers, thigh)]),
+            ("shank", ("knee", "ankle"), -0.14, [(leg, shank), (clothes.shoes, foot)]),
         ):
             depth = sum(at[f"{s}_{end}"][2] for end in ends) / 2
             parts.append((f"{s}_{part}", depth + lift * unit, blobs))
     return parts
 
 
-def paint_shirt(image: np.ndarray, at: dict[str, np.ndarray], scale: float, look: Look) -> None:
+def paint_shirt(
+    image: np.ndarray, at: dict[str, np.ndarray], scale: float, clothes: Clothes
+) -> None:
     """Stripes all around; a collar and buttons tell the front from the back."""
     flat = {name: point[:2] for name, point in at.items()}
-    if look.stripes is not None:
+    if clothes.stripes is not None:
         for down in (0.3, 0.55, 0.8):
             ends = [(1 - down) * flat[f"{s}_shoulder"] + down * flat[f"{s}_hip"] for s in SIDES]
             stripe = np.array([(*end, 0.013 * scale) for end in ends])
-            fill(image, hull(stripe), look.stripes)
+            fill(image, hull(stripe), clothes.stripes)
     left, right = flat["left_shoulder"], flat["right_shoulder"]
-    if left[0] > right[0]:  # turned towards us
+    if left[0] > right[0]:  # facing the camera
         throat, belly = flat["neck"], flat["pelvis"]
         collar = [0.6 * throat + 0.4 * left, 0.6 * throat + 0.4 * right]
-        fill(image, np.array([*collar, 0.78 * throat + 0.22 * belly]), look.skin)
+        fill(image, np.array([*collar, 0.78 * throat + 0.22 * belly]), clothes.skin)
         for down in (0.4, 0.6, 0.8):
             button = (*((1 - down) * throat + down * belly), max(0.7, 0.011 * scale))
-            fill(image, hull(np.array([button])), shade(look.shirt, 0.35))
+            fill(image, hull(np.array([button])), shade(clothes.shirt, 0.35))
 
 
 def paint_head(
-    canvas: Canvas, at: dict[str, np.ndarray], radius: float, look: Look, label: int
+    canvas: Canvas, at: dict[str, np.ndarray], radius: float, clothes: Clothes, label: int
 ) -> None:
-    """A ball of hair; where the face looks at us, skin with eyes, nose and mouth on it."""
+    """A ball of hair; if the face is towards the camera, skin with eyes, nose and mouth on it."""
     image = canvas.image
     center, face = at["skull"], (at["face"] - at["skull"]) / radius
-    paint_blob(canvas, np.array([(*center[:2], radius)]), look.hair, label)
+    paint_blob(canvas, np.array([(*center[:2], radius)]), clothes.hair, label)
     for side in SIDES:
-        if seen(at, f"{side}_ear", radius):
+        if faces_camera(at, f"{side}_ear", radius):
             ear = np.array([(*at[f"{side}_ear"][:2], 0.22 * radius)])
-            paint_blob(canvas, ear, shade(look.skin, 0.93), label)
+            paint_blob(canvas, ear, shade(clothes.skin, 0.93), label)
     if face[2] < 0.1:
         return
     normal = face[:2] / max(1e-6, np.hypot(*face[:2]))
     along = CIRCLE @ np.array([normal * face[2], (-normal[1], normal[0])])  # a tilted disc
-    fill(image, center[:2] + radius * (0.45 * face[:2] + 0.86 * along), look.skin)
+    fill(image, center[:2] + radius * (0.45 * face[:2] + 0.86 * along), clothes.skin)
     dot = max(0.7, 0.13 * radius)
     for name, color, size in (
         ("mouth", (150, 40, 48), 1.0),
-        ("nose", shade(look.skin, 0.6 if sum(look.skin) > 360 else 1.6), 1.1),
+        ("nose", shade(clothes.skin, 0.6 if sum(clothes.skin) > 360 else 1.6), 1.1),
         ("left_eye", (250, 250, 250), 1.7),
         ("right_eye", (250, 250, 250), 1.7),
         ("left_eye", (20, 20, 40), 1.0),
         ("right_eye", (20, 20, 40), 1.0),
     ):
-        if seen(at, name, radius):
+        if faces_camera(at, name, radius):
             fill(image, hull(np.array([(*at[name][:2], size * dot)])), color)
 
 
-def seen(at: dict[str, np.ndarray], mark: str, radius: float) -> bool:
-    """Whether the head turns this mark towards us; ears stick out, so a little more."""
+def faces_camera(at: dict[str, np.ndarray], mark: str, radius: float) -> bool:
+    """Whether a mark of the head is on its near side; ears stick out, so a little more."""
     depth = (at[mark][2] - at["skull"][2]) / radius
     return depth > (-0.4 if mark.endswith("ear") else 0.12)

@@ -1,8 +1,8 @@
-"""Synthetic people: a jointed skeleton and plausible poses; `synthetic_paint` dresses them.
+"""Synthetic people: a jointed skeleton and plausible poses, painted by `paint.py`.
 
 The body lives in three dimensions, measured in standing heights: x towards the person's
 left, y down, z to the front, the pelvis at the origin. A yaw of 0 faces the camera, so that
-the person's left is on the right of the picture; at 180 degrees we see the back.
+the person's left is on the right of the image; at 180 degrees the back does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from lib.keypoints import COCO
 
-JOINTS = (*COCO.joints, "head", "neck")  # what every person carries; a data set picks its own
+JOINTS = (*COCO.joints, "head", "neck")  # of every person; a data set has some of them
 SIDES = ("left", "right")
 
 ROOTS = np.array(  # left and right shoulder, left and right hip
@@ -34,11 +34,15 @@ FACE = {  # on the unit sphere around the center of the head
     "face": (0, 0.12, 0.99),
 }
 POINTS = (  # row order of `joints_of`
-    *(f"{side}_{name}" for name in ("shoulder", "hip") for side in SIDES),
-    *(f"{side}_{name}" for name in ("elbow", "knee") for side in SIDES),
-    *(f"{side}_{name}" for name in ("wrist", "ankle") for side in SIDES),
-    *(f"{side}_{name}" for name in ("hand", "toe") for side in SIDES),
-    *("neck", "chest", "pelvis", "skull"),
+    *(
+        f"{side}_{name}"
+        for name in ("shoulder", "hip", "elbow", "knee", "wrist", "ankle", "hand", "toe")
+        for side in SIDES
+    ),
+    "neck",
+    "chest",
+    "pelvis",
+    "skull",
     *FACE,
 )
 ROW = {name: row for row, name in enumerate(POINTS)}
@@ -54,7 +58,7 @@ ARMS: dict[str, Swing] = {
     "forward": ((5, 35), (15, 55), (-25, 60), (35, 75)),
 }
 STANDING: Swing = ((1, 7), (-4, 4), (-1, 4), (-6, 0))
-LEGS: dict[str, tuple[Swing, Swing]] = {
+LEGS: dict[str, tuple[Swing, ...]] = {
     "standing": (STANDING, STANDING),
     "wide": (((12, 26), (-5, 5), (8, 20), (-8, 0)),) * 2,
     "walking": (((0, 6), (12, 38), (-1, 4), (-8, 20)), ((0, 6), (-25, -5), (-1, 4), (-65, -25))),
@@ -70,15 +74,11 @@ class Pose(NamedTuple):
     """All angles of a person, in degrees."""
 
     yaw: float  # 0 faces the camera, 180 shows the back
-    roll: float  # of the whole body, in the picture
+    roll: float  # of the whole body, in the image
     bend: float  # of the trunk, sideways
     head_yaw: float  # relative to the trunk
     head_roll: float
     limbs: np.ndarray  # (4, 4): left arm, right arm, left leg, right leg; columns as in Swing
-
-    def flipped(self) -> Pose:
-        """The pose that this one has in a mirror."""
-        return Pose(*(-angle for angle in self[:5]), self.limbs[[1, 0, 3, 2]])
 
 
 def sample_pose(rng: np.random.Generator, back_probability: float) -> Pose:
@@ -102,14 +102,14 @@ def sample_pose(rng: np.random.Generator, back_probability: float) -> Pose:
 
 
 def turned(points: np.ndarray, yaw: float, roll: float) -> np.ndarray:
-    """Rotate (N, 3) points about the vertical, then in the picture plane; degrees."""
+    """Rotate (N, 3) points about the vertical, then in the image plane; degrees."""
     (a, b), (x, y, z) = np.radians((yaw, roll)), points.T
     x, z = x * np.cos(a) + z * np.sin(a), z * np.cos(a) - x * np.sin(a)
     return np.stack([x * np.cos(b) - y * np.sin(b), x * np.sin(b) + y * np.cos(b), z], axis=1)
 
 
 def joints_of(pose: Pose) -> np.ndarray:
-    """(len(POINTS), 3): x right and y down in the picture, z towards the camera, in heights."""
+    """(len(POINTS), 3): x right and y down in the image, z towards the camera, in heights."""
     out, forward = np.radians(pose.limbs[:, 0::2]), np.radians(pose.limbs[:, 1::2])  # (4, 2)
     side = np.array([1, -1, 1, -1])[:, None]
     heading = np.stack(
