@@ -1,10 +1,10 @@
-"""Architectures: what a mobile_configs/*.json file holds, as a value."""
+"""Architectures: the contents of a mobile_configs/*.json file as a comparable value."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 # The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
 STRIDES = (2, 2, 2, 1)
 DECONV_LEVELS = 3
+BLOCK_FIELDS = ("expansion", "kernel")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -31,7 +32,7 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """One network of the search space (paper, section 3.3)."""
+    """One network of the search space (paper, section 4)."""
 
     img_size: int  # pixels, the side of a training crop
     input_channel: int  # width of the stem
@@ -40,10 +41,45 @@ class ArchSpec:
 
     @property
     def summary(self) -> str:
-        """Its size and widths, in a few words."""
+        """Size and widths in a few words."""
         widths = " ".join(str(stage.channel) for stage in self.stages)
         deconv = " ".join(map(str, self.deconv))
         return f"{self.img_size} px, stem {self.input_channel}, stages {widths}, deconv {deconv}"
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """{"input_channel": 16, "stages.0.channel": 16, ..., "deconv.2": 24}"""
+        stages = {f"stages.{i}.channel": stage.channel for i, stage in enumerate(self.stages)}
+        deconv = {f"deconv.{i}": width for i, width in enumerate(self.deconv)}
+        return {"input_channel": self.input_channel, **stages, **deconv}
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Every number of the architecture by name: size, widths, "stages.0.blocks.0.kernel"..."""
+        blocks = {
+            f"stages.{i}.blocks.{j}.{field}": value
+            for i, stage in enumerate(self.stages)
+            for j, block in enumerate(stage.blocks)
+            for field, value in zip(BLOCK_FIELDS, block, strict=True)
+        }
+        return {"img_size": self.img_size, **self.widths, **blocks}
+
+    def with_numbers(self, changes: Mapping[str, int]) -> ArchSpec:
+        """The architecture with other values for some of its `numbers`."""
+        new = self.numbers | changes
+        stages = tuple(
+            StageSpec(
+                channel=new[f"stages.{i}.channel"],
+                stride=stage.stride,
+                blocks=tuple(
+                    (new[f"stages.{i}.blocks.{j}.expansion"], new[f"stages.{i}.blocks.{j}.kernel"])
+                    for j in range(len(stage.blocks))
+                ),
+            )
+            for i, stage in enumerate(self.stages)
+        )
+        deconv = tuple(new[f"deconv.{i}"] for i in range(len(self.deconv)))
+        return ArchSpec(new["img_size"], new["input_channel"], stages, deconv)
 
     @classmethod
     def from_json(cls, path: str | Path) -> ArchSpec:
@@ -61,9 +97,9 @@ class ArchSpec:
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> ArchSpec:
-        """The value that `to_dict` wrote; ValueError for anything else."""
+        """The architecture that `to_dict` wrote; ValueError says what does not fit."""
         keys = ("img_size", "input_channel", "deconv_setting", "backbone_setting")
-        _expect_keys(tree, keys, "the architecture")
+        expect_keys(tree, keys, "the architecture")
         if not isinstance(tree["backbone_setting"], list):
             raise ValueError("backbone_setting must list the stages")
         stages = tuple(_read_stage(i, stage) for i, stage in enumerate(tree["backbone_setting"]))
@@ -73,14 +109,14 @@ class ArchSpec:
         deconv = tree["deconv_setting"]
         if not isinstance(deconv, list) or len(deconv) != DECONV_LEVELS:
             raise ValueError(f"deconv_setting is {deconv!r}; must list {DECONV_LEVELS} widths")
-        size = _positive(tree["img_size"], "img_size")
+        size = whole_number(tree["img_size"], "img_size")
         if size % 32:
             raise ValueError(f"img_size is {size}; must be a multiple of 32")
         return cls(
             img_size=size,
-            input_channel=_positive(tree["input_channel"], "input_channel"),
+            input_channel=whole_number(tree["input_channel"], "input_channel"),
             stages=stages,
-            deconv=tuple(_positive(width, "deconv_setting") for width in deconv),
+            deconv=tuple(whole_number(width, "deconv_setting") for width in deconv),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,7 +150,7 @@ def uniform_arch(
     depths: Sequence[int] = (6, 8, 10, 10),
     block: tuple[int, int] = (6, 7),
 ) -> ArchSpec:
-    """An architecture whose blocks are all alike, as all published ones are."""
+    """An architecture with the same (expansion, kernel) in every block, as all published ones."""
     stages = tuple(
         StageSpec(channel, stride, (block,) * depth)
         for channel, stride, depth in zip(channels, STRIDES, depths, strict=True)
@@ -123,18 +159,14 @@ def uniform_arch(
 
 
 def largest_arch(img_size: int, deconv: Sequence[int] = (64, 48, 32)) -> ArchSpec:
-    """The complete supernet; what pose_mobilenet builds without --superconfig."""
+    """The paper's complete supernet, which pose_mobilenet builds without --superconfig, too."""
     return uniform_arch(img_size, 24, (32, 64, 96, 160), deconv)
 
 
 def width_share(arch: ArchSpec, largest: ArchSpec) -> float:
-    """Its widths beside the largest's, on average over stem, stages and deconv levels."""
-    shares = [own / most for own, most in zip(_widths(arch), _widths(largest), strict=True)]
+    """Its widths as a share of the largest's: 1 at full width, averaged over all widths."""
+    shares = [arch.widths[name] / width for name, width in largest.widths.items()]
     return sum(shares) / len(shares)
-
-
-def _widths(arch: ArchSpec) -> list[int]:
-    return [arch.input_channel, *(stage.channel for stage in arch.stages), *arch.deconv]
 
 
 def _on_one_line(numbers: re.Match[str]) -> str:
@@ -143,7 +175,7 @@ def _on_one_line(numbers: re.Match[str]) -> str:
 
 def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:
     where = f"stage {index}"
-    _expect_keys(tree, ("num_blocks", "stride", "channel", "block_setting"), where)
+    expect_keys(tree, ("num_blocks", "stride", "channel", "block_setting"), where)
     blocks = tree["block_setting"]
     if not isinstance(blocks, list):
         raise ValueError(f"{where}: block_setting must list the blocks")
@@ -152,26 +184,28 @@ def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:
     for block in blocks:
         if not isinstance(block, list) or len(block) != 2:
             raise ValueError(f"{where}: a block is [expansion, kernel size], not {block!r}")
-        _positive(block[0], f"{where}, expansion")
-        if _positive(block[1], f"{where}, kernel size") % 2 == 0:
+        whole_number(block[0], f"{where}, expansion")
+        if whole_number(block[1], f"{where}, kernel size") % 2 == 0:
             raise ValueError(f"{where}: kernel size {block[1]} is even; it must be odd")
     return StageSpec(
-        channel=_positive(tree["channel"], f"{where}, channel"),
-        stride=_positive(tree["stride"], f"{where}, stride"),
+        channel=whole_number(tree["channel"], f"{where}, channel"),
+        stride=whole_number(tree["stride"], f"{where}, stride"),
         blocks=tuple((expansion, kernel) for expansion, kernel in blocks),
     )
 
 
-def _expect_keys(tree: Any, keys: Sequence[str], where: str) -> None:
+def expect_keys(tree: Any, known: Sequence[str], where: str, optional: Sequence[str] = ()) -> None:
+    """ValueError unless `tree` is a mapping of the `known` keys; those of `optional` may lack."""
     if not isinstance(tree, dict):
-        raise ValueError(f"{where} must hold the keys {', '.join(keys)}")
-    if missing := [key for key in keys if key not in tree]:
+        raise ValueError(f"{where} must hold the keys {', '.join(known)}")
+    if missing := [key for key in known if key not in (*tree, *optional)]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    if extra := [key for key in tree if key not in keys]:
-        raise ValueError(f"{where} has unknown {', '.join(extra)}; known: {', '.join(keys)}")
+    if extra := [key for key in tree if key not in (*known, *optional)]:
+        raise ValueError(f"{where} has unknown {', '.join(extra)}; known: {', '.join(known)}")
 
 
-def _positive(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{where} is {value!r}; must be a positive whole number")
+def whole_number(value: Any, where: str, least: int = 1) -> int:
+    """`value`; a ValueError that calls it `where` unless it is an int of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{where} is {value!r}; must be a whole number, at least {least}")
     return value

@@ -1,36 +1,40 @@
-"""The fusion deconv head (paper, section 3.2): upsample, add the backbone's own map, predict."""
+"""The fusion deconv head (paper, section 3.3).
+
+The refined map starts as the output of stage 4 and passes three deconv levels. Each level doubles
+it, doubles the raw backbone map of the same size, and adds the two: fine maps reach the output
+without a high-resolution branch. From level 1 on, refined and raw map predict together. At 256
+pixels input (side of each map; - where a level predicts nothing):
+
+    level   refined in    + raw in         -> refined    + raw at that size  -> prediction
+    0       stage 4, 16   stage 3, 16         32                                -
+    1       32            stage 2, 32         64         stage 1, 64            64
+    2       64            stage 1, 64        128         stem, 128             128
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lib.models.layers.conv import deconv2x
 from lib.models.layers.depthwise import DepthwiseConv2d
 
 FIRST_PREDICTION = 1  # deconv level 0 (1/8 of the input) predicts nothing
 
-# kernel -> (padding, output_padding) of a transposed convolution that doubles a map exactly
-DECONV_GEOMETRY = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
-
 
 class BackboneMaps(NamedTuple):
-    """What the head reads, or the widths of it: the stem's map and one per stage."""
+    """The maps that the head reads, or their widths: of the stem, and of each stage."""
 
-    stem: Tensor  # (B, C, H/2, W/2)
-    stages: Sequence[Tensor]  # 1/4, 1/8, 1/16, 1/16
+    stem: Any  # (B, C, H/2, W/2)
+    stages: Sequence[Any]  # 1/4, 1/8, 1/16, 1/16
 
-
-def double_map(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTranspose2d:
-    """(B, in, h, w) -> (B, out, 2h, 2w); kernels 4, 3 and 2."""
-    if kernel not in DECONV_GEOMETRY:
-        raise ValueError(f"deconv kernel {kernel}; possible: {sorted(DECONV_GEOMETRY)}")
-    padding, output_padding = DECONV_GEOMETRY[kernel]
-    return nn.ConvTranspose2d(
-        in_channels, out_channels, kernel, 2, padding, output_padding, bias=False
-    )
+    @property
+    def raw(self) -> list[Any]:
+        """Entry i is the backbone map that has the size of the refined map before level i."""
+        return [*reversed(self.stages[:-1]), self.stem]
 
 
 class SepConv2d(nn.Module):
@@ -50,11 +54,9 @@ class SepConv2d(nn.Module):
 
 
 class FusionHead(nn.Module):
-    """Inherited by a network rather than held by it: published names have no prefix here.
+    """Networks inherit it instead of holding it: published names have no prefix here.
 
-    Level i doubles the refined map (stage 4's at first) and the raw backbone map of the same size
-    (stage 3's, 2's, 1's) and adds them; from level 1 on the refined map and the raw map of its
-    size (stage 1's, the stem's) predict together. `fusion=False` leaves out the raw half.
+    `fusion=False` leaves out the raw half (the paper's ablation).
     """
 
     def __init__(
@@ -67,29 +69,21 @@ class FusionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fusion = fusion
-        raw_widths = self.raw_maps(widths)
-        refined_in = (widths.stages[-1], *deconv[:-1])
-        predicting = list(deconv[FIRST_PREDICTION:])
-        self.deconv_refined = nn.ModuleList(map(double_map, refined_in, deconv, kernels))
+        refined = (widths.stages[-1], *deconv[:-1])
+        raw, raw_predicting = widths.raw[:-1], widths.raw[FIRST_PREDICTION + 1 :]
+        self.deconv_refined = nn.ModuleList(map(deconv2x, refined, deconv, kernels))
         if fusion:
-            self.deconv_raw = nn.ModuleList(map(double_map, raw_widths[:-1], deconv, kernels))
+            self.deconv_raw = nn.ModuleList(map(deconv2x, raw, deconv, kernels))
         self.deconv_bnrelu = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True)) for width in deconv
         )
-        self.final_refined = nn.ModuleList(map(SepConv2d, predicting, out_channels))
+        self.final_refined = nn.ModuleList(map(SepConv2d, deconv[FIRST_PREDICTION:], out_channels))
         if fusion:
-            at_prediction = raw_widths[FIRST_PREDICTION + 1 :]
-            self.final_raw = nn.ModuleList(map(SepConv2d, at_prediction, out_channels))
-
-    @staticmethod
-    def raw_maps(maps: BackboneMaps) -> list:
-        """Entry i is the backbone map that has the size of the refined map before level i."""
-        return [*reversed(maps.stages[:-1]), maps.stem]
+            self.final_raw = nn.ModuleList(map(SepConv2d, raw_predicting, out_channels))
 
     def head(self, maps: BackboneMaps) -> list[Tensor]:
         """Backbone maps -> predictions, coarse (1/4) to fine (1/2)."""
-        raw = self.raw_maps(maps)
-        refined = maps.stages[-1]
+        refined, raw = maps.stages[-1], maps.raw
         outputs = []
         for level, bnrelu in enumerate(self.deconv_bnrelu):
             doubled = self.deconv_refined[level](refined)
@@ -97,12 +91,12 @@ class FusionHead(nn.Module):
                 doubled = doubled + self.deconv_raw[level](raw[level])
             refined = bnrelu(doubled)
             if level >= FIRST_PREDICTION:
-                outputs.append(self._predict(level - FIRST_PREDICTION, refined, raw[level + 1]))
+                stage = level - FIRST_PREDICTION
+                prediction = self.final_refined[stage](refined)
+                if self.fusion:
+                    prediction = prediction + self.final_raw[stage](raw[level + 1])
+                outputs.append(prediction)
         return outputs
-
-    def _predict(self, stage: int, refined: Tensor, raw: Tensor) -> Tensor:
-        prediction = self.final_refined[stage](refined)
-        return prediction + self.final_raw[stage](raw) if self.fusion else prediction
 
 
 @torch.no_grad()

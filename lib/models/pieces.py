@@ -1,7 +1,7 @@
-"""A network as a sum of pieces: what it costs, without building it.
+"""The cost of a network as the sum of its pieces, without building it.
 
-Multiply-adds of the pieces add up exactly to the network's; milliseconds nearly
-(`lib.search.latency`). A search meets few distinct pieces in many architectures.
+Multiply-adds of the pieces add up to the network's exactly, milliseconds nearly
+(`lib/search/latency.py`). A search visits many architectures, but few distinct pieces.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec
-from lib.models.head import FIRST_PREDICTION, BackboneMaps, FusionHead, SepConv2d, double_map
-from lib.models.pose_mobilenet import InvertedBottleneck, make_stem, network_of
+from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
+from lib.models.layers.conv import deconv2x
+from lib.models.pose_mobilenet import InvertedBottleneck, head_settings, make_stem
 from lib.utils.complexity import count_macs_of
 
 
 class Piece(NamedTuple):
-    """Something with one input map (in_channels, size, size)."""
+    """A part of a network with one input map (in_channels, size, size)."""
 
     kind: str  # stem, block, deconv, norm (BatchNorm and ReLU of a deconv level), predict
     in_channels: int
@@ -38,7 +39,7 @@ BUILDERS = {
     "block": lambda p: InvertedBottleneck(
         p.in_channels, p.out_channels, p.stride, p.expansion, p.kernel
     ),
-    "deconv": lambda p: double_map(p.in_channels, p.out_channels, p.kernel),
+    "deconv": lambda p: deconv2x(p.in_channels, p.out_channels, p.kernel),
     "norm": lambda p: nn.Sequential(nn.BatchNorm2d(p.in_channels), nn.ReLU(inplace=True)),
     "predict": lambda p: SepConv2d(p.in_channels, p.out_channels),
 }
@@ -67,7 +68,7 @@ def pieces_of(
             size //= stride
             width = stage.channel
     channels = [stage.channel for stage in arch.stages]
-    raw = FusionHead.raw_maps(BackboneMaps(arch.input_channel, channels))
+    raw = BackboneMaps(arch.input_channel, channels).raw
     for level, (out, kernel) in enumerate(zip(arch.deconv, deconv_kernels, strict=True)):
         sources = [width, raw[level]] if fusion else [width]
         pieces += [Piece("deconv", source, out, size, kernel, 2) for source in sources]
@@ -81,29 +82,28 @@ def pieces_of(
 
 
 def arch_macs(pieces: Sequence[Piece]) -> dict[str, int]:
-    """{"true": ..., "paper": ...} of one picture; equals count_macs of the network."""
+    """{"true": ..., "paper": ...} multiply-adds of one image; equals count_macs of the network."""
     counts = [piece_macs(piece) for piece in pieces]
     return {rule: sum(count[rule] for count in counts) for rule in ("true", "paper")}
 
 
 def piece_macs(piece: Piece) -> dict[str, int]:
-    """Sizes are even, so what is counted at 2 x 2 grows with the area, exactly."""
+    """Counted at 2 x 2 pixels and scaled by the area: exact, because all sizes are even."""
     positions = (piece.size // 2) ** 2
     return {rule: positions * macs for rule, macs in _smallest_macs(piece._replace(size=2)).items()}
 
 
 @cache
 def _smallest_macs(piece: Piece) -> dict[str, int]:
-    """Counted on the meta device: shapes are computed, numbers are not."""
+    """On the meta device, which computes shapes only."""
     with torch.device("meta"):
         module = build_piece(piece)
         return count_macs_of(module, torch.zeros(1, piece.in_channels, piece.size, piece.size))
 
 
 def pieces_from_config(cfg: CfgNode) -> partial[list[Piece]]:
-    """arch -> pieces of the network that `cfg` asks for."""
-    _, channels, kernels, fusion = network_of(cfg, None)
-    return partial(pieces_of, out_channels=channels, deconv_kernels=kernels, fusion=fusion)
+    """arch -> pieces of the network that `cfg` describes."""
+    return partial(pieces_of, **head_settings(cfg))
 
 
 def space_pieces(space: Any, pieces_of: Callable[[ArchSpec], list[Piece]]) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""LitePose: single branch, large kernels, fusion deconv head (paper, section 3).
+"""LitePose: a single branch of large kernels and a fusion deconv head (paper, section 3).
 
 Attribute names are the format of published checkpoints.
 """
@@ -6,38 +6,21 @@ Attribute names are the format of published checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
 from lib.models.head import BackboneMaps, FusionHead, init_weights
-from lib.models.layers.depthwise import DepthwiseConv2d
+from lib.models.layers.conv import conv_bn, conv_bn_relu6
 
 STEM_WIDTH = 32
 STAGES = 2  # outputs, at 1/4 and 1/2 of the input
 
 
-def conv_bn(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, depthwise: bool = False
-) -> list[nn.Module]:
-    """A convolution without bias that keeps the size (up to its stride), and its BatchNorm.
-
-    depthwise: every channel by its own filter; then in_channels is out_channels.
-    """
-    if depthwise:
-        conv = DepthwiseConv2d(out_channels, kernel, stride)
-    else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(out_channels)]
-
-
-def conv_bn_relu6(*args: int, **kwargs: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(*args, **kwargs), nn.ReLU6(inplace=True))
-
-
 class InvertedBottleneck(nn.Module):
-    """Expand (1x1), depthwise kxk, project (1x1); a residual where the shape allows."""
+    """Expand (1x1), depthwise kxk, project (1x1), residual if the shapes match (section 3.4)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, expansion: int, kernel: int
@@ -55,7 +38,7 @@ class InvertedBottleneck(nn.Module):
 
 
 def make_stem(out_channels: int) -> nn.Sequential:
-    """(B, 3, H, W) -> (B, out_channels, H/2, W/2), without activation at its end."""
+    """(B, 3, H, W) -> (B, out_channels, H/2, W/2); no activation at its end."""
     return nn.Sequential(
         conv_bn_relu6(3, STEM_WIDTH, 3, stride=2),
         conv_bn_relu6(STEM_WIDTH, STEM_WIDTH, 3, depthwise=True),
@@ -64,18 +47,18 @@ def make_stem(out_channels: int) -> nn.Sequential:
 
 
 def make_stage(in_channels: int, spec: StageSpec, block: type[InvertedBottleneck]) -> nn.Sequential:
-    """The blocks of one stage; the first strides and changes the width."""
+    """The blocks of one stage; the first has the stride and changes the width."""
     blocks = []
     for i, (expansion, kernel) in enumerate(spec.blocks):
         stride, width = (spec.stride, in_channels) if i == 0 else (1, spec.channel)
-        blocks.append(block(width, spec.channel, stride, expansion, kernel))
+        blocks.append(block(width, spec.channel, stride=stride, expansion=expansion, kernel=kernel))
     return nn.Sequential(*blocks)
 
 
 class LitePose(FusionHead):
     """images (B, 3, H, W), H and W multiples of 16 -> [(B, C0, H/4, W/4), (B, C1, H/2, W/2)].
 
-    The channels of an output are K heatmaps, then the tag maps of the stages that have them.
+    The channels of an output are K heatmaps, then its tag maps if it has any.
     """
 
     block = InvertedBottleneck
@@ -109,26 +92,32 @@ class LitePose(FusionHead):
 
 
 def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: bool) -> list[int]:
-    """Channels of each output: K heatmaps, and K tag maps (or one) where the stage has tags."""
+    """Channels of each output: K heatmaps, plus K tag maps (or one) if the output has tags."""
     tags = num_joints if tag_per_joint else 1
     return [num_joints + tags * has_tags for has_tags in with_tags]
 
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> LitePose:
-    """The network `cfg` asks for; without `arch`, the largest of the search space."""
-    return LitePose(*network_of(cfg, arch))
+    """The network `cfg` describes; without `arch`, the largest of the search space."""
+    return LitePose(arch or default_arch(cfg), **head_settings(cfg))
 
 
-def network_of(cfg: CfgNode, arch: ArchSpec | None) -> tuple[ArchSpec, list[int], list[int], bool]:
-    """Architecture, output channels, deconv kernels and fusion, as `cfg` has them."""
+def default_arch(cfg: CfgNode) -> ArchSpec:
+    """The largest architecture, at the resolution of `cfg`."""
+    return largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS)
+
+
+def head_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Keyword arguments of LitePose other than the architecture."""
     if cfg.LOSS.NUM_STAGES != STAGES:
         raise ValueError(
             f"LOSS.NUM_STAGES is {cfg.LOSS.NUM_STAGES}; {cfg.MODEL.NAME} has {STAGES} outputs"
         )
-    extra = cfg.MODEL.EXTRA
-    return (
-        arch or largest_arch(cfg.DATASET.INPUT_SIZE, extra.NUM_DECONV_FILTERS),
-        output_channels(cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT),
-        extra.NUM_DECONV_KERNELS,
-        cfg.MODEL.FUSION_HEAD,
-    )
+    model = cfg.MODEL
+    return {
+        "out_channels": output_channels(
+            model.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, model.TAG_PER_JOINT
+        ),
+        "deconv_kernels": model.EXTRA.NUM_DECONV_KERNELS,
+        "fusion": model.FUSION_HEAD,
+    }

@@ -1,7 +1,7 @@
 """The LitePose supernet: every sub-network of the search space in one set of weights.
 
-`supernet(images, arch)` runs the sub-network `arch` (paper, section 3.3). Names are those of the
-complete network, so a sub-network's state dict has them too.
+`supernet(images, arch)` runs the sub-network `arch` (paper, section 4) by the slicing rule of
+`lib/models/layers/elastic.py`. The state dict has the names of a LitePose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
-from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, network_of
+from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, default_arch, head_settings
 from lib.utils.checkpoint import check_same_joints, config_of, fit_weights, load_checkpoint
 
 
@@ -27,22 +27,22 @@ class SuperBottleneck(InvertedBottleneck):
         """(B, in, H, W) -> (B, width, H', W')"""
         hidden = make_divisible(round(x.shape[1] * expansion))
         filters = elastic.smaller_kernel(self, kernel)
-        out = _conv_bn(self.inv, x, hidden, F.relu6)
-        out = elastic.depthwise(self.depth_conv[0], out, filters)
+        out = elastic.norm(self.inv[1], elastic.conv(self.inv[0], x, hidden))
+        out = elastic.depthwise(self.depth_conv[0], F.relu6(out, inplace=True), filters)
         out = F.relu6(elastic.norm(self.depth_conv[1], out), inplace=True)
-        out = _conv_bn(self.point_conv, out, width)
-        same = self.depth_conv[0].stride == (1, 1) and x.shape[1] == width
-        return x + out if same else out
+        out = elastic.norm(self.point_conv[1], elastic.conv(self.point_conv[0], out, width))
+        residual = self.depth_conv[0].stride == (1, 1) and x.shape[1] == width
+        return x + out if residual else out
 
 
 class SuperLitePose(LitePose):
     """images, arch -> outputs of the sub-network `arch`; without `arch`, of the complete network.
 
-    The depth is fixed, so at full expansion and kernel every parameter takes part in every step.
+    The depth is fixed. At full expansion and kernel every parameter takes part in every step.
     """
 
     block = SuperBottleneck
-    # Published supernets carry the maps to smaller kernels, which ours has only when asked.
+    # Published supernets hold the maps to smaller kernels; ours has them only if elastic_kernel.
     optional_weights = tuple(f".{name}." for name in elastic.KERNEL_MAPS.values())
 
     def __init__(
@@ -75,8 +75,8 @@ class SuperLitePose(LitePose):
         return elastic.norm(bn, elastic.conv(pointwise, separable(strided(images)), width))
 
     def _head_at(self, maps: BackboneMaps, deconv: Sequence[int]) -> list[Tensor]:
-        raw = self.raw_maps(maps)
-        refined = maps.stages[-1]
+        """`FusionHead.head` at the widths `deconv`."""
+        refined, raw = maps.stages[-1], maps.raw
         outputs = []
         for level, width in enumerate(deconv):
             doubled = elastic.deconv(self.deconv_refined[level], refined, width)
@@ -93,26 +93,17 @@ class SuperLitePose(LitePose):
 
 
 def check_fits(arch: ArchSpec, largest: ArchSpec) -> None:
-    """ValueError naming the first width or depth of `arch` that the supernet does not have."""
-    pairs = [("input_channel", arch.input_channel, largest.input_channel)]
-    pairs += [
-        (f"deconv level {i}", own, most)
-        for i, (own, most) in enumerate(zip(arch.deconv, largest.deconv, strict=True))
-    ]
-    for i, (own, most) in enumerate(zip(arch.stages, largest.stages, strict=True)):
-        if len(own.blocks) != len(most.blocks):
+    """ValueError naming the first number of `arch` that the supernet does not have."""
+    for i, (stage, most) in enumerate(zip(arch.stages, largest.stages, strict=True)):
+        if len(stage.blocks) != len(most.blocks):
             raise ValueError(
-                f"stage {i} has {len(own.blocks)} blocks, the supernet has {len(most.blocks)}; "
+                f"stage {i} has {len(stage.blocks)} blocks, the supernet has {len(most.blocks)}; "
                 "its depth is fixed"
             )
-        pairs.append((f"stage {i}, channel", own.channel, most.channel))
-        pairs += [
-            (f"stage {i}, block {j}, expansion", mine[0], theirs[0])
-            for j, (mine, theirs) in enumerate(zip(own.blocks, most.blocks, strict=True))
-        ]
-    for name, own, most in pairs:
-        if own > most:
-            raise ValueError(f"{name} is {own}, the supernet has {most}")
+    limits = largest.numbers | {"img_size": arch.img_size}  # every resolution is possible
+    for name, number in arch.numbers.items():
+        if number > limits[name]:
+            raise ValueError(f"{name} is {number}, the supernet has {limits[name]}")
 
 
 def _run_stage(stage: nn.Sequential, spec: StageSpec, x: Tensor) -> Tensor:
@@ -121,18 +112,14 @@ def _run_stage(stage: nn.Sequential, spec: StageSpec, x: Tensor) -> Tensor:
     return x
 
 
-def _conv_bn(layers: nn.Sequential, x: Tensor, width: int, activation=None) -> Tensor:
-    out = elastic.norm(layers[1], elastic.conv(layers[0], x, width))
-    return activation(out, inplace=True) if activation else out
-
-
 def _separable(layer: SepConv2d, x: Tensor) -> Tensor:
     depthwise, bn, relu, pointwise = layer.conv
-    return elastic.conv(pointwise, relu(elastic.norm(bn, elastic.depthwise(depthwise, x))), None)
+    out = relu(elastic.norm(bn, elastic.depthwise(depthwise, x)))
+    return elastic.conv(pointwise, out, width=pointwise.out_channels)
 
 
 def _add_kernel_maps(block: SuperBottleneck) -> None:
-    """Linear maps from the center of the filters to smaller ones; they start as the identity."""
+    """Adds linear maps from the center of the filters to smaller kernels, at first identities."""
     full = block.depth_conv[0].kernel_size[0]
     for kernel, name in elastic.KERNEL_MAPS.items():
         if kernel < full:
@@ -144,7 +131,11 @@ def _add_kernel_maps(block: SuperBottleneck) -> None:
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
     """The supernet of `cfg`; its largest sub-network is `arch`, or the paper's."""
-    return SuperLitePose(*network_of(cfg, arch), cfg.MODEL.ELASTIC_KERNEL)
+    return SuperLitePose(
+        arch or default_arch(cfg),
+        **head_settings(cfg),
+        elastic_kernel=cfg.MODEL.ELASTIC_KERNEL,
+    )
 
 
 def load_supernet(cfg: CfgNode, path: str | Path) -> SuperLitePose:

@@ -216,7 +216,10 @@ def test_a_network_that_cannot_be_is_told_by_its_key(name, key, value, told):
     ("keys", "told"),
     [
         ("STEM_INPLANES: 64, STAGE2: 1, STAGE3: 1", r"EXTRA lacks STAGE4, DECONV"),
-        ("STEM_INPLANES: 64, STAGE2: 1, STAGE3: 1, STAGE4: 1, DECONV: 1", r"STAGE2 lacks NUM_MOD"),
+        (
+            "STEM_INPLANES: 64, STAGE2: 1, STAGE3: 1, STAGE4: 1, DECONV: 1",
+            r"STAGE2 must hold the keys NUM_MOD",
+        ),
     ],
 )
 def test_a_network_without_its_stages_is_told_so(keys, told, tmp_path):

@@ -104,8 +104,8 @@ def test_training_moves_the_statistics_of_the_active_channels_only():
     ("arch", "message"),
     [
         (uniform_arch(64, 32, (32, 64, 96, 160), (64, 48, 32)), "input_channel is 32"),
-        (uniform_arch(64, 24, (40, 64, 96, 160), (64, 48, 32)), "stage 0, channel is 40"),
-        (uniform_arch(64, 24, (32, 64, 96, 160), (64, 48, 40)), "deconv level 2 is 40"),
+        (uniform_arch(64, 24, (40, 64, 96, 160), (64, 48, 32)), "stages.0.channel is 40"),
+        (uniform_arch(64, 24, (32, 64, 96, 160), (64, 48, 40)), "deconv.2 is 40"),
         (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)), "depth is fixed"),
         (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(7, 7)), "expansion is 7"),
         (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(6, 5)), "kernel 5"),

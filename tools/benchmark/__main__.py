@@ -36,7 +36,7 @@ from arch_manager import ArchManager
 from lib.config import load_config
 from lib.models.arch import ArchSpec
 from lib.models.pieces import build_piece, pieces_from_config, space_pieces
-from lib.models.pose_mobilenet import LitePose, network_of
+from lib.models.pose_mobilenet import get_pose_net
 from lib.search.latency import LatencyTable, machine, median_times
 from lib.utils import cli
 from tools.benchmark import decode, depthwise, latency, loader, train, valid
@@ -89,7 +89,7 @@ def benchmark_pieces(args: argparse.Namespace, device: torch.device) -> None:
     pieces_of = pieces_from_config(cfg)
     pieces = space_pieces(ArchManager.from_config(cfg, largest), pieces_of)
     calls = [forward(build_piece(p), p.in_channels, p.size, device) for p in pieces]
-    networks = [LitePose(*network_of(cfg, arch)) for arch in checks]
+    networks = [get_pose_net(cfg, arch) for arch in checks]
     calls += [
         forward(network, 3, arch.img_size, device)
         for network, arch in zip(networks, checks, strict=True)

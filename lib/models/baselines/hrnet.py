@@ -1,7 +1,9 @@
-"""What HRNet-like networks share: parallel branches that exchange maps, and HigherHRNet's head.
+"""Parts of HRNet-like networks: branches that exchange maps, and the head of HigherHRNet.
 
-Attribute names are the format of published checkpoints (Sun et al., CVPR 2019; Cheng et al.,
-CVPR 2020).
+A network runs one branch per resolution side by side, fine to coarse. A module (paper, section
+3.1: scale-aware multi-branch architectures) runs each branch through its residual blocks, then
+every branch receives the sum of all maps, brought to its resolution and width. Attribute names
+are the format of published checkpoints (Sun et al., CVPR 2019; Cheng et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -13,33 +15,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.models.head import double_map, init_weights
-from lib.models.pose_mobilenet import conv_bn, conv_bn_relu6
+from lib.models.head import init_weights
+from lib.models.layers.conv import conv_bn, conv_bn_relu, conv_bn_relu6, deconv2x
 
 
 class Stage(NamedTuple):
-    """`modules` times: every branch by itself, then all exchange."""
+    """Modules of the same branches; one entry per branch, fine to coarse."""
 
     modules: int
-    blocks: tuple[int, ...]  # residual blocks of a branch, fine to coarse; 0: one convolution
-    channels: tuple[int, ...]  # width of a branch
+    blocks: tuple[int, ...]  # residual blocks; 0: one convolution
+    channels: tuple[int, ...]
 
 
 class Deconv(NamedTuple):
-    """One entry for each doubling of the finest map."""
+    """Deconv levels of the head; one entry per doubling of the finest map."""
 
     channels: tuple[int, ...]
     kernels: tuple[int, ...]
-    cat_output: tuple[bool, ...]  # whether it reads the prediction before it, too
-    blocks: int  # residual blocks after each
-
-
-def conv_bn_relu(*args: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(*args), nn.ReLU(inplace=True))
+    cat_output: tuple[bool, ...]  # whether its input includes the previous prediction
+    blocks: int  # residual blocks after each doubling
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside an identity."""
+    """Two 3x3 convolutions and a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,7 +51,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down to `channels`, 3x3, 1x1 up to four times as many, beside an identity or a 1x1."""
+    """1x1 to `channels`, 3x3, 1x1 to four times as many, and a residual connection."""
 
     expansion = 4
 
@@ -77,8 +75,8 @@ class Bottleneck(nn.Module):
 def make_branch(channels: int, blocks: int) -> nn.Sequential:
     """One branch of a module: `blocks` residual blocks.
 
-    Zero blocks (gradual shrinking, shrink 3) leave one 3x3 convolution with BatchNorm and ReLU6.
-    The activation is ReLU6 as in the original, although all others of this network are ReLU.
+    With zero blocks (the last step of the gradual shrinking) one 3x3 convolution with BatchNorm and
+    ReLU6 remains. Every other activation of the network is ReLU; this one is the original's.
     """
     if blocks == 0:
         return conv_bn_relu6(channels, channels, 3)
@@ -86,7 +84,7 @@ def make_branch(channels: int, blocks: int) -> nn.Sequential:
 
 
 class HighResolutionModule(nn.Module):
-    """Every branch by itself, then each of the first `outputs` is the sum of all at its size."""
+    """Runs every branch, then fuses all of them into each of the first `outputs` branches."""
 
     def __init__(self, blocks: Sequence[int], channels: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -98,17 +96,17 @@ class HighResolutionModule(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Fine to coarse: map i has 1 / 2**i of the size of map 0."""
+        """Fine to coarse: the side of map i is 1 / 2**i of the side of map 0."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        return [self.relu(self.fuse(row, maps)) for row in self.fuse_layers]
-
-    @staticmethod
-    def fuse(layers: nn.ModuleList, maps: list[Tensor]) -> Tensor:
-        return reduce(torch.add, [layer(x) for layer, x in zip(layers, maps, strict=True)])
+        fused = []
+        for layers in self.fuse_layers:
+            resized = [layer(x) for layer, x in zip(layers, maps, strict=True)]
+            fused.append(self.relu(reduce(torch.add, resized)))
+        return fused
 
 
 def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
-    """From the map of branch `source` to width and size of branch `target`."""
+    """Brings a map of branch `source` to the width and size of branch `target`."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -122,40 +120,34 @@ def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
 
 
 def make_stage(stage: Stage, outputs: int) -> nn.Sequential:
-    """Maps of all branches -> maps of the first `outputs`; the modules before pass on all."""
-    every = len(stage.channels)
+    """Maps of all branches -> maps of the first `outputs`; only the last module drops maps."""
+    outputs_of = [len(stage.channels)] * (stage.modules - 1) + [outputs]
     return nn.Sequential(
-        *(
-            HighResolutionModule(
-                stage.blocks, stage.channels, outputs if i == stage.modules - 1 else every
-            )
-            for i in range(stage.modules)
-        )
+        *(HighResolutionModule(stage.blocks, stage.channels, count) for count in outputs_of)
     )
 
 
 def make_transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
-    """Into the branches of the next stage, of which the last is new and half as large."""
-    kept = [
+    """To the branches of the next stage: the last is new and half as large."""
+    same_size = [
         nn.Identity() if old == new else conv_bn_relu(old, new, 3)
         for old, new in zip(before, after, strict=False)
     ]
-    return nn.ModuleList([*kept, nn.Sequential(conv_bn_relu(before[-1], after[-1], 3, 2))])
+    return nn.ModuleList([*same_size, nn.Sequential(conv_bn_relu(before[-1], after[-1], 3, 2))])
 
 
 def widen(transition: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
-    """The maps of the branches so far -> those of one branch more, made of the coarsest."""
+    """Maps of n branches -> maps of n + 1; the new one comes from the coarsest."""
     return [layer(x) for layer, x in zip(transition, [*maps, maps[-1]], strict=True)]
 
 
 class HigherHead(nn.Module):
-    """Inherited by a network rather than held by it: published names have no prefix here.
+    """Predicts from the finest map; doubles it, with the prediction appended, and predicts again.
 
-    Predicts from the finest map, then doubles it, with the prediction beside it, and predicts
-    again.
+    Networks inherit it instead of holding it: published names have no prefix here.
     """
 
-    arch = None  # no architecture file describes it; MODEL.EXTRA does
+    arch = None  # MODEL.EXTRA describes the network, not an architecture file
 
     def __init__(
         self, in_channels: int, deconv: Deconv, out_channels: Sequence[int], final_kernel: int = 1
@@ -168,8 +160,8 @@ class HigherHead(nn.Module):
             width = inputs[i] + out_channels[i] * deconv.cat_output[i]
             self.deconv_layers.append(make_deconv(width, channels, kernel, deconv.blocks))
         self.final_layers = nn.ModuleList(
-            nn.Conv2d(width, maps, final_kernel, padding=final_kernel // 2)
-            for width, maps in zip(inputs, out_channels, strict=True)
+            nn.Conv2d(width, channels, final_kernel, padding=final_kernel // 2)
+            for width, channels in zip(inputs, out_channels, strict=True)
         )
 
     def head(self, x: Tensor) -> list[Tensor]:
@@ -186,13 +178,12 @@ class HigherHead(nn.Module):
 def make_deconv(in_channels: int, out_channels: int, kernel: int, blocks: int) -> nn.Sequential:
     """(B, in, h, w) -> (B, out, 2h, 2w)"""
     doubling = nn.Sequential(
-        double_map(in_channels, out_channels, kernel),
+        deconv2x(in_channels, out_channels, kernel),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
-    return nn.Sequential(
-        doubling, *(nn.Sequential(BasicBlock(out_channels)) for _ in range(blocks))
-    )
+    residual = [nn.Sequential(BasicBlock(out_channels)) for _ in range(blocks)]
+    return nn.Sequential(doubling, *residual)
 
 
 @torch.no_grad()

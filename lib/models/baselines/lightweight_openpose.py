@@ -1,7 +1,6 @@
-"""Lightweight OpenPose (Osokin, 2018), for rows of cost and latency beside ours.
+"""Lightweight OpenPose (Osokin, 2018), to compare cost and latency with.
 
-It is not trained here and no script builds it: its part affinity fields need other targets and
-another grouping than tags.
+No script trains it: part affinity fields need other targets and another grouping than tags.
 """
 
 from __future__ import annotations
@@ -9,31 +8,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.models.baselines.hrnet import conv_bn_relu
 from lib.models.head import init_weights
-from lib.models.pose_mobilenet import conv_bn
+from lib.models.layers.conv import conv_bn, conv_bn_relu
 
 FEATURES = 128
 HEATMAPS = 19  # 18 joints and the background
 PAFS = 38  # x and y of 19 limbs
-# MobileNet v1 up to its fifth group: width, stride, dilation. Its last stride became a dilation,
-# so the map stays at 1/8.
-BLOCKS = (
-    *((64, 1, 1), (128, 2, 1), (128, 1, 1), (256, 2, 1), (256, 1, 1)),
-    *((512, 1, 1), (512, 1, 2), (512, 1, 1), (512, 1, 1), (512, 1, 1), (512, 1, 1)),
-)
+# Width, stride and dilation of MobileNet v1 up to its fifth group. Its last stride became a
+# dilation, so the map stays at 1/8.
+GROUPS = ((64, 1, 1), (128, 2, 1), (128, 1, 1), (256, 2, 1), (256, 1, 1))
+LAST_GROUP = ((512, 1, 1), (512, 1, 2), (512, 1, 1), (512, 1, 1), (512, 1, 1), (512, 1, 1))
 
 
 class LightweightOpenPose(nn.Module):
     """images (B, 3, H, W) -> [heatmaps (B, 19, H/8, W/8), part affinity fields (B, 38, H/8, W/8)].
 
-    Those of the refinement stage; the initial stage's are among what it reads.
+    The outputs are those of the refinement stage, whose input includes the initial stage's.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        blocks, width = [conv_bn_relu(3, 32, 3, 2)], 32
-        for out, stride, dilation in BLOCKS:
+        blocks, width = [conv_bn_relu(3, 32, kernel=3, stride=2)], 32
+        for out, stride, dilation in GROUPS + LAST_GROUP:
             blocks.append(separable(width, out, stride, dilation))
             width = out
         self.backbone = nn.Sequential(*blocks)
@@ -57,15 +53,16 @@ class LightweightOpenPose(nn.Module):
 
 
 class RefinementBlock(nn.Module):
-    """1x1, then two 3x3 (the second dilated) beside an identity: the reach of a 7x7."""
+    """1x1, then two 3x3 (the second dilated) with a residual: the receptive field of a 7x7."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.initial = conv_relu(in_channels, FEATURES, 1)
-        dilated = nn.Conv2d(FEATURES, FEATURES, 3, padding=2, dilation=2, bias=False)
         self.trunk = nn.Sequential(
             conv_bn_relu(FEATURES, FEATURES, 3),
-            *(dilated, nn.BatchNorm2d(FEATURES), nn.ReLU(inplace=True)),
+            nn.Conv2d(FEATURES, FEATURES, 3, padding=2, dilation=2, bias=False),
+            nn.BatchNorm2d(FEATURES),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,9 +74,7 @@ def separable(in_channels: int, out_channels: int, stride: int, dilation: int) -
     """Depthwise 3x3, 1x1; each with BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
-            *(in_channels, in_channels, 3, stride, dilation, dilation),
-            groups=in_channels,
-            bias=False,
+            in_channels, in_channels, 3, stride, dilation, dilation, groups=in_channels, bias=False
         ),
         nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),

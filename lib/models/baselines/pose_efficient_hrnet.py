@@ -1,4 +1,4 @@
-"""EfficientHRNet (Neff et al., 2020): EfficientNet's features feed the branches of an HRNet.
+"""EfficientHRNet (Neff et al., 2020): maps of an EfficientNet start the branches of an HRNet.
 
 Attribute names are the format of published checkpoints.
 """
@@ -20,7 +20,7 @@ STEM_WIDTH = 32
 
 
 class Group(NamedTuple):
-    """Blocks of EfficientNet-B0; the first one strides."""
+    """Blocks of EfficientNet-B0 that have one width; the first one has the stride."""
 
     expansion: int
     channels: int
@@ -44,7 +44,7 @@ TAPPED = (1, 2, 4, 6)  # groups whose last map, at 1/4, 1/8, 1/16, 1/32, starts 
 def conv_bn_swish(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Padded as TensorFlow does it: where it is uneven, right and bottom get more."""
+    """Padded as in TensorFlow: an odd padding puts the extra pixel right and bottom."""
     padding = kernel - stride
     before, after = padding // 2, padding - padding // 2
     return nn.Sequential(
@@ -56,7 +56,7 @@ def conv_bn_swish(
 
 
 class SqueezeExcite(nn.Module):
-    """Every channel times a factor that the mean of all channels gives."""
+    """Scales every channel by a factor computed from the means of all channels."""
 
     def __init__(self, channels: int, reduced: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Expand (1x1), depthwise kxk, squeeze and excite, project (1x1); a residual where it fits."""
+    """Expand (1x1), depthwise kxk, squeeze and excite, project (1x1), residual if shapes match."""
 
     def __init__(
         self, in_channels: int, out_channels: int, expansion: int, stride: int, kernel: int
@@ -96,7 +96,7 @@ class MBConv(nn.Module):
 
 
 def transition(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 into a branch; its bias in front of BatchNorm is the published checkpoints'."""
+    """3x3 into a branch; published checkpoints have its bias, although BatchNorm follows."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),
@@ -107,7 +107,7 @@ def transition(in_channels: int, out_channels: int) -> nn.Sequential:
 class EfficientHRNet(HigherHead):
     """images (B, 3, H, W), H and W multiples of 32 -> [(B, C0, H/4, W/4), (B, C1, H/2, W/2), ...].
 
-    The channels of an output are K heatmaps, then the tag maps of the stages that have them.
+    The channels of an output are K heatmaps, then its tag maps if it has any.
     """
 
     def __init__(
@@ -140,22 +140,16 @@ class EfficientHRNet(HigherHead):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         quarter, eighth, sixteenth, coarsest = self.backbone(images)
-        fine, middle = self.stage2([self.trans1_branch1(quarter), self.trans1_branch2(eighth)])
-        fine, middle, coarse = self.stage3(
-            [self.trans2_branch1(fine), self.trans2_branch2(middle), self.trans2_branch3(sixteenth)]
+        x1, x2 = self.stage2([self.trans1_branch1(quarter), self.trans1_branch2(eighth)])
+        x1, x2, x3 = self.stage3(
+            [self.trans2_branch1(x1), self.trans2_branch2(x2), self.trans2_branch3(sixteenth)]
         )
-        [finest] = self.stage4(
-            [
-                self.trans3_branch1(fine),
-                self.trans3_branch2(middle),
-                self.trans3_branch3(coarse),
-                self.trans3_branch4(coarsest),
-            ]
-        )
+        x1, x2, x3 = self.trans3_branch1(x1), self.trans3_branch2(x2), self.trans3_branch3(x3)
+        [finest] = self.stage4([x1, x2, x3, self.trans3_branch4(coarsest)])
         return self.head(finest)
 
     def backbone(self, images: Tensor) -> list[Tensor]:
-        """Maps of 1/4, 1/8, 1/16 and 1/32 of the input."""
+        """Maps at 1/4, 1/8, 1/16 and 1/32 of the input."""
         maps, x = [], images
         for index, block in enumerate(self.features):
             x = block(x)
@@ -165,9 +159,9 @@ class EfficientHRNet(HigherHead):
 
 
 def make_features(width: float, depth: float) -> tuple[nn.Sequential, list[tuple[int, int]]]:
-    """EfficientNet-B0, `width` times as wide and `depth` times as deep, and where it is tapped.
+    """EfficientNet-B0 scaled by `width` and `depth`, and its taps.
 
-    A tap is the index of the last block at 1/4, 1/8, 1/16 and 1/32 of the input, and its channels.
+    A tap is (index, channels) of the last block at 1/4, 1/8, 1/16 or 1/32 of the input.
     """
     channels = make_divisible(STEM_WIDTH * width)
     features, taps = [conv_bn_swish(3, channels, 3, 2)], []
@@ -184,11 +178,10 @@ def make_features(width: float, depth: float) -> tuple[nn.Sequential, list[tuple
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> EfficientHRNet:
     """The network that MODEL.EXTRA describes; there are no architecture files for it."""
-    settings = read_extra(cfg, arch, own_keys=("WIDTH_MULT", "DEPTH_MULT"))
-    factors = []
-    for key in ("WIDTH_MULT", "DEPTH_MULT"):
-        factor = cfg.MODEL.EXTRA[key]
+    factors = ("WIDTH_MULT", "DEPTH_MULT")
+    settings = read_extra(cfg, arch, network_keys=factors)
+    width, depth = (cfg.MODEL.EXTRA[key] for key in factors)
+    for key, factor in zip(factors, (width, depth), strict=True):
         if not isinstance(factor, (int, float)) or factor <= 0:
             raise ValueError(f"MODEL.EXTRA.{key} is {factor!r}; must be a positive number")
-        factors.append(factor)
-    return EfficientHRNet(*factors, *settings)
+    return EfficientHRNet(width, depth, **settings._asdict())

@@ -1,6 +1,21 @@
-"""HigherHRNet (Cheng et al., CVPR 2020): one HRNet, predictions at 1/4 and 1/2 of the input.
+"""HigherHRNet (Cheng et al., CVPR 2020), and the gradual shrinking that led to LitePose.
 
-Attribute names are the format of published checkpoints.
+One HRNet, and predictions at 1/4 and 1/2 of the input. Attribute names are the format of
+published checkpoints.
+
+The paper (section 3.2) asks how much the high-resolution branches of a small HigherHRNet
+contribute. It removes residual blocks step by step, more from the finer branches than from the
+coarser ones (experiments/crowd_pose/higher_hrnet/*.yaml; AP on CrowdPose test as published):
+
+    yaml       blocks per branch in stage 2, 3, 4     base width   GMACs     AP
+    w16        4 4     4 4 4     4 4 4 4                      16    12.5   50.4
+    shrink_1   3 4     2 3 4     1 2 3 4                      16    10.1   51.0
+    shrink_2   1 4     1 1 4     1 1 1 4                      18    10.0   51.8
+    shrink_3   0 4     0 0 4     0 0 0 4                      18     9.2   53.0
+
+The fewer blocks the fine branches have, the better and cheaper the network: they are redundant.
+LitePose (`lib/models/pose_mobilenet.py`) removes them: a single branch, whose fusion deconv head
+(`lib/models/head.py`) brings fine and coarse maps together instead.
 """
 
 from __future__ import annotations
@@ -10,7 +25,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.models.arch import ArchSpec
+from lib.models.arch import ArchSpec, whole_number
 from lib.models.baselines.hrnet import (
     Bottleneck,
     Deconv,
@@ -21,8 +36,8 @@ from lib.models.baselines.hrnet import (
     make_transition,
     widen,
 )
-from lib.models.baselines.hrnet_extra import read_extra, whole_number
-from lib.models.pose_mobilenet import conv_bn
+from lib.models.baselines.hrnet_extra import read_extra
+from lib.models.layers.conv import conv_bn
 
 STEM_WIDTH = 64
 STEM_BLOCKS = 4
@@ -31,7 +46,7 @@ STEM_BLOCKS = 4
 class HigherHRNet(HigherHead):
     """images (B, 3, H, W), H and W multiples of 32 -> [(B, C0, H/4, W/4), (B, C1, H/2, W/2), ...].
 
-    The channels of an output are K heatmaps, then the tag maps of the stages that have them.
+    The channels of an output are K heatmaps, then its tag maps if it has any.
     """
 
     def __init__(
@@ -56,11 +71,9 @@ class HigherHRNet(HigherHead):
         self.stage3 = make_stage(third, outputs=3)
         self.transition3 = make_transition(third.channels, fourth.channels)
         self.stage4 = make_stage(fourth, outputs=1)
-        # HRNets trained on ImageNet, a start for "backbone", end in other layers than this one.
-        self.optional_weights = (
-            *("incre_modules.", "downsamp_modules.", "classifier."),
-            f"stage4.{fourth.modules - 1}.fuse_layers.",
-        )
+        # HRNets trained on ImageNet, from which "backbone" may start, end in other layers.
+        last_fusion = f"stage4.{fourth.modules - 1}.fuse_layers."
+        self.optional_weights = ("incre_modules.", "downsamp_modules.", "classifier.", last_fusion)
         init_higher(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -74,6 +87,6 @@ class HigherHRNet(HigherHead):
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> HigherHRNet:
     """The network that MODEL.EXTRA describes; there are no architecture files for it."""
-    settings = read_extra(cfg, arch, own_keys=("STEM_INPLANES",))
-    planes = whole_number(cfg.MODEL.EXTRA.STEM_INPLANES, "MODEL.EXTRA.STEM_INPLANES", 1)
-    return HigherHRNet(planes, *settings)
+    settings = read_extra(cfg, arch, network_keys=("STEM_INPLANES",))
+    planes = whole_number(cfg.MODEL.EXTRA.STEM_INPLANES, "MODEL.EXTRA.STEM_INPLANES")
+    return HigherHRNet(planes, **settings._asdict())

@@ -1,1 +1,1 @@
-"""Layers that run at any width up to their own."""
+"""Layers: convolutions, and how they run at smaller widths or over several processes."""
