@@ -1,29 +1,37 @@
-"""The search space: draw, change and compare architectures (paper, section 3.3 and 4.1).
+"""The search space: sample, change and compare architectures (paper, section 4).
 
     manager = ArchManager.from_config(cfg)
     manager.sample(step)              # same step, same architecture: every rank, every resume
     manager.fixed_sample(448, 0.5)    # every width at half of the supernet's
 
-An architecture is written as genes, one small index per choice: resolution, stem width, stage
-widths, deconv widths, then expansion and kernel of every block.
+`ArchManager.dimensions` is the one list of choices: {name: options}, the names being those of
+`ArchSpec.numbers` ("img_size", "stages.0.channel", "stages.0.blocks.0.kernel", ...). Sampling,
+mutation, crossover, latency tables, and the journal and candidates.csv of a search derive from it.
+
+A further dimension, say the depth of a stage, touches at most five files:
+    lib/config/default.py               SUPERNET.DEPTHS, the user's options
+    lib/models/arch.py                  its name in `ArchSpec.numbers` and `with_numbers`
+    arch_manager.py                     a field, a line in `dimensions` and one in `from_config`
+    lib/models/pose_supermobilenet.py   how the supernet runs it
+    lib/models/subnet.py                how it is extracted, unless as a leading slice
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from yacs.config import CfgNode
 
-from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
+from lib.models.arch import ArchSpec, largest_arch, make_divisible
 
-Genes = tuple[int, ...]
+Genes = dict[str, int]  # the value of each dimension, by name
 
 
 @dataclass(frozen=True)
 class ArchManager:
-    """Choices below one largest architecture; every list is a user's to set (SUPERNET.*)."""
+    """Choices up to one largest architecture; the lists are the user's (SUPERNET.*)."""
 
     largest: ArchSpec
     resolutions: tuple[int, ...]
@@ -47,135 +55,120 @@ class ArchManager:
         most = min(expansion for expansion, _ in blocks)
         if max(self.expansions) > most or min(self.expansions) < 1:
             raise ValueError(f"SUPERNET.EXPANSIONS is {list(self.expansions)}; 1 to {most}")
-        full = {kernel for _, kernel in blocks}
-        if not set(self.kernels) <= full | {5, 3}:
+        possible = {kernel for _, kernel in blocks} | {5, 3}
+        if not set(self.kernels) <= possible:
             raise ValueError(
-                f"SUPERNET.KERNELS is {list(self.kernels)}; possible: {sorted(full | {3, 5})}"
+                f"SUPERNET.KERNELS is {list(self.kernels)}; possible: {sorted(possible)}"
             )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, largest: ArchSpec | None = None) -> ArchManager:
-        """The space of SUPERNET.* below `largest` (default: the paper's complete network)."""
-        space = cfg.SUPERNET
+        """The space of SUPERNET.* up to `largest` (default: the paper's complete network)."""
         return cls(
             largest or largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS),
-            *(tuple(space.RESOLUTIONS), tuple(space.RATIOS)),
-            *(tuple(space.EXPANSIONS), tuple(space.KERNELS), cfg.SEED),
+            resolutions=tuple(cfg.SUPERNET.RESOLUTIONS),
+            ratios=tuple(cfg.SUPERNET.RATIOS),
+            expansions=tuple(cfg.SUPERNET.EXPANSIONS),
+            kernels=tuple(cfg.SUPERNET.KERNELS),
+            seed=cfg.SEED,
         )
 
-    @property
-    def choices(self) -> tuple[Sequence, ...]:
-        """What each gene chooses from, in the order of the genes."""
-        widths = 1 + len(self.largest.stages) + len(self.largest.deconv)
-        blocks = sum(len(stage.blocks) for stage in self.largest.stages)
-        return (
-            self.resolutions,
-            *(self.ratios,) * widths,
-            *(self.expansions, self.kernels) * blocks,
-        )
+    @cached_property
+    def dimensions(self) -> dict[str, tuple[int, ...]]:
+        """{name: options}, in the order of sampling.
+
+        A width has one option per ratio, all equally likely, even where two round to one width.
+        """
+        options = {"img_size": self.resolutions}
+        for name, width in self.largest.widths.items():
+            options[name] = tuple(make_divisible(width * ratio) for ratio in self.ratios)
+        for name in self.largest.numbers:
+            if name.endswith(".expansion"):
+                options[name] = self.expansions
+            elif name.endswith(".kernel"):
+                options[name] = self.kernels
+        return options
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the dimensions with more than one option."""
+        return tuple(name for name, options in self.dimensions.items() if len(options) > 1)
 
     def sample(self, step: int) -> ArchSpec:
-        """Every choice uniform and independent; a function of (seed, step) alone."""
-        return self.decode(self.draw(random.Random(f"{self.seed}/{step}")))
+        """A uniform sample, which is a function of (seed, step) alone."""
+        return self.uniform(random.Random(f"{self.seed}/{step}"))
 
     def sandwich(self, step: int, count: int) -> list[ArchSpec]:
-        """The largest, the smallest and `count` drawn ones, all at the drawn resolution."""
+        """The largest, the smallest and `count` sampled ones, all at the first one's resolution."""
         rng = random.Random(f"{self.seed}/{step}")
-        drawn = [self.decode(self.draw(rng)) for _ in range(max(1, count))]
-        size = drawn[0].img_size
-        ends = [self.fixed_sample(size, edge(self.ratios)) for edge in (max, min)]
-        return [*ends, *(replace(arch, img_size=size) for arch in drawn[:count])]
+        sampled = [self.uniform(rng) for _ in range(max(1, count))]
+        size = sampled[0].img_size
+        extremes = [self.fixed_sample(size, extreme(self.ratios)) for extreme in (max, min)]
+        return [*extremes, *(replace(arch, img_size=size) for arch in sampled[:count])]
 
     def fixed_sample(self, reso: int, ratio: float) -> ArchSpec:
         """All widths at `ratio`, full expansion and kernel."""
-        self._expect("resolution", reso, self.resolutions)
-        self._expect("ratio", ratio, self.ratios)
-        widths = 1 + len(self.largest.stages) + len(self.largest.deconv)
-        blocks = sum(len(stage.blocks) for stage in self.largest.stages)
-        full = (
-            self.expansions.index(max(self.expansions)),
-            self.kernels.index(max(self.kernels)),
-        )
-        genes = (
-            self.resolutions.index(reso),
-            *(self.ratios.index(ratio),) * widths,
-            *full * blocks,
-        )
+        _expect("resolution", reso, self.resolutions)
+        _expect("ratio", ratio, self.ratios)
+        genes = {name: max(options) for name, options in self.dimensions.items()}
+        genes["img_size"] = reso
+        for name in self.largest.widths:
+            genes[name] = self.dimensions[name][self.ratios.index(ratio)]
         return self.decode(genes)
 
-    def draw(self, rng: random.Random) -> Genes:
-        """Genes, each uniform."""
-        return tuple(rng.randrange(len(options)) for options in self.choices)
+    def uniform(self, rng: random.Random) -> ArchSpec:
+        """Every dimension uniform and independent."""
+        return self.decode({name: _pick(rng, options) for name, options in self.dimensions.items()})
 
-    def decode(self, genes: Genes) -> ArchSpec:
-        """The architecture that `genes` spell."""
-        choices = self.choices
-        if len(genes) != len(choices):
-            raise ValueError(f"{len(genes)} genes, this space has {len(choices)}")
-        for i, (gene, options) in enumerate(zip(genes, choices, strict=True)):
-            if not 0 <= gene < len(options):
-                raise ValueError(f"gene {i} is {gene}; possible: 0 to {len(options) - 1}")
-        values = iter(options[gene] for gene, options in zip(genes, choices, strict=True))
-        size = next(values)
-        stem = make_divisible(self.largest.input_channel * next(values))
-        channels = [make_divisible(stage.channel * next(values)) for stage in self.largest.stages]
-        deconv = tuple(make_divisible(width * next(values)) for width in self.largest.deconv)
-        stages = tuple(
-            StageSpec(
-                channel, stage.stride, tuple((next(values), next(values)) for _ in stage.blocks)
-            )
-            for channel, stage in zip(channels, self.largest.stages, strict=True)
+    def mutate(self, arch: ArchSpec, probability: float, rng: random.Random) -> ArchSpec:
+        """Each dimension is sampled again with `probability`."""
+        return arch.with_numbers(
+            {
+                name: _pick(rng, options)
+                for name, options in self.dimensions.items()
+                if rng.random() < probability
+            }
         )
-        return ArchSpec(size, stem, stages, deconv)
+
+    def crossover(self, a: ArchSpec, b: ArchSpec, rng: random.Random) -> ArchSpec:
+        """Each dimension from one parent or the other."""
+        parents = (a.numbers, b.numbers)
+        return self.decode({name: rng.choice(parents)[name] for name in self.dimensions})
+
+    def shuffled(self, rng: random.Random) -> list[str]:
+        """Names of the dimensions in random order."""
+        return rng.sample(list(self.dimensions), len(self.dimensions))
+
+    def variants(self, arch: ArchSpec, name: str) -> list[ArchSpec]:
+        """The architecture with each option of the dimension `name`."""
+        return [arch.with_numbers({name: option}) for option in self.dimensions[name]]
 
     def encode(self, arch: ArchSpec) -> Genes:
-        """Genes that decode to `arch`; ValueError names what the space does not have.
-
-        Where two ratios give the same width, the first.
-        """
-
-        def width(name: str, own: int, largest: int) -> int:
-            possible = [make_divisible(largest * ratio) for ratio in self.ratios]
-            self._expect(name, own, possible)
-            return possible.index(own)
-
-        if [len(s.blocks) for s in arch.stages] != [len(s.blocks) for s in self.largest.stages]:
-            raise ValueError(
-                f"depths are {[len(s.blocks) for s in arch.stages]}, "
-                f"this space has {[len(s.blocks) for s in self.largest.stages]}"
+        """The genes that decode to `arch`; ValueError names what the space does not have."""
+        numbers = arch.numbers
+        if numbers.keys() != self.largest.numbers.keys():
+            depths, possible = (
+                [len(stage.blocks) for stage in one.stages] for one in (arch, self.largest)
             )
-        self._expect("img_size", arch.img_size, self.resolutions)
-        genes = [self.resolutions.index(arch.img_size)]
-        genes.append(width("input_channel", arch.input_channel, self.largest.input_channel))
-        for i, (own, most) in enumerate(zip(arch.stages, self.largest.stages, strict=True)):
-            genes.append(width(f"stage {i}, channel", own.channel, most.channel))
-        for i, (own, most) in enumerate(zip(arch.deconv, self.largest.deconv, strict=True)):
-            genes.append(width(f"deconv level {i}", own, most))
-        for stage in arch.stages:
-            for expansion, kernel in stage.blocks:
-                self._expect("expansion", expansion, self.expansions)
-                self._expect("kernel", kernel, self.kernels)
-                genes += [self.expansions.index(expansion), self.kernels.index(kernel)]
-        return tuple(genes)
+            raise ValueError(f"depths are {depths}, this space has {possible}")
+        for name, options in self.dimensions.items():
+            _expect(name, numbers[name], options)
+        return {name: numbers[name] for name in self.dimensions}
 
-    def mutate(self, genes: Genes, probability: float, rng: random.Random) -> Genes:
-        """Each gene is drawn anew with `probability`."""
-        return tuple(
-            rng.randrange(len(options)) if rng.random() < probability else gene
-            for gene, options in zip(genes, self.choices, strict=True)
-        )
+    def key(self, arch: ArchSpec) -> tuple[str, ...]:
+        """Its choices, as a journal holds them: ("img_size=256", "input_channel=16", ...)"""
+        genes = self.encode(arch)
+        return tuple(f"{name}={genes[name]}" for name in self.choices)
 
-    def crossover(self, a: Genes, b: Genes, rng: random.Random) -> Genes:
-        """Each gene from one parent or the other."""
-        return tuple(rng.choice(pair) for pair in zip(a, b, strict=True))
+    def decode(self, genes: Genes) -> ArchSpec:
+        """The architecture of these genes; inverse of `encode`."""
+        return self.largest.with_numbers(genes)
 
-    def distance(self, a: ArchSpec, b: ArchSpec) -> float:
-        """The share of choices in which two architectures differ, 0 to 1, among real choices."""
-        real = [len(options) > 1 for options in self.choices]
-        differ = [x != y for x, y in zip(self.encode(a), self.encode(b), strict=True)]
-        return sum(d for d, r in zip(differ, real, strict=True) if r) / max(1, sum(real))
 
-    @staticmethod
-    def _expect(name: str, value: float, possible: Sequence) -> None:
-        if value not in possible:
-            raise ValueError(f"{name} is {value}; this space has {sorted(set(possible))}")
+def _pick(rng: random.Random, options: tuple[int, ...]) -> int:
+    return options[rng.randrange(len(options))]
+
+
+def _expect(name: str, value: float, options: tuple[float, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} is {value}; this space has {sorted(set(options))}")

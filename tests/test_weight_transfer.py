@@ -1,4 +1,4 @@
-"""Cutting a supernet: the same function, its own statistics, a file that says what it is."""
+"""Extracting sub-networks: the same function, recalibrated statistics, a file with its origin."""
 
 from __future__ import annotations
 
@@ -22,14 +22,7 @@ LARGEST = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 
 SPACE = ArchManager(LARGEST, (64, 128), (1.0, 0.5), (2,), (3,))
 SUPER_YAML = ROOT / "experiments/coco/mobilenet/supermobile.yaml"
 KEYS = ["SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64, 128]"]
-KEYS += [
-    "SUPERNET.EXPANSIONS",
-    "[2]",
-    "SUPERNET.KERNELS",
-    "[3]",
-    "SUPERNET.CALIBRATION_IMAGES",
-    "6",
-]
+KEYS += "SUPERNET.EXPANSIONS [2] SUPERNET.KERNELS [3] SUPERNET.CALIBRATION_IMAGES 6".split()
 FOLDER = "output/coco_kpt/pose_supermobilenet/supermobile"
 
 
@@ -56,7 +49,7 @@ def transfer(call, data: Path, out: Path, supernet: Path, *flags: str, yaml: Pat
     return call("weight_transfer", "--cfg", str(yaml), *flags, *opts)
 
 
-def test_every_architecture_of_a_folder_is_cut_without_a_difference(
+def test_every_architecture_of_a_folder_is_extracted_without_a_difference(
     archs, coco_root, tmp_path, supernet, call
 ):
     done = transfer(call, coco_root, tmp_path, supernet, "--all", str(archs))
@@ -74,36 +67,34 @@ def test_every_architecture_of_a_folder_is_cut_without_a_difference(
         assert saved["provenance"]["calibration_images"] == 6
 
 
-def test_a_cut_differs_from_its_slice_in_statistics_only(
+def test_a_sub_network_differs_from_its_slice_in_statistics_only(
     archs, coco_root, tmp_path, supernet, call
 ):
     transfer(call, coco_root, tmp_path, supernet, "--superconfig", str(archs / "narrow.json"))
     model = SuperLitePose(LARGEST, (34, 17))
     load_weights(model, supernet)
     sliced = extract_subnet(model, SPACE.fixed_sample(128, 0.5)).state_dict()
-    cut = load_checkpoint(tmp_path / FOLDER / "narrow.pth.tar")["state_dict"]
-    changed = {name for name, tensor in cut.items() if not torch.equal(tensor, sliced[name])}
+    saved = load_checkpoint(tmp_path / FOLDER / "narrow.pth.tar")["state_dict"]
+    changed = {name for name, tensor in saved.items() if not torch.equal(tensor, sliced[name])}
     assert changed
     assert all(name.endswith(("running_mean", "running_var")) for name in changed)
 
 
-def test_a_cut_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_path, supernet, call):
+def test_a_sub_network_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_path, supernet, call):
     narrow = str(archs / "narrow.json")
     transfer(call, coco_root, tmp_path, supernet, "--superconfig", narrow, "--no-ap")
-    cut = str(tmp_path / FOLDER / "narrow.pth.tar")
+    subnet = str(tmp_path / FOLDER / "narrow.pth.tar")
     plain = ["--cfg", str(YAMLS["coco"]), "--superconfig", narrow, *tiny_opts(coco_root, tmp_path)]
-    assert call("valid", *plain, "TEST.MODEL_FILE", cut).code == 0
+    assert call("valid", *plain, "TEST.MODEL_FILE", subnet).code == 0
     for parts in ("all", "not_final", "backbone"):
-        keys = ["MODEL.PRETRAINED", cut, "MODEL.PRETRAINED_PARTS", parts]
+        keys = ["MODEL.PRETRAINED", subnet, "MODEL.PRETRAINED_PARTS", parts]
         done = call("dist_train", *plain, *keys, "OUTPUT_DIR", str(tmp_path / parts))
         assert done.code == 0, done.err
-    teacher = read_teacher(tiny_config(coco_root, tmp_path), cut)
+    teacher = read_teacher(tiny_config(coco_root, tmp_path), subnet)
     assert teacher.arch == SPACE.fixed_sample(128, 0.5)
 
 
-def test_without_pictures_a_cut_is_saved_and_said_to_be_uncalibrated(
-    archs, tmp_path, supernet, call
-):
+def test_without_images_a_sub_network_is_saved_with_a_warning(archs, tmp_path, supernet, call):
     narrow = str(archs / "narrow.json")
     done = transfer(call, tmp_path / "nowhere", tmp_path, supernet, "--superconfig", narrow)
     assert done.code == 0, done.err
@@ -133,7 +124,7 @@ def test_a_published_supernet_with_maps_to_smaller_kernels_loads(tmp_path):
     [
         ((), "--superconfig"),
         (("--all", "{empty}"), "no *.json"),
-        (("--superconfig", "{wide}"), "stage 3, channel is 40, the supernet has 32"),
+        (("--superconfig", "{wide}"), "stages.3.channel is 40, the supernet has 32"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, call):
@@ -148,13 +139,11 @@ def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, ca
     assert message in done.err
 
 
-def test_only_a_supernet_can_be_cut(archs, coco_root, tmp_path, call):
+def test_only_a_supernet_has_sub_networks(archs, coco_root, tmp_path, call):
     plain = LitePose(LARGEST, (34, 17))
     save_weights(tmp_path / "plain.pth.tar", plain)
-    done = transfer(
-        *(call, coco_root, tmp_path, tmp_path / "plain.pth.tar"),
-        *("--superconfig", str(archs / "narrow.json")),
-        yaml=YAMLS["coco"],
-    )
+    flags = ("--superconfig", str(archs / "narrow.json"))
+    path = tmp_path / "plain.pth.tar"
+    done = transfer(call, coco_root, tmp_path, path, *flags, yaml=YAMLS["coco"])
     assert done.code == 2
-    assert "only pose_supermobilenet can be cut" in done.err
+    assert "only a pose_supermobilenet has sub-networks" in done.err

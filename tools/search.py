@@ -1,15 +1,14 @@
-"""Search a trained supernet for the best network below a limit (paper, section 3.3).
+"""Search a trained supernet for the best network below a limit (paper, section 4).
 
-    python -m tools.search --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
-        --supernet checkpoint.pth.tar --max-gmacs 0.8 --rule true --out search-XS
+    python -m tools.search --supernet checkpoint.pth.tar --max-gmacs 0.8 --rule true --out search-XS
     python -m tools.search ... --max-ms 20 --latency-table latency.json --out search-20ms
 
-Accuracy is the AP of the cut, its BatchNorm statistics recalibrated, on the last --search-images
-annotated pictures of the training split. The supernet should not have seen them: train it with
-DATASET.MAX_IMAGES, which takes the first pictures; this tool says whether it was. Calibration
-uses the others.
+The accuracy of an architecture is the AP of its extracted sub-network, BatchNorm recalibrated, on
+the last --search-images annotated images of the training split. The supernet should not be trained
+on these: train it with DATASET.MAX_IMAGES, which takes the first images; this tool warns if it was.
+Calibration uses the other images.
 
-The same command goes on where it was stopped. --out holds winner.json (for --superconfig),
+The same command continues an interrupted search. --out holds winner.json (for --superconfig),
 candidates.csv, pareto.png and journal.jsonl.
 """
 
@@ -19,36 +18,37 @@ import argparse
 import csv
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from torch import nn
 from yacs.config import CfgNode
 
 from arch_manager import ArchManager
-from lib.config import load_config
-from lib.dataset.build import build_search_sets
+from lib.core.calibrate import Calibration
+from lib.core.inference import InferenceSettings
+from lib.core.pipeline import LoaderSettings
+from lib.dataset.build import build_search_sets, make_dataloader
+from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.pieces import arch_macs, pieces_from_config
-from lib.models.pose_supermobilenet import SuperLitePose, load_supernet
+from lib.models.load import read_network
+from lib.models.pieces import Piece, arch_macs, pieces_from_config
+from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
 from lib.search.accuracy import SubnetAccuracy
 from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
 from lib.search.latency import LatencyTable
-from lib.search.ridge import ridge_predictor
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_checkpoint
+from lib.utils.checkpoint import config_of, hash_of, load_checkpoint
 from lib.utils.dist import choose_device
 from lib.utils.journal import Journal
 from lib.utils.plots import save_figure, scatter
 
 logger = logging.getLogger("lib.search")
 
-UNITS = {"gmacs": "multiply-adds of one picture (G)", "ms": "latency of one picture (ms)"}
+UNITS = {"gmacs": "multiply-adds of one image (G)", "ms": "latency of one image (ms)"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,20 +56,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
+    add("--cfg", help="experiments/*/*/supermobile.yaml; default: the supernet's settings")
     add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")
     add("--out", required=True, type=Path, help="a folder; one with a journal is continued")
-    add("--max-gmacs", type=float, help="limit on multiply-adds of one picture, in 10^9")
+    add("--max-gmacs", type=float, help="limit on multiply-adds of one image, in 10^9")
     add("--rule", choices=["true", "paper"], default="true", help="how they are counted")
     add("--max-ms", type=float, help="limit on latency; needs --latency-table")
     add("--latency-table", type=Path, help="from: python -m tools.benchmark pieces")
     add("--generations", type=int, default=10)
     add("--population", type=int, default=20, help="candidates of each generation")
     add("--parents", type=int, default=5)
-    add("--mutation", type=float, default=0.1, help="probability of each gene")
-    add("--calibrate", type=int, default=256, help="pictures behind BatchNorm statistics")
-    add("--search-images", type=int, default=500, help="pictures behind each AP")
-    add("--predictor", action="store_true", help="choose children by predicted AP, once reliable")
+    add("--mutation", type=float, default=0.1, help="probability of each dimension")
+    add("--calibrate", type=int, default=256, help="images for BatchNorm statistics")
+    add("--search-images", type=int, default=500, help="images for each AP")
     add("--random", action="store_true", help="as many random candidates, for comparison")
     add("--seed", type=int, default=0)
     add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
@@ -77,79 +76,98 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+@dataclass(frozen=True)
+class Costs:
+    """arch -> {"gmacs": ...} and, with a latency table, {"ms": ...}."""
+
+    pieces_of: Callable[[ArchSpec], list[Piece]]
+    rule: str
+    table: LatencyTable | None
+
+    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+        pieces = self.pieces_of(arch)
+        gmacs = {"gmacs": arch_macs(pieces)[self.rule] / 1e9}
+        return gmacs if self.table is None else {**gmacs, "ms": self.table.total(pieces)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
-    cfg = load_config(args.cfg, args.opts)
     settings = Evolution(args.generations, args.population, args.parents, args.mutation)
     limits = read_limits(args)
     table = LatencyTable.read(args.latency_table) if args.latency_table else None
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    supernet = load_supernet(cfg, args.supernet)
-    supernet.to(choose_device(cfg, args.gpu), memory_format=memory)
+    network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
+    cfg = network.cfg
+    supernet = network.build(choose_device(cfg, args.gpu))
+    assert isinstance(supernet, SuperLitePose)
     space = ArchManager.from_config(cfg, supernet.arch)
-    training, held_out = build_search_sets(cfg, args.search_images)
-    warn_of_seen_images(args.supernet, cfg.DATASET.ROOT, len(training))
+    costs = Costs(pieces_from_config(cfg), args.rule, table)
+    score = accuracy_of(cfg, supernet, args.search_images, args.calibrate)
+    warn_of_seen_images(args.supernet, cfg.DATASET.ROOT, len(score.calibration.dataset))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
-    search = Search(
-        *(space, cost_function(cfg, args.rule, table)),
-        SubnetAccuracy(cfg, extractor_of(cfg, supernet), training, held_out, args.calibrate),
-        *(limits, journal, args.seed, tell),
-    )
+    search = Search(space, costs, score, limits, journal, args.seed, on_candidate=log)
     if args.random:
-        found = search.draw_random(args.generations * args.population)
+        candidates = search.sample_random(args.generations * args.population)
     else:
-        options = [len(choices) for choices in space.choices]
-        found = search.evolve(settings, ridge_predictor(options) if args.predictor else None)
-    report(args, cfg, found, limits)
+        candidates = search.evolve(settings)
+    report(args, space, costs, candidates, limits)
     return 0
 
 
 def read_limits(args: argparse.Namespace) -> dict[str, float]:
-    """{"gmacs": ..., "ms": ...}, those that were given."""
+    """{"gmacs": ..., "ms": ...}, one or both."""
     if args.max_ms is not None and not args.latency_table:
         raise ValueError("--max-ms needs --latency-table (python -m tools.benchmark pieces)")
-    given = {"gmacs": args.max_gmacs, "ms": args.max_ms}
-    limits = {name: limit for name, limit in given.items() if limit is not None}
+    flags = {"gmacs": args.max_gmacs, "ms": args.max_ms}
+    limits = {name: limit for name, limit in flags.items() if limit is not None}
     if not limits:
         raise ValueError("give --max-gmacs, --max-ms, or both")
     return limits
 
 
-def extractor_of(cfg: CfgNode, supernet: SuperLitePose) -> Callable[[ArchSpec], nn.Module]:
-    """arch -> its sub-network, on the supernet's device."""
+def accuracy_of(
+    cfg: CfgNode, supernet: SuperLitePose, search_images: int, calibrate: int
+) -> SubnetAccuracy:
+    """The score of an architecture, on images of the training split."""
+    training, held_out = build_search_sets(cfg, search_images)
     device = next(supernet.parameters()).device
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    return lambda arch: extract_subnet(supernet, arch).to(device, memory_format=memory)
+    return SubnetAccuracy(
+        extract=lambda arch: place(extract_subnet(supernet, arch), device, cfg.MODEL.CHANNELS_LAST),
+        calibration=Calibration(training, partial(make_dataloader, cfg), calibrate),
+        held_out=held_out,
+        settings=InferenceSettings.from_config(cfg),
+        loading=LoaderSettings.from_config(cfg),
+    )
 
 
 def warn_of_seen_images(path: Path, root: str, others: int) -> None:
-    """Say so when the supernet's training looked at the pictures to search on."""
-    config = yaml.safe_load(load_checkpoint(path).get("config") or "")
+    """A warning if the supernet was trained on the images to search on."""
+    config = config_of(load_checkpoint(path))
     if not config or config["DATASET"]["ROOT"] != root:
         return
     trained_on = config["DATASET"]["MAX_IMAGES"]
     if not trained_on or trained_on > others:
         logger.warning(
-            "the supernet was trained on the pictures to search on; for a fair AP, train it with "
+            "the supernet was trained on the images to search on; for a fair AP, train it with "
             "DATASET.MAX_IMAGES %d",
             others,
         )
 
 
 def journal_header(
-    args: argparse.Namespace, cfg: CfgNode, space: ArchManager, limits: dict[str, float]
+    args: argparse.Namespace, cfg: CfgNode, space: ArchManager, limits: Mapping[str, float]
 ) -> dict[str, Any]:
-    """All that a score or the way of the search depends on; only --generations may change."""
+    """All that the scores and the course of the search depend on, but --generations."""
     evolution = {name: getattr(args, name) for name in ("population", "parents", "mutation")}
     return {
+        "keys": "names",  # of the dimensions; earlier journals, without this entry, had positions
         "supernet": hash_of(args.supernet),
         "latency_table": hash_of(args.latency_table) if args.latency_table else "",
         "limits": limits,
         "rule": args.rule,
         "seed": args.seed,
         "random": args.random,
-        "evolution": {} if args.random else {**evolution, "predictor": args.predictor},
+        "evolution": {} if args.random else evolution,
         "search_images": args.search_images,
         "calibrate": args.calibrate,
         "space": asdict(space),
@@ -157,7 +175,7 @@ def journal_header(
     }
 
 
-def open_journal(args: argparse.Namespace, header: dict[str, Any]) -> Journal:
+def open_journal(args: argparse.Namespace, header: Mapping[str, Any]) -> Journal:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,77 +189,55 @@ def open_journal(args: argparse.Namespace, header: dict[str, Any]) -> Journal:
     return journal
 
 
-def cost_function(
-    cfg: CfgNode, rule: str, table: LatencyTable | None
-) -> Callable[[ArchSpec], dict[str, float]]:
-    """arch -> {"gmacs": ...} and, with a table, {"ms": ...}."""
-    pieces_of = pieces_from_config(cfg)
-
-    def costs(arch: ArchSpec) -> dict[str, float]:
-        pieces = pieces_of(arch)
-        gmacs = {"gmacs": arch_macs(pieces)[rule] / 1e9}
-        return gmacs if table is None else {**gmacs, "ms": table.total(pieces)}
-
-    return costs
-
-
-def tell(one: Candidate) -> None:
+def summary(one: Candidate) -> str:
+    """AP 0.512, 0.049 gmacs, 256 px, stem 16, stages 16 32 48 80, deconv 16 24 24"""
     costs = ", ".join(f"{value:.3f} {name}" for name, value in one.costs.items())
-    logger.info("generation %d: AP %.3f, %s, %s", one.generation, one.score, costs, short(one.arch))
+    return f"AP {one.score:.3f}, {costs}, {one.arch.summary}"
 
 
-def short(arch: ArchSpec) -> str:
-    """256 px, 16 | 16 32 48 80 | 16 24 24"""
-    stages = " ".join(str(stage.channel) for stage in arch.stages)
-    deconv = " ".join(map(str, arch.deconv))
-    return f"{arch.img_size} px, {arch.input_channel} | {stages} | {deconv}"
+def log(one: Candidate) -> None:
+    logger.info("generation %d: %s", one.generation, summary(one))
 
 
 def report(
-    args: argparse.Namespace, cfg: CfgNode, found: list[Candidate], limits: dict[str, float]
+    args: argparse.Namespace,
+    space: ArchManager,
+    costs: Costs,
+    candidates: Sequence[Candidate],
+    limits: Mapping[str, float],
 ) -> None:
     """winner.json, candidates.csv, pareto.png, and the winner on the console."""
-    winner = best(found)
+    winner = best(candidates)
     winner.arch.to_json(args.out / "winner.json")
-    write_csv(args.out / "candidates.csv", cfg, found)
+    write_csv(args.out / "candidates.csv", space, costs, candidates)
     cost = next(iter(limits))
     label = f"{UNITS[cost]}, {args.rule} rule" if cost == "gmacs" else UNITS[cost]
     figure = scatter(
-        points=[(one.costs[cost], one.score) for one in found],
-        front=[(one.costs[cost], one.score) for one in pareto_front(found, cost)],
+        points=[(one.costs[cost], one.score) for one in candidates],
+        front=[(one.costs[cost], one.score) for one in pareto_front(candidates, cost)],
         best=(winner.costs[cost], winner.score),
         limit=limits[cost],
-        title=f"{len(found)} candidates; line: Pareto front; ring: winner; dashed: limit",
+        title=f"{len(candidates)} candidates; line: Pareto front; ring: winner; dashed: limit",
         labels=(label, f"AP on {args.search_images} held-out images"),
     )
     save_figure(args.out / "pareto.png", figure)
-    costs = ", ".join(f"{value:.3f} {name}" for name, value in winner.costs.items())
-    logger.info(
-        "the best of %d: AP %.3f, %s, %s; in %s",
-        *(len(found), winner.score, costs, short(winner.arch), args.out / "winner.json"),
-    )
+    place_of_winner = args.out / "winner.json"
+    logger.info("the best of %d: %s; in %s", len(candidates), summary(winner), place_of_winner)
 
 
-def write_csv(path: Path, cfg: CfgNode, found: list[Candidate]) -> None:
-    """A row per candidate, in the order of scoring; widths coarse to fine, separated by spaces."""
-    pieces_of = pieces_from_config(cfg)
-    names = ["generation", "AP", "gmacs_true", "gmacs_paper", "ms"]
-    names += ["img_size", "input_channel", "stages", "deconv", "blocks"]
+def write_csv(
+    path: Path, space: ArchManager, costs: Costs, candidates: Sequence[Candidate]
+) -> None:
+    """A row per candidate in the order of scoring: score, costs, and each choice of the space."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
-        for one in found:
-            macs = arch_macs(pieces_of(one.arch))
-            ms = one.costs.get("ms")
-            blocks = {block for stage in one.arch.stages for block in stage.blocks}
-            writer.writerow(
-                [one.generation, f"{one.score:.5f}"]
-                + [macs["true"] / 1e9, macs["paper"] / 1e9, "" if ms is None else f"{ms:.3f}"]
-                + [one.arch.img_size, one.arch.input_channel]
-                + [" ".join(str(stage.channel) for stage in one.arch.stages)]
-                + [" ".join(map(str, one.arch.deconv))]
-                + [" ".join(f"{e}x{k}" for e, k in sorted(blocks))]
-            )
+        writer.writerow(["generation", "AP", "gmacs_true", "gmacs_paper", "ms", *space.choices])
+        for one in candidates:
+            macs = arch_macs(costs.pieces_of(one.arch))
+            ms = f"{one.costs['ms']:.3f}" if "ms" in one.costs else ""
+            numbers = [space.encode(one.arch)[name] for name in space.choices]
+            gmacs = [macs["true"] / 1e9, macs["paper"] / 1e9]
+            writer.writerow([one.generation, f"{one.score:.5f}", *gmacs, ms, *numbers])
 
 
 if __name__ == "__main__":

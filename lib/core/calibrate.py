@@ -1,26 +1,47 @@
-"""BatchNorm statistics of a network as it is, not as the supernet around it was.
+"""BatchNorm statistics of a sub-network, computed for that sub-network.
 
-A cut sub-network keeps the supernet's running statistics, which mix those of all widths; the
-narrower it is, the further they are from its own.
+An extracted sub-network starts with the supernet's running statistics, which mix those of all
+widths. The narrower it is, the further they are from its activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lib.core.images import normalize
+from lib.dataset.pose_dataset import PoseDataset
+from lib.dataset.samples import Batch
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The training images that sub-networks are recalibrated on."""
+
+    dataset: PoseDataset
+    make_loader: Callable[[PoseDataset], Iterable[Batch]]  # the same order each time
+    num_images: int
+
+    def __call__(self, model: nn.Module, size: int) -> int:
+        """Recalibrates `model` on size x size crops; the number of images used."""
+        device = next(model.parameters()).device
+        loader = self.make_loader(self.dataset.at_size(size))
+        batches = (normalize(batch.images.to(device)) for batch in loader)
+        return recalibrate(model, batches, self.num_images)
+
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) -> int:
-    """Set every BatchNorm's mean and variance to those over the images; how many were seen.
+    """Sets the mean and variance of every BatchNorm to those of its inputs; the images used.
 
-    batches: (B, 3, H, W) normalized images at the resolution the network is for; read until
-    `num_images` are seen. Exact over all images and pixels, not a moving average. The model is
-    left in the mode it came in.
+    batches: (B, 3, H, W) normalized images at the resolution of the network; only the first
+    `num_images` are read. Exact over all images and pixels, not a moving average. The model keeps
+    its training mode.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     moments = {layer: Moments(layer) for layer in layers}
     hooks = [layer.register_forward_pre_hook(moments[layer].add) for layer in layers]
     training = model.training
@@ -28,7 +49,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) ->
     try:
         model.train()
         for layer in layers:
-            layer.track_running_stats = False  # batches are normalized by their own
+            layer.track_running_stats = False  # normalize by the batch, leave the buffers alone
         for images in batches:
             images = images[: num_images - seen]
             model(images)
@@ -48,10 +69,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) ->
 
 
 class Moments:
-    """Count, sum and sum of squares of what a BatchNorm layer gets, per channel, in float64."""
+    """Count, sum and sum of squares of a BatchNorm layer's inputs, per channel, in float64."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
+    def __init__(self, layer: nn.BatchNorm2d) -> None:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.count = 0
         self.total = torch.zeros_like(layer.running_mean, dtype=torch.float64)
         self.squares = torch.zeros_like(self.total)
@@ -63,8 +86,8 @@ class Moments:
         self.squares += x.square().sum(dim=(0, 2, 3))
 
     def write(self) -> None:
-        """Mean and unbiased variance, as BatchNorm keeps them."""
+        """Mean and unbiased variance, into the layer's running statistics."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=0)
-        self.layer.running_mean.copy_(mean)
-        self.layer.running_var.copy_(variance * self.count / max(1, self.count - 1))
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(variance * self.count / max(1, self.count - 1))

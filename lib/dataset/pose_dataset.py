@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from lib.dataset.cache import ImageCache
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, ignore_mask
 from lib.dataset.samples import Sample
-from lib.dataset.transforms import Transform
+from lib.dataset.transforms import RandomAffine, Transform
 from lib.keypoints import KeypointSpec
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,15 @@ class PoseDataset(Dataset):
                 self.dropped_people,
                 settings.max_people,
             )
+
+    def at_size(self, size: int) -> PoseDataset:
+        """The same images in crops of another size, and masks in proportion."""
+        resized = copy.copy(self)
+        resized.transforms = [
+            transform.at_size(size) if isinstance(transform, RandomAffine) else transform
+            for transform in self.transforms
+        ]
+        return resized
 
     def __len__(self) -> int:
         return len(self.records)

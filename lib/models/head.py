@@ -40,6 +40,8 @@ class BackboneMaps(NamedTuple):
 class SepConv2d(nn.Module):
     """Depthwise 5x5, then 1x1 to the maps; no biases."""
 
+    conv: Any  # Sequential
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
@@ -59,6 +61,12 @@ class FusionHead(nn.Module):
     `fusion=False` leaves out the raw half (the paper's ablation).
     """
 
+    deconv_refined: Any  # ModuleList, whose entries are just modules for a type checker
+    deconv_raw: Any
+    deconv_bnrelu: Any
+    final_refined: Any
+    final_raw: Any
+
     def __init__(
         self,
         widths: BackboneMaps,
@@ -68,7 +76,7 @@ class FusionHead(nn.Module):
         fusion: bool = True,
     ) -> None:
         super().__init__()
-        self.fusion = fusion
+        self.out_channels, self.deconv_kernels, self.fusion = out_channels, kernels, fusion
         refined = (widths.stages[-1], *deconv[:-1])
         raw, raw_predicting = widths.raw[:-1], widths.raw[FIRST_PREDICTION + 1 :]
         self.deconv_refined = nn.ModuleList(map(deconv2x, refined, deconv, kernels))

@@ -109,18 +109,23 @@ def pieces_from_config(cfg: CfgNode) -> partial[list[Piece]]:
 def space_pieces(space: Any, pieces_of: Callable[[ArchSpec], list[Piece]]) -> list[Piece]:
     """Every distinct piece of the architectures of an ArchManager, sorted.
 
-    A piece depends on one resolution, expansion and kernel and on at most two widths, so
-    architectures of two ratios have all of them.
+    A piece depends on one resolution, expansion and kernel and on at most two widths. So the
+    architectures of one of each and of widths at two ratios, in all patterns, have every piece.
     """
-    widths = 1 + len(space.largest.stages) + len(space.largest.deconv)
-    blocks = (len(space.choices) - 1 - widths) // 2
-    sizes, ratios, expansions, kernels = (
-        range(len(space.choices[i])) for i in (0, 1, widths + 1, widths + 2)
-    )
-    pairs = list(combinations(ratios, 2)) or [(0, 0)]
-    patterns = {pattern for pair in pairs for pattern in product(pair, repeat=widths)}
-    found: set[Piece] = set()
-    for size, expansion, kernel, pattern in product(sizes, expansions, kernels, sorted(patterns)):
-        genes = (size, *pattern, *(expansion, kernel) * blocks)
-        found.update(pieces_of(space.decode(genes)))
-    return sorted(found)
+    widths = space.largest.widths
+    uniform = {
+        name.rpartition(".")[2]: options
+        for name, options in space.dimensions.items()
+        if name not in widths
+    }
+    pairs = list(combinations(range(len(space.ratios)), 2)) or [(0, 0)]
+    patterns = {pattern for pair in pairs for pattern in product(pair, repeat=len(widths))}
+    pieces: set[Piece] = set()
+    for values in product(*uniform.values()):
+        value_of = dict(zip(uniform, values, strict=True))
+        numbers = {name: value_of.get(name.rpartition(".")[2]) for name in space.dimensions}
+        for pattern in patterns:
+            for name, k in zip(widths, pattern, strict=True):
+                numbers[name] = space.dimensions[name][k]
+            pieces.update(pieces_of(space.largest.with_numbers(numbers)))
+    return sorted(pieces)

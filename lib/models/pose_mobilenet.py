@@ -22,6 +22,10 @@ STAGES = 2  # outputs, at 1/4 and 1/2 of the input
 class InvertedBottleneck(nn.Module):
     """Expand (1x1), depthwise kxk, project (1x1), residual if the shapes match (section 3.4)."""
 
+    inv: Any  # Sequential, whose entries are just modules for a type checker; likewise below
+    depth_conv: Any
+    point_conv: Any
+
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, expansion: int, kernel: int
     ) -> None:
@@ -62,6 +66,8 @@ class LitePose(FusionHead):
     """
 
     block = InvertedBottleneck
+    first: Any
+    stage: Any
 
     def __init__(
         self,
@@ -81,6 +87,10 @@ class LitePose(FusionHead):
             for width, spec in zip(inputs, arch.stages, strict=True)
         )
         init_weights(self)
+
+    def blocks(self) -> list[InvertedBottleneck]:
+        """Of all stages, in their order."""
+        return [block for stage in self.stage for block in stage]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = stem = self.first(images)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from lib.models.arch import ArchSpec, StageSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, default_arch, head_settings
-from lib.utils.checkpoint import check_same_joints, config_of, fit_weights, load_checkpoint
 
 
 class SuperBottleneck(InvertedBottleneck):
@@ -55,9 +53,8 @@ class SuperLitePose(LitePose):
     ) -> None:
         super().__init__(arch, out_channels, deconv_kernels, fusion)
         if elastic_kernel:
-            for stage in self.stage:
-                for block in stage:
-                    _add_kernel_maps(block)
+            for block in self.blocks():
+                _add_kernel_maps(block)
 
     def forward(self, images: Tensor, arch: ArchSpec | None = None) -> list[Tensor]:
         if arch is None:
@@ -118,7 +115,7 @@ def _separable(layer: SepConv2d, x: Tensor) -> Tensor:
     return elastic.conv(pointwise, out, width=pointwise.out_channels)
 
 
-def _add_kernel_maps(block: SuperBottleneck) -> None:
+def _add_kernel_maps(block: InvertedBottleneck) -> None:
     """Adds linear maps from the center of the filters to smaller kernels, at first identities."""
     full = block.depth_conv[0].kernel_size[0]
     for kernel, name in elastic.KERNEL_MAPS.items():
@@ -136,18 +133,3 @@ def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
         **head_settings(cfg),
         elastic_kernel=cfg.MODEL.ELASTIC_KERNEL,
     )
-
-
-def load_supernet(cfg: CfgNode, path: str | Path) -> SuperLitePose:
-    """The trained supernet of `path`, in evaluation mode; its widths from the file where it says.
-
-    ValueError when `cfg` is of another network or of other joints, or the weights do not fit.
-    """
-    if cfg.MODEL.NAME != "pose_supermobilenet":
-        raise ValueError(f"MODEL.NAME is {cfg.MODEL.NAME}; only pose_supermobilenet can be cut")
-    saved = load_checkpoint(path)
-    check_same_joints(config_of(saved), path, cfg, is_train=True)
-    arch = saved.get("arch")
-    supernet = get_pose_net(cfg, ArchSpec.from_dict(arch) if isinstance(arch, dict) else None)
-    fit_weights(supernet, saved, path)
-    return supernet.eval()

@@ -1,66 +1,66 @@
-"""Evolutionary search below a limit (paper, section 3.3): logic over genes, nothing else.
+"""Evolutionary search below limits on the cost of an architecture (paper, section 4).
 
     search = Search(space, costs, score, {"gmacs": 0.8}, journal, seed=0)
     best(search.evolve(Evolution(generations=10, population=20)))
 
-Generation 0 is drawn at random; each further one descends from the best so far, half by mutation
-and half by crossover, and children grow until the limits leave nothing to add: accuracy seldom
-falls with size, so the best architectures are found at the limit. No architecture is scored
-twice, none above a limit is scored at all. All that is drawn is a function of (seed, generation)
-and of earlier scores, so a search that was killed goes the same way again, reading from its
-journal what it knows.
+Generation 0 is sampled at random. Each later generation descends from the best candidates so far,
+half of it by mutation and half by crossover. A child then grows until the limits leave no room,
+because accuracy seldom falls with size: the best architectures lie at the limit.
+
+    parent  width 16, resolution 256     0.60 GMACs of at most 0.80
+    mutate  width  8, resolution 256     0.31     one number changed by chance
+    grow    width 24, resolution 256     0.78     the most expensive width below the limit
+            no larger resolution fits    0.78     each number had its turn: the child is done
+
+No architecture is scored twice, and none above a limit is scored. All sampling is a function of
+(seed, generation) and of earlier scores, so a killed search takes the same way again and reads
+the scores it already has from its journal.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from lib.utils.journal import Journal
 
-Genes = tuple[int, ...]
-TRIES = 500  # draws for one candidate
-GROWTHS = DESCENTS = 50  # the same, where each of them looks at many architectures
-OVERSAMPLE = 10  # children among which a predictor chooses one
+Arch = Any  # hashable: an ArchSpec
+Sampler = Callable[[random.Random], Arch]
+TRIES = 500  # samples for one candidate
+# The same for samplers that compare many architectures for each sample.
+GROWTH_TRIES = DESCENT_TRIES = 50
 
 
 class Space(Protocol):
-    """What a search asks of an `ArchManager`; architectures can be compared and hashed."""
+    """The part of an `ArchManager` that a search uses."""
 
-    choices: Sequence[Sequence]
-
-    def draw(self, rng: random.Random) -> Genes: ...
-    def mutate(self, genes: Genes, probability: float, rng: random.Random) -> Genes: ...
-    def crossover(self, a: Genes, b: Genes, rng: random.Random) -> Genes: ...
-    def decode(self, genes: Genes) -> Any: ...
-    def encode(self, arch: Any) -> Genes: ...
+    def uniform(self, rng: random.Random) -> Arch: ...
+    def mutate(self, arch: Arch, probability: float, rng: random.Random) -> Arch: ...
+    def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch: ...
+    def shuffled(self, rng: random.Random) -> list[str]: ...
+    def variants(self, arch: Arch, name: str) -> list[Arch]: ...
+    def key(self, arch: Arch) -> tuple[str, ...]: ...
 
 
 class Candidate(NamedTuple):
-    """An architecture that was looked at."""
+    """A scored architecture."""
 
-    arch: Any
-    genes: Genes
-    costs: dict[str, float]
-    score: float  # the more, the better
+    arch: Arch
+    costs: Mapping[str, float]
+    score: float  # higher is better
     generation: int
-
-
-Draw = Callable[[random.Random], Genes]
-# candidates so far -> the expected score of genes; None while it cannot be relied on
-Predictor = Callable[[Sequence[Candidate]], Callable[[Genes], float] | None]
 
 
 @dataclass(frozen=True)
 class Evolution:
     """The settings of an evolutionary search."""
 
-    generations: int = 10  # the first, random one included
-    population: int = 20  # scored in each generation
+    generations: int = 10  # including the first, random one
+    population: int = 20  # candidates of each generation
     parents: int = 5  # the best so far
-    mutation: float = 0.1  # probability of each gene
+    mutation: float = 0.1  # probability of each dimension
 
     def __post_init__(self) -> None:
         for name in ("generations", "population", "parents"):
@@ -72,168 +72,147 @@ class Evolution:
 
 @dataclass
 class Search:
-    """A space, what its architectures cost and score, and the limits on the costs.
+    """A space, the costs and scores of its architectures, and the limits on the costs.
 
-    `costs(arch)` is cheap and called often; `score(arch)` is dear and asked once, through the
-    journal. Every key of `limits` is one of the costs.
+    `costs(arch)` is cheap and called often; `score(arch)` is expensive and called once for each
+    candidate, through the journal. Every key of `limits` is one of the costs.
     """
 
     space: Space
-    costs: Callable[[Any], Mapping[str, float]]
-    score: Callable[[Any], float]
+    costs: Callable[[Arch], Mapping[str, float]]
+    score: Callable[[Arch], float]
     limits: Mapping[str, float]
     journal: Journal
     seed: int = 0
-    tell: Callable[[Candidate], object] = lambda candidate: None  # called for each, in order
-    _known: dict[Hashable, dict[str, float]] = field(default_factory=dict)  # costs
+    on_candidate: Callable[[Candidate], object] = lambda candidate: None  # called in order
+    _known_costs: dict[Arch, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, limit in self.limits.items():
             if not limit > 0:
                 raise ValueError(f"the limit on {name} is {limit:g}; it must be above 0")
 
-    def evolve(self, settings: Evolution, predictor: Predictor | None = None) -> list[Candidate]:
-        """All candidates in the order of scoring; fewer than asked where the space has no more.
-
-        With a predictor that can be relied on, a child is the most promising of OVERSAMPLE.
-        """
-        found = self.draw_random(settings.population)
+    def evolve(self, settings: Evolution) -> list[Candidate]:
+        """All candidates in the order of scoring; fewer than asked if the space has no more."""
+        candidates = self.sample_random(settings.population)
         for generation in range(1, settings.generations):
             rng = random.Random(f"{self.seed}/{generation}")
-            parents = ranked(found)[: settings.parents]
-            predict = predictor(found) if predictor else None
-            seen = {candidate.arch for candidate in found}
-            born: list[Genes] = []
-            half = settings.population // 2
-            for draw, count in (
-                (self._mutation(parents, settings.mutation), half),
-                (self._crossover(parents), settings.population - half),
-            ):
-                sources = [(self._grown(draw), GROWTHS), (draw, TRIES)]
-                if predict:
-                    many = self._propose(sources, rng, OVERSAMPLE * count, seen)
-                    born += sorted(many, key=predict, reverse=True)[:count]
-                else:
-                    born += self._propose(sources, rng, count, seen)
-            missing = settings.population - len(born)
-            born += self._propose(self._anywhere(), rng, missing, seen)
-            found += [self._scored(genes, generation) for genes in born]
-        return found
+            parents = [one.arch for one in ranked(candidates)[: settings.parents]]
+            seen = {one.arch for one in candidates}
+            children = self._children(parents, settings, rng, seen)
+            candidates += [self._scored(arch, generation) for arch in children]
+        return candidates
 
-    def draw_random(self, count: int) -> list[Candidate]:
-        """`count` different, uniformly drawn candidates."""
+    def sample_random(self, count: int) -> list[Candidate]:
+        """`count` different candidates, sampled uniformly below the limits."""
         rng = random.Random(f"{self.seed}/0")
-        born = self._propose(self._anywhere(), rng, count, set())
-        return [self._scored(genes, 0) for genes in born]
+        return [self._scored(arch, 0) for arch in self._new(self._anywhere(), rng, count, set())]
 
-    def _anywhere(self) -> list[tuple[Draw, int]]:
-        """The whole space; where the limits leave little of it, downhill from there."""
-        return [(self.space.draw, TRIES), (self._descend, DESCENTS)]
+    def _children(
+        self, parents: Sequence[Arch], settings: Evolution, rng: random.Random, seen: set[Arch]
+    ) -> list[Arch]:
+        """A generation: half of it mutants, half offspring of two parents, all grown."""
 
-    def _propose(
+        def mutant(rng: random.Random) -> Arch:
+            return self.space.mutate(rng.choice(parents), settings.mutation, rng)
+
+        def offspring(rng: random.Random) -> Arch:
+            return self.space.crossover(rng.choice(parents), rng.choice(parents), rng)
+
+        half = settings.population // 2
+        children = self._new(self._grown(mutant), rng, half, seen)
+        children += self._new(self._grown(offspring), rng, settings.population - half, seen)
+        # If the parents have too few new children, random architectures complete the generation.
+        missing = settings.population - len(children)
+        return children + self._new(self._anywhere(), rng, missing, seen)
+
+    def _anywhere(self) -> list[tuple[Sampler, int]]:
+        """The whole space; if the limits leave little of it, descend from a random place."""
+        return [(self.space.uniform, TRIES), (self._descend, DESCENT_TRIES)]
+
+    def _grown(self, sample: Sampler) -> list[tuple[Sampler, int]]:
+        """Children at the limit; if all of these are known, children as they are."""
+        return [(lambda rng: self._grow(sample(rng), rng), GROWTH_TRIES), (sample, TRIES)]
+
+    def _new(
         self,
-        sources: Sequence[tuple[Draw, int]],
+        samplers: Sequence[tuple[Sampler, int]],
         rng: random.Random,
         count: int,
-        seen: set[Hashable],
-    ) -> list[Genes]:
-        """Up to `count` new ones below the limits, which join `seen`.
+        seen: set[Arch],
+    ) -> list[Arch]:
+        """Up to `count` architectures below the limits that are not in `seen`; they join it.
 
-        sources: how to draw, and how often for one; the next where one brings nothing new.
+        samplers: each with its number of tries for one architecture; a later one is used where
+        those before it find nothing new.
         """
-        born: list[Genes] = []
-        while len(born) < count:
-            drawn = (self._within(draw, rng, seen, tries) for draw, tries in sources)
-            genes = next((genes for genes in drawn if genes is not None), None)
-            if genes is None:
+        archs: list[Arch] = []
+        for _ in range(count):
+            samples = (sample(rng) for sample, tries in samplers for _ in range(tries))
+            new = (arch for arch in samples if arch not in seen and self._excess(arch) <= 1)
+            arch = next(new, None)
+            if arch is None:
                 break
-            born.append(genes)
-            seen.add(self.space.decode(genes))
-        return born
+            archs.append(arch)
+            seen.add(arch)
+        return archs
 
-    def _within(
-        self, draw: Draw, rng: random.Random, seen: set[Hashable], tries: int
-    ) -> Genes | None:
-        """One below the limits that was not seen yet, if so many tries bring it."""
-        for _ in range(tries):
-            arch = self.space.decode(draw(rng))
-            if arch not in seen and self._excess(arch) <= 1:
-                return self.space.encode(arch)  # one spelling for each
-        return None
+    def _descend(self, rng: random.Random) -> Arch:
+        """From anywhere, one dimension after the other to its cheapest option, until within limits.
 
-    def _descend(self, rng: random.Random) -> Genes:
-        """From anywhere, one gene after the other to its cheapest option until below the limits.
-
-        ValueError naming the smallest cost when all of them are not enough.
+        ValueError naming the smallest cost if that is still above a limit.
         """
-        genes = self.space.draw(rng)
-        for i in rng.sample(range(len(genes)), len(genes)):
-            if self._excess(self.space.decode(genes)) <= 1:
-                return genes
-            options = self._options(genes, i)
-            genes = min(options, key=lambda option: self._excess(self.space.decode(option)))
-        costs = self._cost(self.space.decode(genes))
+        arch = self.space.uniform(rng)
+        for name in self.space.shuffled(rng):
+            if self._excess(arch) <= 1:
+                return arch
+            arch = min(self.space.variants(arch, name), key=self._excess)
         excesses = [
-            f"the limit on {name} is {limit:g}, the smallest found {costs[name]:.4g}"
+            f"the limit on {name} is {limit:g}, the smallest found {self._cost(arch)[name]:.4g}"
             for name, limit in self.limits.items()
-            if costs[name] > limit
+            if self._cost(arch)[name] > limit
         ]
         if excesses:
             raise ValueError(f"no architecture is small enough: {', '.join(excesses)}")
-        return genes
+        return arch
 
-    def _grown(self, draw: Draw) -> Draw:
-        """What is drawn, one gene after the other at its dearest option below the limits.
+    def _grow(self, arch: Arch, rng: random.Random) -> Arch:
+        """One dimension after the other to its most expensive option within the limits.
 
-        Where no option of a gene is, it is at its cheapest.
+        A child may start above a limit. Then no option of a dimension may fit; it takes its
+        cheapest one, and the next dimension continues from there.
         """
+        for name in self.space.shuffled(rng):
+            variants = self.space.variants(arch, name)
+            excesses = [self._excess(variant) for variant in variants]
+            # Above the limit, the sign makes the cheapest the largest, and any that fits larger.
+            rank = [excess if excess <= 1 else -excess for excess in excesses]
+            arch = variants[rank.index(max(rank))]
+        return arch
 
-        def grow(rng: random.Random) -> Genes:
-            genes = draw(rng)
-            for i in rng.sample(range(len(genes)), len(genes)):
-                options = self._options(genes, i)
-                excesses = [self._excess(self.space.decode(option)) for option in options]
-                within = [excess if excess <= 1 else -excess for excess in excesses]
-                genes = options[within.index(max(within))]
-            return genes
-
-        return grow
-
-    def _options(self, genes: Genes, i: int) -> list[Genes]:
-        """`genes` with each of the options of gene `i`."""
-        return [(*genes[:i], k, *genes[i + 1 :]) for k in range(len(self.space.choices[i]))]
-
-    def _mutation(self, parents: Sequence[Candidate], probability: float) -> Draw:
-        return lambda rng: self.space.mutate(rng.choice(parents).genes, probability, rng)
-
-    def _crossover(self, parents: Sequence[Candidate]) -> Draw:
-        return lambda rng: self.space.crossover(
-            rng.choice(parents).genes, rng.choice(parents).genes, rng
-        )
-
-    def _excess(self, arch: Hashable) -> float:
-        """The largest cost as a share of its limit; 0 without limits."""
+    def _excess(self, arch: Arch) -> float:
+        """The largest cost as a share of its limit: above 1 is too expensive; 0 without limits."""
         costs = self._cost(arch)
         return max((costs[name] / limit for name, limit in self.limits.items()), default=0.0)
 
-    def _cost(self, arch: Hashable) -> dict[str, float]:
-        if arch not in self._known:
-            self._known[arch] = dict(self.costs(arch))
-        return self._known[arch]
+    def _cost(self, arch: Arch) -> Mapping[str, float]:
+        if arch not in self._known_costs:
+            self._known_costs[arch] = dict(self.costs(arch))
+        return self._known_costs[arch]
 
-    def _scored(self, genes: Genes, generation: int) -> Candidate:
-        """From the journal, or scored now and written there."""
-        arch = self.space.decode(genes)
-        entry = self.journal.entries.get(genes)
+    def _scored(self, arch: Arch, generation: int) -> Candidate:
+        """With the score from the journal, or scored now and written there."""
+        key = self.space.key(arch)
+        entry = self.journal.entries.get(key)
         if entry is None:
-            entry = self.journal.add(genes, score=float(self.score(arch)), costs=self._cost(arch))
-        candidate = Candidate(arch, genes, self._cost(arch), entry["score"], generation)
-        self.tell(candidate)
+            entry = self.journal.add(key, score=float(self.score(arch)), costs=self._cost(arch))
+        candidate = Candidate(arch, self._cost(arch), entry["score"], generation)
+        self.on_candidate(candidate)
         return candidate
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best first; of equal ones the cheaper, and then the one found first."""
+    """Best first; among equal scores the cheapest, then the earliest."""
     return sorted(candidates, key=lambda one: (-one.score, tuple(one.costs.values())))
 
 
@@ -242,7 +221,7 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def pareto_front(candidates: Sequence[Candidate], cost: str) -> list[Candidate]:
-    """Those that no other beats in both `cost` and score, from cheap to dear."""
+    """Candidates that no other beats in both `cost` and score, by rising cost."""
     front: list[Candidate] = []
     for one in sorted(candidates, key=lambda one: (one.costs[cost], -one.score)):
         if not front or one.score > front[-1].score:

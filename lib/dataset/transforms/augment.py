@@ -12,7 +12,7 @@ To add an augmentation, edit two files: this one (the transform, and its line in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -61,6 +61,11 @@ class RandomAffine:
     max_rotation: float = 30.0  # degrees
     max_translate: float = 40.0  # pixels, times the crop's scale
     pixel_center: float = 0.0
+
+    def at_size(self, size: int) -> RandomAffine:
+        """The same crops at another size."""
+        map_sizes = tuple(size * side // self.crop_size for side in self.map_sizes)
+        return replace(self, crop_size=size, map_sizes=map_sizes)
 
     def sample(self, rng: np.random.Generator, width: int, height: int) -> Affine:
         """The crop of a width x height image."""
