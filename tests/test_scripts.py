@@ -1,9 +1,8 @@
-"""The commands of the README, as users give them: what comes out, and what is said of mistakes."""
+"""The scripts as users call them: what they write and print, and their answers to mistakes."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -27,26 +26,17 @@ FOLDERS = {
 
 
 def command(data_set: str, arch: Path, data: Path, out: Path, *opts: str) -> list[str]:
-    """Flags and keys of either script; keys come last, so flags go in between."""
-    flags = [opt for opt in opts if opt.startswith("--")]
-    values = {flag: opts[opts.index(flag) + 1] for flag in flags}
-    keys = [opt for opt in opts if opt not in flags and opt not in values.values()]
-    given = [part for pair in values.items() for part in pair]
-    settings = [*tiny_opts(data, out), *keys]
-    return ["--cfg", str(YAMLS[data_set]), "--superconfig", str(arch), *given, *settings]
+    """Arguments of a script; `opts` are flags and keys in any order, and flags go first."""
+    pairs = list(zip(opts[::2], opts[1::2], strict=True))
+    flags = [part for pair in pairs if pair[0].startswith("--") for part in pair]
+    keys = [part for pair in pairs if not pair[0].startswith("--") for part in pair]
+    files = ["--cfg", str(YAMLS[data_set]), "--superconfig", str(arch)]
+    return [*files, *flags, *tiny_opts(data, out), *keys]
 
 
-def start(script: str, *args: str) -> Result:
-    """In a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, f"{script}.py", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+def start(*command: str) -> Result:
+    """Run `python COMMAND...` in a new process."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -77,11 +67,11 @@ class Run(NamedTuple):
 def trained(request, arch, tmp_path_factory) -> Run:
     data = request.getfixturevalue(f"{request.param}_root")
     out = tmp_path_factory.mktemp(f"run_{request.param}")
-    result = start("dist_train", *command(request.param, arch, data, out))
+    result = start("dist_train.py", *command(request.param, arch, data, out))
     return Run(request.param, data, out, result)
 
 
-# --- what comes out ---------------------------------------------------------------------
+# --- output ------------------------------------------------------------------------------
 
 
 def test_a_training_writes_where_the_readme_says(trained):
@@ -101,7 +91,7 @@ def test_a_training_writes_where_the_readme_says(trained):
 
 
 def test_an_evaluation_prints_a_table_and_keeps_the_results(trained, arch):
-    done = start("valid", *trained.args(arch, "--vis", "2"))
+    done = start("valid.py", *trained.args(arch, "--vis", "2"))
     assert done.code == 0, done.err
     assert done.err == ""
     table = [line for line in done.out.splitlines() if line.startswith("|")]
@@ -158,24 +148,17 @@ def test_two_processes_train_and_evaluate_together(coco_root, arch, tmp_path, ca
     opts = ["TRAIN.IMAGES_PER_GPU", "2", "TRAIN.VALIDATE_EVERY", "1"]
     opts += ["TEST.DETECTION_THRESHOLD", "0", "DATASET.MAX_NUM_PEOPLE", "3"]
     args = command("coco", arch, coco_root, tmp_path, *opts)
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "dist_train.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "on 2 x cpu" in done.stdout
-    assert done.stdout.count("step 1/2") == 1  # only one of them talks
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = start(*launcher, "dist_train.py", *args)
+    assert done.code == 0, done.err
+    assert "on 2 x cpu" in done.out
+    assert done.out.count("step 1/2") == 1  # only rank 0 logs
     folder = tmp_path / "output" / FOLDERS["coco"]
     saved = load_checkpoint(folder / "checkpoint.pth.tar")
     assert not [name for name in saved["state_dict"] if name.startswith("module.")]
     [log] = folder.glob("*_train.log")
     assert "trained" in log.read_text()
-    # What both found with the first one's statistics is what one finds with the saved weights.
+    # Both predicted with the statistics of rank 0, like one process with the saved weights.
     [results] = (folder / "results").iterdir()
     together = results.read_bytes()
     assert len(json.loads(together)) > 4
@@ -184,7 +167,7 @@ def test_two_processes_train_and_evaluate_together(coco_root, arch, tmp_path, ca
     assert results.read_bytes() == together
 
 
-# --- what is said of mistakes -----------------------------------------------------------
+# --- mistakes ----------------------------------------------------------------------------
 
 
 def assert_one_line(done: Result, *words: str) -> None:
@@ -207,7 +190,7 @@ def args(coco_root, arch, tmp_path):
 
 @pytest.fixture
 def weights(coco_root, tmp_path) -> Path:
-    """Of a network that was never trained."""
+    """The weights of an untrained network."""
     path = tmp_path / "weights.pth.tar"
     save_weights(path, build_model(tiny_config(coco_root, tmp_path), TINY))
     return path
@@ -296,7 +279,7 @@ def test_malice_is_one_line_in_evaluation(call, args, tmp_path):
 
 @pytest.fixture
 def unreadable(coco_root, tmp_path) -> Path:
-    """The data set, with one broken picture in each split."""
+    """The data set with one damaged image in each split."""
     root = tmp_path / "unreadable"
     shutil.copytree(coco_root, root)
     for split in ("train2017", "val2017"):
@@ -306,18 +289,18 @@ def unreadable(coco_root, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("verbose", ["True", "False"])
-def test_an_unreadable_picture_is_one_line_in_training(call, args, verbose, unreadable):
+def test_an_unreadable_image_is_one_line_in_training(call, args, verbose, unreadable):
     done = call("dist_train", *args("VERBOSE", verbose, data=unreadable))
     assert_one_line(done, "image ", ".jpg")
 
 
-def test_an_unreadable_picture_in_a_worker_is_one_line(args, unreadable):
-    done = start("dist_train", *args("WORKERS", "1", data=unreadable))
+def test_an_unreadable_image_in_a_worker_is_one_line(args, unreadable):
+    done = start("dist_train.py", *args("WORKERS", "1", data=unreadable))
     assert_one_line(done, "image ", "cannot read", ".jpg")
 
 
 @pytest.mark.parametrize("verbose", ["True", "False"])
-def test_an_unreadable_picture_costs_an_evaluation_only_itself(
+def test_an_unreadable_image_costs_an_evaluation_only_itself(
     call, args, verbose, weights, unreadable
 ):
     keys = ["TEST.MODEL_FILE", str(weights), "VERBOSE", verbose]
@@ -329,7 +312,7 @@ def test_an_unreadable_picture_costs_an_evaluation_only_itself(
     assert "| Arch | AP |" in done.out
 
 
-def test_unreadable_pictures_are_left_out_of_training_when_asked_for(call, args, unreadable):
+def test_unreadable_images_are_left_out_of_training_when_asked_for(call, args, unreadable):
     done = call("dist_train", *args("DATASET.UNREADABLE", "skip", data=unreadable))
     assert done.code == 0
     assert "the next image is used instead" in done.out
