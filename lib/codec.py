@@ -10,63 +10,47 @@ write a class here and list it in `CODECS`; the config accepts its name.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
 
-class Codec(Protocol):
-    """The conventions of one encoding."""
+class Codec:
+    """The conventions of one encoding, and those of the reference.
+
+    Reference (HigherHRNet, published weights): Gaussians on whole pixels, peaks moved by a quarter.
+    """
 
     # Offset of an annotated joint in its pixel. 0.5: annotations name pixels, and images are warped
     # and flipped so that joints stay on what they mark. 0: coordinates are used as pixel indices,
     # as in the original, which is off by up to one pixel of the crop.
-    pixel_center: float
+    pixel_center = 0.0
     # Whether peaks are searched on the network's finest map instead of an enlarged one. Of equal
     # neighbors only the first is then a peak: a joint between two pixels is one joint.
-    native: bool
-
-    def reach(self, radius: int) -> int:
-        """Window radius of a peak, in pixels of the decoded map, for `radius` input pixels."""
-        ...
-
-    def centers(self, xy: Tensor) -> Tensor:
-        """(..., 2) on the map -> (..., 2) centers of the Gaussians; pixel i is at i."""
-        ...
-
-    def offsets(self, windows: np.ndarray) -> np.ndarray:
-        """(N, 3, 3) values around peaks -> (N, 2): x, y of the joint, from the pixel's corner."""
-        ...
-
-    def axis_offset(self, before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-        """`offsets` along one axis for exported networks: three values -> offset, any shape."""
-        ...
-
-
-class ReferenceCodec:
-    """HigherHRNet: Gaussians on whole pixels, peaks moved a quarter pixel. Published weights."""
-
-    pixel_center = 0.0
     native = False
 
     def reach(self, radius: int) -> int:
+        """Window radius of a peak, in pixels of the decoded map, for `radius` input pixels."""
         return radius
 
     def centers(self, xy: Tensor) -> Tensor:
+        """(..., 2) on the map -> (..., 2) centers of the Gaussians; pixel i is at i."""
         return xy.trunc()
 
     def offsets(self, windows: np.ndarray) -> np.ndarray:
-        """Each coordinate moves toward its higher neighbor (down when they are equal)."""
+        """(N, 3, 3) values around peaks -> (N, 2): x, y of the joint, from the pixel's corner.
+
+        Each coordinate moves toward its higher neighbor (down when they are equal).
+        """
         return np.where(_after(windows) > _before(windows), 0.75, 0.25)
 
     def axis_offset(self, before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
+        """`offsets` along one axis, for exported networks: three values -> offset, any shape."""
         return torch.where(after > before, 0.75, 0.25)
 
 
-class UnbiasedCodec:
+class UnbiasedCodec(Codec):
     """Gaussians centered on the joints; a peak is refined by the Gaussian through three values.
 
     The logarithm of a Gaussian is a parabola, so three values along an axis give its center (after
@@ -97,8 +81,8 @@ class UnbiasedCodec:
         return 0.5 + shift.clamp(-0.5, 0.5)
 
 
-REFERENCE = ReferenceCodec()
-CODECS: dict[str, Codec] = {"reference": REFERENCE, "unbiased": UnbiasedCodec()}
+REFERENCE = Codec()
+CODECS = {"reference": REFERENCE, "unbiased": UnbiasedCodec()}
 
 
 def codec_of(cfg: CfgNode) -> Codec:

@@ -48,20 +48,15 @@ def join(train: Path, val: Path) -> dict[str, Any]:
         print(f"{path}: {len(tree['images'])} images, {len(tree['annotations'])} annotations")
     both = {key: first[key] + second[key] for key in ("images", "annotations")}
     for key, entries in both.items():
-        check_ids(key.removesuffix("s"), entries, f"{train} and {val}")
+        kind, seen = key.removesuffix("s"), set()
+        for entry in entries:
+            number = entry.get("id") if isinstance(entry, dict) else None
+            if not isinstance(number, int):
+                raise ValueError(f"{train} and {val}: an {kind} has no id: {str(entry)[:60]}")
+            if number in seen:
+                raise ValueError(f"{train} and {val}: {kind} id {number} comes twice")
+            seen.add(number)
     return first | both
-
-
-def check_ids(kind: str, entries: list[Any], files: str) -> None:
-    """ValueError for an entry without id and for the first id that comes twice."""
-    seen = set()
-    for entry in entries:
-        number = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(number, int):
-            raise ValueError(f"{files}: an {kind} has no id: {str(entry)[:60]}")
-        if number in seen:
-            raise ValueError(f"{files}: {kind} id {number} comes twice")
-        seen.add(number)
 
 
 if __name__ == "__main__":

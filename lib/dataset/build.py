@@ -211,7 +211,7 @@ def available_cores() -> int:
 
 
 def start_worker(_: int) -> None:
-    """One thread for OpenCV, and a process group of its own.
+    """One thread for OpenCV, and a separate process group.
 
     Ctrl-C and torchrun signal the whole process group; the training process then finishes its
     step, for which it still needs its workers.
