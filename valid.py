@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from lib.analysis.diagnose import diagnose, diagnosis_table
@@ -41,17 +39,10 @@ from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import PredictionJournals, predict_set
 from lib.core.results import Prediction, demand_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
-from lib.utils.checkpoint import (
-    check_same_joints,
-    config_of,
-    fit_weights,
-    hash_of,
-    load_checkpoint,
-)
+from lib.utils.checkpoint import hash_of
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_image
@@ -156,8 +147,7 @@ def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile
                 f"no weights in {output_dir}; train first, or name TEST.MODEL_FILE (--model)"
             )
         path = paths[0]
-    network = read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
-    return network.expect_subnet()
+    return read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
 
 
 def identity(
@@ -234,18 +224,6 @@ def write_reports(
         network = run.arch.summary if run.arch else run.cfg.MODEL.NAME
         page = write_page(Path(args.report), data, predictions, result, network, run.cfg.dump())
         logger.info("the report: %s", page)
-
-
-def load_model(
-    cfg: CfgNode, arch: ArchSpec | None, weights: Path, device: torch.device
-) -> nn.Module:
-    """For tools that do not use lib.models.load.read_network yet."""
-    saved = load_checkpoint(weights)
-    check_same_joints(config_of(saved), weights, cfg, is_train=False)
-    model = build_model(cfg, arch)
-    fit_weights(model, saved, weights)
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    return model.to(device, memory_format=memory).eval()
 
 
 if __name__ == "__main__":

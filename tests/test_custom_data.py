@@ -169,7 +169,7 @@ def test_a_card_that_says_too_little_is_one_line(exported, tmp_path, call_tool, 
     for changes in ({"sigmas": [0.1]}, {"joints": "nose"}, {"flip_index": [99] * 8}):
         (out / "card.json").write_text(json.dumps(card | changes))
         done = call_tool(demo.main, "--model", out / "model.onnx", "--input", picture)
-        assert_one_line(done, "card beside")
+        assert_one_line(done, "card next to")
 
 
 # --- fine-tuning ------------------------------------------------------------------------

@@ -242,7 +242,7 @@ def test_weights_of_another_architecture_are_one_line(call, args, script, coco_r
     save_weights(path, build_model(tiny_config(coco_root, tmp_path), other))
     done = call(script, *args(weight_key(script), str(path)))
     if script == "valid":
-        assert_one_line(done, f"{path} is of another architecture than", "tiny.json")
+        assert_one_line(done, f"{path} is of another architecture", "tiny.json")
     else:
         shapes = "(16, 1, 5, 5) for (8, 1, 5, 5)"
         assert_one_line(done, f"{path} does not fit this model", "of another shape", shapes)

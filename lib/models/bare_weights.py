@@ -35,7 +35,7 @@ def settings_of_tensors(
         if like is None:
             raise ValueError(
                 f"{path} holds weights alone, and no file of {PUBLISHED.name} has their "
-                f"architecture; give its input size: input_size=N, or DATASET.INPUT_SIZE N"
+                f"architecture; give the input size: input_size=N, or DATASET.INPUT_SIZE N"
             )
         size = like.DATASET.INPUT_SIZE
     stages = len(outputs.with_tags)
@@ -74,8 +74,8 @@ def _joints_of(
                 f"{path} finds {outputs.num_joints} joints, {asked} has {specs[0].num_joints}"
             )
         raise ValueError(
-            f"{path} finds {outputs.num_joints} joints, as no data set that is known; give them: "
-            f"joints=FILE.yaml, or --cfg"
+            f"{path} finds {outputs.num_joints} joints, as no data set that is known; give their "
+            f"file: joints=FILE.yaml, or DATASET.DATASET FILE.yaml"
         )
     spec, center = known[outputs.num_joints]
     data = {

@@ -145,8 +145,7 @@ def read_network(
         settings = settings_of_tensors(structure, path, opts, size, like)
     _check_record(path, record, settings)
     _check_kind(path, structure, settings)
-    if arch and arch.img_size == NO_SIZE:
-        arch = replace(arch, img_size=settings.DATASET.INPUT_SIZE)
+    arch = arch and _with_size(arch, settings.DATASET.INPUT_SIZE)
     if not (record.arch or superconfig):
         _check_largest(path, structure, settings)
     return NetworkFile(
@@ -239,9 +238,8 @@ def _check_largest(path: Path, structure: Structure | None, cfg: CfgNode) -> Non
         return
     largest = largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS)
     if structure.kind == PLAIN and not same_network(structure.arch, largest):
-        raise ValueError(
-            f"{path} does not fit the supernet ({largest.summary}): {structure.arch.summary}"
-        )
+        arch = _with_size(structure.arch, largest.img_size)
+        raise ValueError(f"{path} ({arch.summary}) does not fit the supernet ({largest.summary})")
 
 
 # --- architecture and input size ----------------------------------------------------------
@@ -262,13 +260,22 @@ def _architecture(
     of_tensors = structure.arch if structure else None
     if superconfig:
         asked = ArchSpec.from_json(superconfig)
-        fits = of_tensors is None or same_network(asked, of_tensors)
-        if not fits or (record.arch and asked != record.arch):
-            raise ValueError(f"{path} is of another architecture than {superconfig}")
+        known = record.arch or (of_tensors and _with_size(of_tensors, asked.img_size))
+        same = known is None or (asked == known if record.arch else same_network(asked, known))
+        if known and not same:
+            raise ValueError(
+                f"{path} is of another architecture ({known.summary}) than {superconfig} "
+                f"({asked.summary})"
+            )
         return asked
     if record.arch or of_tensors is None:
         return record.arch
     return published(of_tensors) or of_tensors
+
+
+def _with_size(arch: ArchSpec, size: int) -> ArchSpec:
+    """The same with an input size, if it has none."""
+    return replace(arch, img_size=size) if arch.img_size == NO_SIZE else arch
 
 
 def _input_size(

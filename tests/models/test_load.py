@@ -152,7 +152,7 @@ def test_published_weights_alone_are_enough(tmp_path, name, data_set):
 
 def test_an_unknown_architecture_needs_its_input_size(cfg, tmp_path):
     path = save_bare(tmp_path / "w.pth.tar", network(cfg))
-    assert "give its input size: input_size=N, or DATASET.INPUT_SIZE N" in message(path)
+    assert "give the input size: input_size=N, or DATASET.INPUT_SIZE N" in message(path)
     assert read_network(path, input_size=64).arch == TINY
     file = read_network(path, opts=["DATASET.INPUT_SIZE", "64"])
     assert (file.arch, list(file.cfg.DATASET.OUTPUT_SIZE)) == (TINY, [16, 32])
@@ -199,7 +199,7 @@ def test_other_joints_are_asked_for_by_name(tmp_path):
     cfg = load_config(YAMLS["animal"], img_size=64)
     path = save_bare(tmp_path / "w.pth.tar", network(cfg))
     joints = cfg.MODEL.NUM_JOINTS
-    text = f"finds {joints} joints, as no data set that is known; give them: joints=FILE.yaml"
+    text = f"finds {joints} joints, as no data set that is known; give their file: joints=FILE.yaml"
     assert text in message(path, input_size=64)
     file = read_network(path, input_size=64, joints=JOINTS)
     assert file.spec.num_joints == joints
@@ -252,7 +252,7 @@ def test_what_contradicts_the_file_is_refused(trained, cfg, tmp_path):
     other = {"superconfig": tmp_path / "other.json"}
     bare = save_bare(tmp_path / "w.pth.tar", network(cfg))
     for path in (trained, bare):
-        assert "is of another architecture than" in message(path, **other)
+        assert "is of another architecture (64 px, stem 8, stages 8 8" in message(path, **other)
         assert "of another architecture" in message(path, cfg=YAMLS["coco"], **other)
     assert "predicts the 17 joints of coco" in message(trained, cfg=YAMLS["crowd_pose"])
     assert "14 joints" in message(trained, joints="crowd_pose")

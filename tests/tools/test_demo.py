@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO as Annotations
 
-import tools.network
-from lib.config import load_config
+import lib.predictor
 from lib.core.inference import predict
 from lib.keypoints import COCO
-from lib.models.pose_supermobilenet import SuperLitePose
 from lib.utils import cli
-from lib.utils.checkpoint import save_checkpoint, save_weights
+from lib.utils.checkpoint import save_checkpoint
 from lib.utils.vis import save_image
-from tests.helpers import OTHER, TINY, YAMLS, Result, network, tiny_config
+from tests.helpers import TINY, Result, network, tiny_config
 from tools import device_runner
 from tools.demo import __main__ as demo
 from tools.demo.media import VideoFile, find_sources, read_image, read_video
@@ -359,72 +357,9 @@ def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
     assert rows_of(tmp_path / "output/demo") == []
 
 
-def test_a_cut_alone_is_enough(tmp_path):
-    """It looks at pictures at its own size; its settings are the supernet's, of 512 px."""
-    cfg = tiny_config(tmp_path, tmp_path)
-    supernet = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=512)
-    save_checkpoint(
-        tmp_path / "cut.pth.tar",
-        state_dict=network(cfg).state_dict(),
-        arch=TINY.to_dict(),
-        provenance={"supernet": "s.pth.tar", "config": supernet.dump()},
-    )
-    cut = open_network(tmp_path / "cut.pth.tar")
-    assert cut.prepare(scene()).base_size == (128, 64)
-    assert cut.group(cut.compute(cut.prepare(scene())))[0].shape[1] == 17
-
-
-def test_weights_alone_need_to_be_described(tmp_path):
-    path, json_path = tmp_path / "final.pth.tar", tmp_path / "tiny.json"
-    save_weights(path, network(tiny_config(tmp_path, tmp_path)))
-    TINY.to_json(json_path)
-    with pytest.raises(ValueError, match="weights alone; name what they are of: --cfg"):
-        open_network(path)
-    with pytest.raises(ValueError, match="weights alone"):
-        open_network(path, None, str(json_path))
-    assert open_network(path, str(YAMLS["coco"]), str(json_path)).spec is COCO
-
-
-@pytest.mark.parametrize(
-    ("cfg", "arch", "said"),
-    [
-        ("crowd_pose", TINY, "does not fit this model.*other --cfg, --superconfig or keys"),
-        ("coco", OTHER, "does not fit this model.*other --cfg, --superconfig or keys"),
-    ],
-)
-def test_weights_alone_that_are_described_wrongly_do_not_fit(tmp_path, cfg, arch, said):
-    save_weights(tmp_path / "final.pth.tar", network(tiny_config(tmp_path, tmp_path)))
-    arch.to_json(tmp_path / "arch.json")
-    with pytest.raises(ValueError, match=said):
-        open_network(tmp_path / "final.pth.tar", str(YAMLS[cfg]), str(tmp_path / "arch.json"))
-
-
-def test_a_checkpoint_is_not_taken_for_one_of_other_joints_or_widths(trained, tmp_path):
-    with pytest.raises(ValueError, match="finds the joints of coco, .* is of crowd_pose"):
-        open_network(trained, str(YAMLS["crowd_pose"]))
-    OTHER.to_json(tmp_path / "other.json")
-    with pytest.raises(ValueError, match=r"of another architecture than .*other\.json"):
-        open_network(trained, None, str(tmp_path / "other.json"))
-
-
-def test_a_checkpoint_of_another_codec_is_not_decoded(trained):
-    with pytest.raises(ValueError, match=r"trained with MODEL\.CODEC reference, not unbiased"):
-        open_network(trained, opts=["MODEL.CODEC", "unbiased"])
-
-
-def test_a_supernet_is_to_be_cut_first(tmp_path):
-    cfg = tiny_config(tmp_path, tmp_path, "MODEL.NAME", "pose_supermobilenet")
-    supernet = network(cfg)
-    assert isinstance(supernet, SuperLitePose)
-    path = tmp_path / "super.pth.tar"
-    save_checkpoint(path, state_dict=supernet.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
-    with pytest.raises(ValueError, match=r"is a supernet; cut .* with weight_transfer\.py"):
-        open_network(path)
-
-
 def test_people_of_maps_that_are_not_finite_are_told(look, trained, street, monkeypatch):
     people = np.full((1, 17, 5), np.inf)
-    monkeypatch.setattr(tools.network, "find_people", lambda *_: (people, [1.0]))
+    monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
     done = look(street, seen_by=open_network(trained))
     assert done.code == cli.MISTAKE
     assert "street.png: the network's maps are not finite" in done.err
@@ -473,30 +408,3 @@ def test_an_exported_network_is_run_as_on_a_device(call, trained, street, tmp_pa
     for row, person, score in zip(rows, people, scores, strict=True):
         assert row["score"] == pytest.approx(score, abs=1e-5)
         np.testing.assert_allclose(row["keypoints"], person.flatten(), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("model", "card", "said"),
-    [
-        (None, None, "there is no exported network"),
-        (b"", None, "cannot read the card beside"),
-        (b"", "not json", "the card beside .* is not of an exported network"),
-        (b"", '{"outputs": ["values"]}', "cannot be run"),
-        (b"hello", '{"outputs": ["values"]}', "cannot be run"),
-        (b"", '{"outputs": ["refined"]}', "gives maps, no candidates"),
-    ],
-)
-def test_an_exported_network_that_is_none_is_told(tmp_path, model, card, said):
-    path = tmp_path / "model.onnx"
-    if model is not None:
-        path.write_bytes(model)
-    if card is not None:
-        (tmp_path / "card.json").write_text(card)
-    with pytest.raises(ValueError, match=said) as caught:
-        open_network(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_exported_network_takes_no_other_settings(tmp_path):
-    with pytest.raises(ValueError, match="was exported with its settings"):
-        open_network(tmp_path / "model.onnx", opts=["TEST.FLIP_TEST", "False"])

@@ -33,14 +33,13 @@ from lib.deploy.export import make_card, make_program, write_onnx, write_program
 from lib.deploy.fold import fold_norms
 from lib.deploy.graph import GRAPHS
 from lib.deploy.quantize import quantize
+from lib.models.load import read_network
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, load_checkpoint
+from lib.utils.checkpoint import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.device_runner import prepare
 from tools.export.check import compare_numbers, table_of_people
-from tools.network import settings_of
-from valid import load_model
 
 logger = logging.getLogger("lib.export")
 
@@ -122,22 +121,21 @@ def read_model(args: argparse.Namespace) -> tuple[CfgNode, nn.Module, dict[str, 
     path = args.model or load_config(args.cfg, opts).TEST.MODEL_FILE
     if not path:
         raise ValueError("name the weights: --model, or TEST.MODEL_FILE")
-    saved = load_checkpoint(path)
-    origin = saved.get("provenance") or {}  # of a cut
-    cfg, arch = settings_of(Path(path), args.cfg, args.superconfig, opts)
-    model = load_model(cfg, arch, Path(path), torch.device("cpu"))
+    network = read_network(
+        path, cfg=args.cfg, superconfig=args.superconfig, opts=opts
+    ).expect_subnet()
     provenance = {
         "weights": str(path),
         "sha256": hash_of(path),
-        "supernet": origin.get("supernet"),
-        "epoch": saved.get("epoch"),
-        "arch": arch.to_dict() if arch else None,
-        "config": cfg.dump(),
+        "supernet": network.supernet,
+        "epoch": network.epoch,
+        "arch": network.arch.to_dict() if network.arch else None,
+        "config": network.cfg.dump(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_state(CODE),
         "versions": versions(),
     }
-    return cfg, model, provenance
+    return network.cfg, network.build(torch.device("cpu")), provenance
 
 
 def available_images(cfg: CfgNode) -> EvaluationSet | None:
