@@ -52,6 +52,12 @@ TEXT_TOP, LINE = -0.64, 0.125  # y of the text below the boxes; from one line to
 
 LARGE_KERNEL = 7  # blocks with this kernel or a larger one are darkest
 COLORS = {"stem": "#777777", "block": "#0072b2", "norm": "#009e73", "predict": "#cc79a7"}
+LEGEND = (
+    "Heights are sides of maps, widths are channels. A layer [e, k] is a block that expands its "
+    "channels e times, then has a depthwise k × k kernel; the larger, the darker.\n"
+    "Orange: a deconv level doubles the refined map and a raw one of the backbone and adds them; "
+    "a head adds predictions from both. Parameters and multiply-adds are for {joints} joints."
+)
 FLOW, RAW_FLOW, QUIET = "#444444", "#d55e00", "#666666"
 
 
@@ -98,17 +104,6 @@ def headline(name: str, arch: ArchSpec, parts: Mapping[str, Part]) -> str:
         f"{name}: {arch.img_size} px, {params_of(pieces):,} parameters, "
         f"{macs['true'] / 1e9:.3f} GMACs ({macs['paper'] / 1e9:.2f} by the paper's rule)"
     )
-
-
-def legend(joints: int) -> list[str]:
-    """Explanation below the figure, in lines."""
-    return [
-        "Heights are sides of maps, widths are channels. A layer [e, k] is a block that expands "
-        "its channels e times, then has a depthwise k × k kernel; the larger, the darker.",
-        "Orange: a deconv level doubles the refined map and a raw one of the backbone and adds "
-        "them; a head adds predictions from both. "
-        f"Parameters and multiply-adds, as performed, for {joints} joints.",
-    ]
 
 
 def parts_of(arch: ArchSpec, joints: int) -> dict[str, Part]:
@@ -180,7 +175,8 @@ def draw(archs: Sequence[tuple[str, ArchSpec]], joints: int) -> Figure:
         for box in (box for row in boxes.values() for box in row):
             axes.add_patch(box)
         write_cells(axes, parts)
-    figure.supxlabel("\n".join(legend(joints)), x=0.01, ha="left", size="medium", color=QUIET)
+    text = LEGEND.format(joints=joints)
+    figure.supxlabel(text, x=0.01, ha="left", size="medium", color=QUIET)
     return figure
 
 
@@ -222,20 +218,17 @@ def draw_flow(axes: Axes, boxes: Mapping[str, list[Rectangle]]) -> None:
 
 def write_cells(axes: Axes, parts: Mapping[str, Part]) -> None:
     """The name of each part, and below it a column of text with a row for each of HEADINGS."""
-    rows = zip(*(part.cells for part in parts.values()), strict=True)
-    heights = [max(cell.count("\n") for cell in row) for row in rows]  # rows are equally high
-
-    def write(x: float, align: str, name: str, cells: Sequence[str], color: str) -> None:
-        text = "".join(
-            cell + "\n" * (1 + height - cell.count("\n"))
+    columns = [HEADINGS, *(part.cells for part in parts.values())]
+    heights = [max(cell.count("\n") for cell in row) for row in zip(*columns, strict=True)]
+    for place, (name, cells) in enumerate(zip(("", *parts), columns, strict=True)):
+        filled = (
+            cell + "\n" * (height - cell.count("\n"))
             for cell, height in zip(cells, heights, strict=True)
         )
+        text = "\n".join(filled)
+        x, align, color = (place - 0.5, "center", "black") if name else (-1, "left", QUIET)
         axes.text(x, TEXT_TOP, name, va="top", ha=align, weight="bold")
         axes.text(x, TEXT_TOP - LINE, text, va="top", ha=align, color=color, linespacing=1.35)
-
-    write(-1, "left", "", HEADINGS, QUIET)
-    for place, (name, part) in enumerate(parts.items()):
-        write(place + 0.5, "center", name, part.cells, "black")
 
 
 if __name__ == "__main__":

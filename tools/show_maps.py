@@ -30,7 +30,7 @@ from lib.utils.dist import choose_device
 from lib.utils.images import read_image
 from lib.utils.plots import STYLE, save_figure
 from lib.utils.transforms import of_pixels, warp_matrix
-from lib.utils.vis import draw_heatmaps, draw_named_people, person_color
+from lib.utils.vis import draw_heatmaps, draw_people, person_color
 from tools.network import add_settings_flags
 
 MIN_JOINT = 0.1  # joints with a lower score are not shown
@@ -155,13 +155,13 @@ def draw_sheet(maps: Maps, spec: KeypointSpec, threshold: float) -> Figure:
     ]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     above, middle, below = figure.subfigures(3, 1, height_ratios=heights)
-    draw_people(above, maps, spec, threshold, limits)
+    draw_views(above, maps, spec, threshold, limits)
     draw_tags(middle, maps, limits)
     draw_joints(below, maps, spec)
     return figure
 
 
-def draw_people(
+def draw_views(
     figure: SubFigure,
     maps: Maps,
     spec: KeypointSpec,
@@ -169,13 +169,11 @@ def draw_people(
     limits: tuple[float, float],
 ) -> None:
     """The people, the highest heatmap, and its tags in each dimension, gray where it is low."""
-    count = len(maps.people)
-    names = [str(i + 1) for i in range(count)]
-    people = draw_named_people(maps.image, maps.people, spec, names, range(count), MIN_JOINT)
+    names = [str(i + 1) for i in range(len(maps.people))]
     low = maps.heatmaps.max(axis=0) <= threshold
     grid = figure.subplots(1, 2 + len(maps.top_tags))
-    grid[0].imshow(people)
-    grid[0].set_title(f"people found: {count}")
+    grid[0].imshow(draw_people(maps.image, maps.people, spec, MIN_JOINT, names))
+    grid[0].set_title(f"people found: {len(names)}")
     grid[1].imshow(draw_heatmaps(maps.image, maps.heatmaps))
     grid[1].set_title("highest heatmap")
     for i, (axes, values) in enumerate(zip(grid[2:], maps.top_tags, strict=True)):

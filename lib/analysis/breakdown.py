@@ -65,19 +65,21 @@ def break_down(spec: KeypointSpec, ground_truth: Mapping[str, Any], rows: Rows) 
     """Break result rows down over all images of `ground_truth`; neither is modified."""
     tree = with_areas(spec, ground_truth)
     detections = load_rows(tree, rows)
-    whole = evaluated(spec, tree, detections, [EVERY_SIZE, *SIDES.values()])
+    whole = evaluate(spec, tree, detections, [EVERY_SIZE, *SIDES.values()])
     sizes = {
-        name: _part(whole, number, count_judged(tree, sides))
+        name: part_of(whole, tree, sides, number)
         for number, (name, sides) in enumerate(SIDES.items(), start=1)
     }
-    joints = {
-        name: part_of(spec, only_joint(tree, k), detections) for k, name in enumerate(spec.joints)
-    }
+    joints = {}
+    for k, name in enumerate(spec.joints):
+        subset = only_joint(tree, k)
+        joints[name] = part_of(evaluate(spec, subset, detections), subset)
     crowding = {}
     if spec.metric.by_crowding:
         for name, (low, high) in CROWDING.items():
             subset, subset_rows = only_crowding(tree, rows, low, high)
-            crowding[name] = part_of(spec, subset, load_rows(subset, subset_rows))
+            detections = load_rows(subset, subset_rows)
+            crowding[name] = part_of(evaluate(spec, subset, detections), subset)
     return Breakdown(precision_curves(whole), joints, sizes, crowding)
 
 
@@ -138,16 +140,10 @@ def load_rows(tree: Tree, rows: Rows) -> COCO:
     return COCO(tree).loadRes([dict(row) for row in rows])
 
 
-def part_of(spec: KeypointSpec, tree: Tree, detections: COCO) -> Part:
-    """Metrics of one annotation tree."""
-    people = count_judged(tree, EVERY_SIZE)
-    return _part(evaluated(spec, tree, detections, [EVERY_SIZE]), 0, people)
-
-
-def evaluated(
-    spec: KeypointSpec, tree: Tree, detections: COCO, ranges: Sequence[Range]
+def evaluate(
+    spec: KeypointSpec, tree: Tree, detections: COCO, ranges: Sequence[Range] = (EVERY_SIZE,)
 ) -> COCOeval_faster:
-    """A finished evaluation; number i of its area ranges judges people of sides `ranges[i]`."""
+    """A finished evaluation; its area range number i judges people of sides `ranges[i]`."""
     evaluation = fast_evaluation(spec, COCO(tree), detections, "keypoints")
     evaluation.params.areaRng = [[low**2, high**2] for low, high in ranges]
     evaluation.params.areaRngLbl = [str(number) for number in range(len(ranges))]
@@ -168,12 +164,14 @@ def precision_curves(evaluation: COCOeval_faster) -> dict[str, list[float]]:
     }
 
 
-def _part(evaluation: COCOeval_faster, number: int, people: int) -> Part:
-    """Metrics of the area range with this number."""
+def part_of(
+    evaluation: COCOeval_faster, tree: Tree, sides: Range = EVERY_SIZE, number: int = 0
+) -> Part:
+    """Metrics of people of these sides: the evaluation's area range with this number."""
     precision = evaluation.eval["precision"][..., number, 0]  # (10, 101, categories)
     recall = evaluation.eval["recall"][..., number, 0]  # (10, categories)
     return Part(
-        people=people,
+        people=count_judged(tree, sides),
         ap=_mean(precision),
         ap_50=_mean(precision[OKS_50]),
         ap_75=_mean(precision[OKS_75]),

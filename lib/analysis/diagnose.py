@@ -24,9 +24,9 @@ a joint counts, not its score, as in AP.
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,22 +76,13 @@ class Matching(NamedTuple):
     false: int  # detections of at least FALSE_SCORE that match nobody
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """Counts for one or more images; `+` adds them up."""
+class Diagnosis(NamedTuple):
+    """Counts over one or more images."""
 
     joints: np.ndarray  # (K, C): labelled joints of judged people, by class
-    detected: int = 0  # judged people with a detection
-    missed: int = 0  # judged people without one
-    false: int = 0  # detections of at least FALSE_SCORE that match nobody
-
-    def __add__(self, other: Diagnosis) -> Diagnosis:
-        return Diagnosis(
-            joints=self.joints + other.joints,
-            detected=self.detected + other.detected,
-            missed=self.missed + other.missed,
-            false=self.false + other.false,
-        )
+    detected: int  # judged people with a detection
+    missed: int  # judged people without one
+    false: int  # detections of at least FALSE_SCORE that match nobody
 
 
 def diagnose(
@@ -101,13 +92,13 @@ def diagnose(
     by_image = defaultdict(list)
     for row in rows:
         by_image[row["image_id"]].append(row)
-    total = Diagnosis(np.zeros((spec.num_joints, len(CLASSES)), int))
+    total = Diagnosis(np.zeros((spec.num_joints, len(CLASSES)), int), 0, 0, 0)
     for image_id, labels in labels_by_image(ground_truth, spec).items():
         detections = by_image[image_id]
         keypoints = np.array([row["keypoints"] for row in detections], float)
         xy = keypoints.reshape(-1, spec.num_joints, 3)[..., :2]
         scores = np.array([row["score"] for row in detections], float)
-        total += diagnose_image(spec, labels, xy, scores)
+        total = Diagnosis(*map(operator.add, total, diagnose_image(spec, labels, xy, scores)))
     return total
 
 
@@ -116,13 +107,16 @@ def diagnose_image(
 ) -> Diagnosis:
     """Counts for one image from its detections: xy (N, K, 2), scores (N,)."""
     matching = match(spec, labels, xy, scores)
-    hits, num_judged = matching.hits, int(labels.judged.sum())
-    person = matching.person[hits]  # (M,)
+    hits, person = matching.hits, matching.person[matching.hits]  # (M,)
     classes = np.full(labels.labelled.shape, PERSON_MISSED)  # (P, K)
     classes[person] = classify(xy[matching.index[hits]], person, labels, np.array(spec.sigmas))
     counted = labels.labelled & labels.judged[:, None]
-    joints = np.stack([((classes == c) & counted).sum(axis=0) for c in range(len(CLASSES))], axis=1)
-    return Diagnosis(joints, len(hits), num_judged - len(hits), matching.false)
+    return Diagnosis(
+        joints=np.stack([((classes == c) & counted).sum(axis=0) for c in range(len(CLASSES))], 1),
+        detected=len(hits),
+        missed=int(labels.judged.sum()) - len(hits),
+        false=matching.false,
+    )
 
 
 # --- matching ---------------------------------------------------------------------------

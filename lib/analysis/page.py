@@ -31,13 +31,12 @@ from lib.utils.text import printable
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NOBODY_JUDGED = "\N{EN DASH}"  # in place of a metric
-INK, GRID = "#1c2227", "#d8dde2"
+GRID = "#d8dde2"
 CURVES = ("#0072b2", "#c24f00", "#007a59")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.2)))
-VARIABLES = {  # color of the chart -> variable of the page's style, which has a dark theme
-    **{INK: "var(--ink)", GRID: "var(--line)"},
-    **{color: f"var(--c{number})" for number, color in enumerate(CURVES)},
-}
+# Color of the chart -> variable of the page's style, which has a dark theme.
+VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(CURVES)}
+VARIABLES[GRID] = "var(--line)"
 
 
 def write_page(

@@ -14,7 +14,7 @@ from lib.analysis.ranking import Standing, rank
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
-from lib.utils.vis import caption, draw_named_people, draw_people, save_image, tile
+from lib.utils.vis import caption, draw_people, save_image, tile
 
 WORST, OTHERS = 12, 6  # images of a page
 PREFIXES = ("worst", "other", "first")  # of their file names
@@ -126,7 +126,7 @@ def draw_pair(
     joints = scaled(labels.joints[labelled], len(small) / len(image))
     labelled_names = [names[person] for person in labelled]
     return {
-        TRUTH: draw_named_people(small, joints, spec, labelled_names, labelled.tolist()),
+        TRUTH: draw_people(small, joints, spec, names=labelled_names, colors=labelled),
         FOUND: draw_detections(image, spec, prediction, colors),
     }
 
@@ -140,7 +140,7 @@ def draw_detections(
     small = resized(image)
     people = scaled(prediction.people[confident], len(small) / len(image))
     names = [f"{score:.2f}" for score in scores[confident]]
-    return draw_named_people(small, people, spec, names, colors[confident].tolist())
+    return draw_people(small, people, spec, names=names, colors=colors[confident])
 
 
 def resized(image: np.ndarray) -> np.ndarray:

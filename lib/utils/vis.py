@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,46 +20,25 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_people(
-    image: np.ndarray, people: np.ndarray, spec: KeypointSpec, threshold: float = 0.0
-) -> np.ndarray:
-    """A copy of `image` (H, W, 3) uint8 RGB with skeletons, one color per person.
-
-    people: (N, K, 3 or more); joints whose third number is not above `threshold` are left out.
-    """
-    canvas = image.copy()
-    width = max(1, round(max(image.shape[:2]) / 200))
-    for i, person in enumerate(people):
-        color = person_color(i)
-        visible = person[:, 2] > threshold
-        points = [tuple(int(round(float(v))) for v in xy) for xy in person[:, :2]]
-        for a, b in spec.limb_index:
-            if visible[a] and visible[b]:
-                cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA)
-        for k in np.flatnonzero(visible):
-            cv2.circle(canvas, points[k], width + 1, WHITE, -1, cv2.LINE_AA)
-            cv2.circle(canvas, points[k], width, color, -1, cv2.LINE_AA)
-    return canvas
-
-
-def draw_named_people(
     image: np.ndarray,
     people: np.ndarray,
     spec: KeypointSpec,
-    names: Sequence[str],
-    colors: Sequence[int],
     threshold: float = 0.0,
+    names: Sequence[str] | None = None,
+    colors: Iterable[int] | None = None,
 ) -> np.ndarray:
     """A copy of `image` (H, W, 3) uint8 RGB with skeletons whose lines grow with the person.
 
-    people: (N, K, 3 or more) as in `draw_people`; the first one is in front. Each has a name
-    above it and the color of a number (see `person_color`).
+    people: (N, K or more, 3 or more), the first one in front; joints whose third number is not
+    above `threshold` are left out. names: labels above the people. colors: numbers for
+    `person_color`, by default 0, 1 ...
     """
     canvas = image.copy()
-    people = people[:, : spec.num_joints]
-    back_to_front = list(zip(people, names, map(person_color, colors), strict=True))[::-1]
-    for person, _, color in back_to_front:
+    numbers = range(len(people)) if colors is None else colors
+    front_to_back = list(zip(people[:, : spec.num_joints], map(person_color, numbers), strict=True))
+    for person, color in front_to_back[::-1]:
         _draw_skeleton(canvas, person, spec, color, threshold)
-    for person, name, color in back_to_front:
+    for name, (person, color) in list(zip(names or (), front_to_back, strict=False))[::-1]:
         _draw_name(canvas, person[person[:, 2] > threshold, :2], name, color)
     return canvas
 

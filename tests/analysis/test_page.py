@@ -21,6 +21,7 @@ import pytest
 import valid
 from lib.analysis.sheet import OTHERS, SIDE, WORST
 from lib.core import predictions
+from lib.dataset import reader
 from lib.dataset.synthetic.layout import make_dataset
 from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO
@@ -252,6 +253,13 @@ def test_a_hostile_file_name_is_text(report, coco_root, tmp_path, name, shown):
     assert f"({shown}.png)" in page.text
     assert len(page.all("img")) == 8
     assert not page.all("script")
+
+
+def test_the_annotations_are_parsed_once(report, monkeypatch):
+    parsed, read_json = [], reader.read_json
+    monkeypatch.setattr(reader, "read_json", lambda path: parsed.append(path) or read_json(path))
+    report("--diagnose", "--vis", "2")
+    assert len(parsed) == 1
 
 
 def test_matplotlib_is_only_imported_for_a_report():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.keypoints import COCO
-from lib.utils.vis import draw_heatmaps, draw_named_people, draw_people, save_image, tile
+from lib.utils.vis import draw_heatmaps, draw_people, save_image, tile
 
 
 def test_drawing_people_leaves_the_image_untouched():
@@ -60,7 +60,7 @@ def somebody(x: float, y: float, size: float) -> np.ndarray:
 def with_names(image: np.ndarray, *people: np.ndarray, **options) -> np.ndarray:
     count = len(people)
     people = np.array(people).reshape(-1, 17, 3)
-    return draw_named_people(image, people, COCO, ["0.87"] * count, range(count), **options)
+    return draw_people(image, people, COCO, names=["0.87"] * count, **options)
 
 
 def test_a_named_person_is_where_it_belongs_below_its_name():

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from lib.core.pipeline import IMAGE_ERRORS
 from lib.keypoints import KeypointSpec
 from lib.utils import cli
-from lib.utils.vis import draw_named_people
+from lib.utils.vis import draw_people
 from tools.demo.ahead import Clock, ahead
 from tools.demo.media import Frame, Source, find_sources, frame_count, read_source
 from tools.demo.output import Output, People
@@ -192,7 +192,7 @@ def draw(spec: KeypointSpec, shot: Shot) -> Drawing:
     if ids is not None:
         names = [f"{own}  {name}" for own, name in zip(ids, names, strict=True)]
         colors = [own - 1 for own in ids]
-    picture = draw_named_people(shot.frame.image, joints, spec, names, colors, MIN_JOINT)
+    picture = draw_people(shot.frame.image, joints, spec, MIN_JOINT, names, colors)
     return Drawing(shot.made, picture)
 
 
