@@ -33,7 +33,7 @@ from lib.core.pipeline import LoaderSettings
 from lib.dataset.build import build_search_sets, make_dataloader
 from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.load import read_network
+from lib.models.load import NetworkFile, read_network
 from lib.models.pieces import Piece, arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
@@ -41,7 +41,7 @@ from lib.search.accuracy import SubnetAccuracy
 from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
 from lib.search.latency import LatencyTable
 from lib.utils import cli
-from lib.utils.checkpoint import config_of, hash_of, load_checkpoint
+from lib.utils.checkpoint import hash_of
 from lib.utils.dist import choose_device
 from lib.utils.journal import Journal
 from lib.utils.plots import save_figure, scatter
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     space = ArchManager.from_config(cfg, supernet.arch)
     costs = Costs(pieces_from_config(cfg), args.rule, table)
     score = accuracy_of(cfg, supernet, args.search_images, args.calibrate)
-    warn_of_seen_images(args.supernet, cfg.DATASET.ROOT, len(score.calibration.dataset))
+    warn_of_seen_images(network, len(score.calibration.dataset))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
     search = Search(space, costs, score, limits, journal, args.seed, on_candidate=log)
     if args.random:
@@ -140,12 +140,12 @@ def accuracy_of(
     )
 
 
-def warn_of_seen_images(path: Path, root: str, others: int) -> None:
+def warn_of_seen_images(supernet: NetworkFile, others: int) -> None:
     """A warning if the supernet was trained on the images to search on."""
-    config = config_of(load_checkpoint(path))
-    if not config or config["DATASET"]["ROOT"] != root:
+    data = supernet.recorded.get("DATASET")
+    if not data or data["ROOT"] != supernet.cfg.DATASET.ROOT:
         return
-    trained_on = config["DATASET"]["MAX_IMAGES"]
+    trained_on = data["MAX_IMAGES"]
     if not trained_on or trained_on > others:
         logger.warning(
             "the supernet was trained on the images to search on; for a fair AP, train it with "

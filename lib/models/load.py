@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ class NetworkFile:
     state: Mapping[str, Tensor]
     epoch: int | None = None  # of the training that saved it
     supernet: str | None = None  # the file that a sub-network was extracted from
+    recorded: Mapping[str, Any] = field(default_factory=dict)  # the settings in the file, if any
 
     @property
     def kind(self) -> str:
@@ -155,6 +156,7 @@ def read_network(
         state=state,
         epoch=saved.get("epoch"),
         supernet=(saved.get("provenance") or {}).get("supernet"),
+        recorded=record.config or {},
     )
 
 

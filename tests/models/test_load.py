@@ -63,6 +63,7 @@ def test_a_checkpoint_says_everything(trained, cfg):
     assert (file.kind, file.spec, file.codec) == ("pose_mobilenet", COCO, "reference")
     assert (file.arch, file.input_size, file.epoch) == (TINY, 64, 3)
     assert file.cfg == cfg
+    assert file.recorded["MODEL"]["NAME"] == "pose_mobilenet"
     model = file.build(CPU)
     assert not model.training
     expected = network(cfg, seed=1).state_dict()
