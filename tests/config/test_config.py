@@ -93,9 +93,14 @@ def test_text_may_look_like_a_number():
 @pytest.mark.parametrize(
     "key",
     [
-        *("LOSS.WITH_HEATMAPS_LOSS", "LOSS.HEATMAPS_LOSS_FACTOR", "LOSS.WITH_AE_LOSS"),
-        *("LOSS.PUSH_LOSS_FACTOR", "LOSS.PULL_LOSS_FACTOR"),
-        *("TEST.WITH_HEATMAPS", "TEST.WITH_AE", "DATASET.OUTPUT_SIZE"),
+        "LOSS.WITH_HEATMAPS_LOSS",
+        "LOSS.HEATMAPS_LOSS_FACTOR",
+        "LOSS.WITH_AE_LOSS",
+        "LOSS.PUSH_LOSS_FACTOR",
+        "LOSS.PULL_LOSS_FACTOR",
+        "TEST.WITH_HEATMAPS",
+        "TEST.WITH_AE",
+        "DATASET.OUTPUT_SIZE",
     ],
 )
 def test_a_list_that_misses_a_stage_is_told_so(key):

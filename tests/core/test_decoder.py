@@ -27,8 +27,11 @@ def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[str], str]:
     shared = bool(rng.random() < 0.2)
     det, tag = draw_scene(
         people,
-        17 if data_set == "coco" else 14,
-        *(int(height), int(width), int(rng.integers(1, 5)), seed),
+        num_joints=17 if data_set == "coco" else 14,
+        height=int(height),
+        width=int(width),
+        tag_dims=int(rng.integers(1, 5)),
+        seed=seed,
         found=rng.choice([0.3, 0.85, 1.0]),
         tag_step=rng.choice([0.4, 1.0, 3.0]),
         noise=rng.choice([0.0, 0.01, 0.2], p=[0.45, 0.45, 0.1]),

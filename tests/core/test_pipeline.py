@@ -96,7 +96,10 @@ def test_people_do_not_depend_on_workers_or_batches(data, model, expected, worke
 
 def test_pictures_of_equal_inputs_come_together(data):
     assert expected_batches(settings_of(config()), data.records, count=3) == [
-        *([0, 2, 4], [1], [3], [5, 6]),
+        [0, 2, 4],
+        [1],
+        [3],
+        [5, 6],
     ]
     assert expected_batches(settings_of(config()), data.records, count=1) == [
         [i] for i in range(len(SIZES))

@@ -233,9 +233,8 @@ def test_crowd_pose_layout_has_its_fields_and_no_others(crowd_pose: Path):
             assert image["file_name"] == f"{image['id']}.jpg"
             assert (crowd_pose / "images" / image["file_name"]).is_file()
         for person in content["annotations"]:
-            assert set(person) == {
-                *("id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "iscrowd")
-            }
+            names = "id image_id category_id keypoints num_keypoints bbox iscrowd"
+            assert set(person) == set(names.split())
             labelled = np.reshape(person["keypoints"], (14, 3))[:, 2] > 0
             assert person["num_keypoints"] == labelled[:12].sum()
 

@@ -105,10 +105,6 @@ def test_the_command_draws_the_same_bytes_again(tmp_path, call_tool):
         assert (done.code, done.err) == (0, "")
     assert "5 images rendered" in done.out
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
-    assert (
-        make_dataset(
-            *(tmp_path / "other", ANIMAL, {"train": 3, "val": 2}),
-            SceneParams(96, 64, 1, 2, 0.35, 0.95),
-        )
-        == 0
-    )  # already there
+    params = SceneParams(96, 64, 1, 2, 0.35, 0.95)
+    counts = {"train": 3, "val": 2}
+    assert make_dataset(tmp_path / "other", ANIMAL, counts, params) == 0  # already there
