@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -206,13 +208,30 @@ def test_the_device_is_a_gpu_where_there_is_one(monkeypatch):
             choose_device(wrong)
 
 
-def test_loading_a_predictor_imports_no_libraries_of_evaluation(trained):
-    code = (
-        f"from lib.predictor import Predictor; import sys; Predictor.load({str(trained)!r})\n"
-        f"print([name for name in {HEAVY} if name in sys.modules])"
+def python_lines(page: str) -> str:
+    """The Python block of a page that loads a predictor."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return next(block for block in blocks if "Predictor.load" in block)
+
+
+def test_the_lines_of_the_pages_run_and_import_no_libraries_of_evaluation(trained, tmp_path):
+    code = python_lines("README.md") + python_lines("docs/python.md")
+    for name in set(re.findall(r'"([^"]+\.(?:jpg|pth\.tar))"', code)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".jpg":
+            cv2.imwrite(str(path), noise(96, 128, 3))
+        else:
+            path.write_bytes(trained.read_bytes())
+    code += f"\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.match(r"\(\d+, 17, 3\) \[", lines[0])
+    assert lines[-1] == "[]"
 
 
 # --- published weights --------------------------------------------------------------------
