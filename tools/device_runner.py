@@ -1,8 +1,8 @@
-"""People in pictures, from what tools/export wrote, with numpy and onnxruntime alone.
+"""Find people in images with a network exported by tools/export; numpy and onnxruntime alone.
 
-    python device_runner.py exported/model.onnx a.jpg b.png   # a line of JSON each; needs Pillow
+    python device_runner.py exported/model.onnx a.jpg b.png   # one line of JSON each; needs Pillow
 
-Or `find_people(*open_model("exported/model.onnx"), picture)`. Copy this file to the device.
+Or call `find_people(*open_model("exported/model.onnx"), image)`. Copy this file to the device.
 """
 
 from __future__ import annotations
@@ -12,64 +12,71 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy import ndarray as Array
-from onnxruntime import InferenceSession, SessionOptions
 
-TIE = 1e-9  # where assignments cost the same, stronger joints go to people found earlier
+TIE = 1e-9  # for equal costs: stronger joints go to people found earlier
 
 
-def open_model(path: str | Path, threads: int = 0) -> tuple[InferenceSession, dict]:
-    """The session of a model, on so many cores (0: all), and the card beside it."""
+def open_model(path: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, dict]:
+    """The session of a model on that many threads (0: all cores), and the card next to it."""
     card = json.loads(Path(path).with_name("card.json").read_text())
     if "values" not in card["outputs"]:
-        raise ValueError(f"{path} gives maps, no candidates: export it with another --graph")
-    options = SessionOptions()
+        raise ValueError(f"{path} returns maps, not candidates: export it with another --graph")
+    return open_session(path, threads), card
+
+
+def open_session(path: str | Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # spares other threads
-    return InferenceSession(path, options, ["CPUExecutionProvider"]), card
+    # Idle threads would spin until the next run and slow down everything else.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
 
-def find_people(session: InferenceSession, card: dict, picture: Array) -> tuple[Array, Array]:
-    """People (N, K, 3) in pixels of `picture` (H, W, 3) uint8 RGB, the best first; N scores.
+def find_people(
+    session: onnxruntime.InferenceSession, card: dict, image: Array
+) -> tuple[Array, Array]:
+    """People (N, K, 3) in pixels of `image` (H, W, 3) uint8 RGB, the best first; N scores.
 
-    Of each of card["joints"] x, y, score; 0 where it was not found. Grey and RGBA pictures do, too.
+    x, y, score of each of card["joints"]; 0 where it is missing. Gray and RGBA images work, too.
     """
-    pictures, ratio, center = prepare(card, picture)
-    outputs = [output[0] for output in session.run(None, {"pictures": pictures})]
+    images, ratio, center = prepare(card, image)
+    outputs = [np.asarray(o)[0] for o in session.run(None, {session.get_inputs()[0].name: images})]
     people = group(card["grouping"], *outputs[:3])
     scores = people[..., 2].mean(axis=1)
     if card["grouping"]["refine"]:
         fill_missing(people, *outputs[-3:])
-    half, found = np.array(pictures.shape[2:0:-1]) / 2, people[..., 2] > 0
-    people[found, :2] = (people[found, :2] - half) / ratio + center - card["pixel_center"]
+    middle, found = np.array(images.shape[2:0:-1]) / 2, people[..., 2] > 0
+    people[found, :2] = (people[found, :2] - middle) / ratio + center - card["pixel_center"]
     order = np.argsort(-scores, kind="stable")
     return people[order, :, :3], scores[order]
 
 
-def prepare(card: dict, picture: Array) -> tuple[Array, float, Array]:
-    """Input (1, H, W, 3) with the picture in its middle, its pixels per picture's, the center."""
-    picture = picture[..., None] if picture.ndim == 2 else picture
-    if picture.dtype != np.uint8 or picture.shape[2:] not in [(1,), (3,), (4,)] or not picture.size:
-        raise ValueError(f"a picture is (H, W, 3) uint8, not {picture.shape} {picture.dtype}")
-    sides, given, shift = np.array(picture.shape[1::-1]), card["input"], card["pixel_center"]
-    if given["size"]:
-        size = np.array(given["size"])
+def prepare(card: dict, image: Array) -> tuple[Array, float, Array]:
+    """Input (1, H, W, 3) with the image in its center, its pixels per image pixel, the center."""
+    image = image[..., None] if image.ndim == 2 else image
+    if image.dtype != np.uint8 or image.shape[2:] not in [(1,), (3,), (4,)] or not image.size:
+        raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    sides, rules, shift = np.array(image.shape[1::-1]), card["input"], card["pixel_center"]
+    if rules["size"]:
+        size = np.array(rules["size"])
         ratio = (size / sides).min()
     else:
-        multiple = given["multiple_of"]
-        ratio = given["side"] / (sides.min() if given["scale_type"] == "short" else sides.max())
+        multiple = rules["multiple_of"]
+        ratio = rules["side"] / (sides.min() if rules["scale_type"] == "short" else sides.max())
         size = ((ratio * sides + multiple - 1) // multiple * multiple).astype(int)
-    if size.max() > 2**15:  # of a sliver of a picture
+    if size.max() > 2**15:  # of an extremely elongated image
         raise ValueError(f"{sides[0]} x {sides[1]} pixels become an input of {size[0]} x {size[1]}")
     center = (sides / 2 + 0.5).astype(int)
     x, y = ((np.arange(size[i]) + shift - size[i] / 2) / ratio + center[i] for i in (0, 1))
-    rows = blend(picture[..., :3], y - shift)  # bilinear: one axis, then the other
+    rows = blend(image[..., :3], y - shift)  # bilinear: one axis, then the other
     pixels = np.rint(blend(rows.swapaxes(0, 1), x - shift)).astype(np.uint8)[None].swapaxes(1, 2)
     return np.repeat(pixels, 3 // pixels.shape[3], axis=3), ratio, center
 
 
 def blend(rows: Array, at: Array) -> Array:
-    """Rows (R, ...) at places (N,) between them, (N, ...) float32; black beyond the border."""
+    """Rows (R, ...) interpolated at places (N,), (N, ...) float32; black beyond the border."""
     first, result = np.floor(at).astype(int), 0
     for index, share in ((first, first + 1 - at), (first + 1, at - first)):
         share = np.where((index >= 0) & (index < len(rows)), share, 0).astype(np.float32)
@@ -79,13 +86,13 @@ def blend(rows: Array, at: Array) -> Array:
 
 def group(rules: dict, positions: Array, values: Array, tags: Array) -> Array:
     """Candidates (K, M, 2), (K, M), (K, M, L) -> people (N, K, 3 + L): x, y, value, tags."""
-    found = np.concatenate([positions, values[..., None], tags], axis=2)
+    candidates = np.concatenate([positions, values[..., None], tags], axis=2)
     strong = values > rules["detection_threshold"]
-    people = np.zeros((strong.sum(), len(values), found.shape[2]), np.float32)
+    people = np.zeros((strong.sum(), len(values), candidates.shape[2]), np.float32)
     tag_sums, counts = np.zeros((len(people), tags.shape[2])), np.zeros((len(people), 1))
     person_of: dict[float, int] = {}  # by the first tag value of the joint that founded it
-    for joint in rules["joint_order"]:  # whose candidates join people of near tags, or found some
-        rows, known = found[joint, strong[joint]], min(len(person_of), rules["max_people"])
+    for joint in rules["joint_order"]:  # its candidates join people of similar tags or found some
+        rows, known = candidates[joint, strong[joint]], min(len(person_of), rules["max_people"])
         distance = np.linalg.norm(rows[:, None, 3:] - tag_sums[:known] / counts[:known], axis=2)
         cost = np.rint(distance) * 100 - rows[:, 2:3] if rules["use_detection_val"] else distance
         cost = cost + TIE * np.arange(len(rows), 0, -1)[:, None] * np.arange(known)
@@ -100,7 +107,7 @@ def group(rules: dict, positions: Array, values: Array, tags: Array) -> Array:
 
 
 def assign(cost: Array) -> Array:
-    """(n, N) -> (n,) columns, each at most once, at the least total cost; -1: none is left."""
+    """(n, N) -> (n,) columns, each at most once, at the least total cost; -1: no column left."""
     if len(cost) > cost.shape[1]:
         column = np.full(len(cost), -1)
         column[assign(cost.T)] = np.arange(cost.shape[1])
@@ -109,17 +116,17 @@ def assign(cost: Array) -> Array:
     row_of = np.full(len(price), -1)
     for new in range(len(cost)):  # by the shortest path to a free column (Jonker & Volgenant 1987)
         length, before = np.full(len(price), np.inf), np.full(len(price), -1)
-        done, row, end, so_far = np.zeros(len(price), bool), new, -1, 0.0
+        done, row, end, total = np.zeros(len(price), bool), new, -1, 0.0
         while row >= 0:
-            path = so_far + cost[row] - row_price[row] - price
+            path = total + cost[row] - row_price[row] - price
             shorter = ~done & (path < length)
             length[shorter], before[shorter] = path[shorter], end
             end = np.where(done, np.inf, length).argmin()
-            done[end], row, so_far = True, row_of[end], length[end]
+            done[end], row, total = True, row_of[end], length[end]
         passed = done & (row_of >= 0)
-        row_price[new] += so_far
-        row_price[row_of[passed]] += so_far - length[passed]
-        price[done] -= so_far - length[done]
+        row_price[new] += total
+        row_price[row_of[passed]] += total - length[passed]
+        price[done] -= total - length[done]
         while end >= 0:
             row_of[end] = row_of[before[end]] if before[end] >= 0 else new
             end = before[end]
@@ -127,7 +134,7 @@ def assign(cost: Array) -> Array:
 
 
 def fill_missing(people: Array, positions: Array, values: Array, tags: Array) -> None:
-    """Give people joints they lack, in place: the candidate, or any pixel, that fits them best."""
+    """Add the joints that people lack, in place: the candidate, or any pixel, that fits best."""
     has = people[..., 2] > 0
     means = people[..., 3:].sum(axis=1) / has.sum(axis=1, keepdims=True, dtype=np.float32)
     for person, joint in np.argwhere(~has):

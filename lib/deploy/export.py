@@ -1,4 +1,4 @@
-"""A device graph as files: a torch.export program, an ONNX model, and the card beside them."""
+"""A graph as files: a torch.export program, an ONNX model, and the card with its conventions."""
 
 from __future__ import annotations
 
@@ -12,68 +12,72 @@ import onnx
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
-from yacs.config import CfgNode
 
-from lib.codec import codec_of
-from lib.core.group import GroupParams
+from lib.codec import CODECS
 from lib.core.images import MEAN, STD
-from lib.keypoints import keypoints_of
+from lib.core.inference import InferenceSettings
+from lib.deploy.graph import Graph
 from lib.utils.transforms import STRIDE
 
 
 def make_program(graph: nn.Module, size: tuple[int, int] | None) -> ExportedProgram:
-    """`graph` as torch.export has it, for one picture of `size` (width, height).
+    """`graph` as a torch.export program for one image of `size` (width, height).
 
-    None: for any number of pictures of any one size whose sides are multiples of 64.
+    None: for any number of images of any one size whose sides are multiples of 64.
     """
     if size:
-        example, free = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8), None
-    else:  # an example whose numbers all differ, and none is 1: that would be a constant
+        example, dynamic = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8), None
+    else:  # sizes of the example that are equal, or 1, would become constants
         example = torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3, dtype=torch.uint8)
         rows, columns = (STRIDE * Dim(name, min=1, max=512) for name in ("rows", "columns"))
-        free = ({0: Dim("batch", min=1, max=1024), 1: rows, 2: columns},)
-    return torch.export.export(graph, (example,), dynamic_shapes=free)
+        dynamic = ({0: Dim("batch", min=1, max=1024), 1: rows, 2: columns},)
+    return torch.export.export(graph, (example,), dynamic_shapes=dynamic)
 
 
 def write_program(path: Path, program: ExportedProgram) -> None:
-    """What `torch.export.load(path).module()` reads back: a module that PyTorch alone can run."""
+    """A file for `torch.export.load(path).module()`, which needs PyTorch alone."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants that share memory
+        warnings.simplefilter("ignore")  # about constants that share memory
         torch.export.save(program, path)
 
 
 def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> None:
-    """The program as one ONNX file: input `pictures`, outputs as named."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it lacks is not needed
+    """The program as one ONNX file with the input `images` and the names of its `outputs`."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # about optional packages
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own calls
-        model = torch.onnx.export(
-            *(program, ()),
-            input_names=["pictures"],
+        warnings.simplefilter("ignore")  # about deprecated calls within torch.onnx
+        exported = torch.onnx.export(
+            program,
+            (),
+            input_names=["images"],
             output_names=list(outputs),
             dynamo=True,
             verbose=False,
-        ).model_proto
+        )
+    assert exported is not None
+    model = exported.model_proto
     for node in model.graph.node:
-        del node.metadata_props[:]  # lines and paths of the code it comes from
+        del node.metadata_props[:]  # paths of the source code on this machine
     onnx.save(model, path)
 
 
 def make_card(
-    cfg: CfgNode, graph: nn.Module, size: tuple[int, int] | None, provenance: dict[str, Any]
+    settings: InferenceSettings,
+    graph: Graph,
+    size: tuple[int, int] | None,
+    provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a device must know beside the graph, as plain values."""
-    spec = keypoints_of(cfg, is_train=False)
-    params = GroupParams.from_config(cfg)
+    """All that a device needs besides the graph, as plain values for JSON."""
+    spec, params = settings.spec, settings.group
     if params.num_joints > spec.num_joints:
         spec = spec.with_center()
     return {
         "input": {
-            "name": "pictures",
+            "name": "images",
             "layout": "batch, height, width, RGB; 8 bits",
             "size": size,  # width, height; null: any
-            "scale_type": cfg.TEST.SCALE_TYPE,  # where any: the short or the long side becomes ...
-            "side": -(-cfg.DATASET.INPUT_SIZE // STRIDE) * STRIDE,
+            "scale_type": settings.scale_type,  # any size: the short or the long side becomes ...
+            "side": -(-settings.input_size // STRIDE) * STRIDE,
             "multiple_of": STRIDE,  # and the other one, rounded up
             "mean": MEAN,  # in the graph, of values from 0 to 1
             "std": STD,
@@ -84,16 +88,16 @@ def make_card(
         "flip_index": spec.flip_index,
         "limbs": spec.limb_index,
         "sigmas": spec.sigmas,
-        "codec": cfg.MODEL.CODEC,
-        "pixel_center": codec_of(cfg).pixel_center,
-        "flip_test": cfg.TEST.FLIP_TEST,  # in the graph
+        "codec": next(name for name, codec in CODECS.items() if codec is params.codec),
+        "pixel_center": params.codec.pixel_center,
+        "flip_test": settings.flip_test,  # in the graph
         "grouping": {
             "joint_order": params.joint_order,
             "max_people": params.max_people,
             "detection_threshold": params.detection_threshold,
             "tag_threshold": params.tag_threshold,
             "use_detection_val": params.use_detection_val,
-            "refine": cfg.TEST.REFINE,
+            "refine": settings.refine,
         },
         "provenance": provenance,
     }

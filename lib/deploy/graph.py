@@ -1,123 +1,113 @@
-"""A network as a device runs it: from 8-bit pictures to the few numbers that grouping needs.
+"""A network as one graph for devices: from 8-bit images to the candidates that grouping needs.
 
-Normalization, the mirror image, stages, the enlargement of maps, their peaks and the codec are in
-the graph, and computed by the functions of the evaluation where they can be traced.
+Normalization, the flip test, the stages, up-sampling, non-maximum suppression and the codec are
+part of the graph. It calls the functions of the evaluation where they can be traced; the rest is
+written anew below for tensors of fixed rank, without loops over peaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
-from lib.codec import codec_of
+from lib.codec import Codec
 from lib.core.images import normalize
 from lib.core.inference import InferenceSettings, get_multi_stage_outputs
 
-AxisOffset = Callable[[Tensor, Tensor, Tensor], Tensor]  # values before, at and after a peak
-
 
 class CandidateGraph(nn.Module):
-    """pictures (B, H, W, 3) uint8 RGB -> the M strongest peaks of each joint, however weak.
+    """images (B, H, W, 3) uint8 RGB -> the M strongest peaks of each joint.
 
-    positions (B, K, M, 2): x, y in pixels of the input; values (B, K, M), falling; tags
-    (B, K, M, L). Where a map has fewer peaks, values at the end are 0.
+    positions (B, K, M, 2): x, y in pixels of the input; values (B, K, M), in descending order and
+    not thresholded; tags (B, K, M, L). Where a map has fewer peaks, the last values are 0.
     """
 
     outputs: tuple[str, ...] = ("positions", "values", "tags")
 
-    def __init__(self, cfg: CfgNode, network: nn.Module) -> None:
+    def __init__(self, settings: InferenceSettings, network: nn.Module) -> None:
         super().__init__()
-        test = cfg.TEST
-        if list(test.SCALE_FACTOR) != [1] or not test.ADJUST or test.IGNORE_TOO_MUCH:
+        one_scale = list(settings.scale_factors) == [1]
+        if not (one_scale and settings.adjust) or settings.group.ignore_too_much:
             raise ValueError("on devices TEST.SCALE_FACTOR is [1], ADJUST on, IGNORE_TOO_MUCH off")
-        self.cfg = cfg
-        self.settings = InferenceSettings.from_config(cfg)
+        self.settings = settings
         self.network = network
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        return self.candidates(pictures, *self.maps(pictures))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.candidates(images, *self.maps(images))
 
-    def maps(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Heatmaps (B, K, H, W) and tags, L times (B, K or 1, H, W), as `network_maps` has them."""
-        size = (pictures.shape[2], pictures.shape[1])
+    def maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Heatmaps (B, K, H, W) and tags, L times (B, K or 1, H, W), as in `network_maps`."""
         _, heatmaps, tags = get_multi_stage_outputs(
             self.settings,
             self.network,
-            normalize(pictures),
+            normalize(images),
             with_flip=self.settings.flip_test,
             project2image=self.settings.project2image,
-            size_projected=size,
+            size_projected=(images.shape[2], images.shape[1]),
         )
         return heatmaps, tags
 
     def candidates(
-        self, pictures: Tensor, heatmaps: Tensor, tags: list[Tensor]
+        self, images: Tensor, heatmaps: Tensor, tags: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Positions, values and tags of the strongest peaks."""
-        codec = codec_of(self.cfg)
-        reach = codec.reach(self.cfg.TEST.NMS_KERNEL // 2)
-        peaks = local_maxima(heatmaps, reach, first_of_equals=codec.native)
-        values, address = peaks.flatten(2).topk(self.cfg.DATASET.MAX_NUM_PEOPLE)
-        positions, own_tags = self.read(pictures, heatmaps, tags, address)
-        return positions, values, own_tags
-
-    def read(
-        self, pictures: Tensor, heatmaps: Tensor, tags: list[Tensor], address: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Positions (B, K, M, 2) and tags (B, K, M, L) of the pixels at `address` (B, K, M)."""
-        step = pictures.shape[2] // heatmaps.shape[3]
-        xy = subpixel(heatmaps, address, codec_of(self.cfg).axis_offset)
-        wanted = [at(tag.expand(-1, heatmaps.shape[1], -1, -1), address) for tag in tags]
-        return xy * step, torch.stack(wanted, dim=3)
+        codec, params = self.settings.codec, self.settings.group
+        radius = codec.reach(params.nms_kernel // 2)
+        peaks = local_maxima(heatmaps, radius, first_of_equals=codec.native)
+        values, address = peaks.flatten(2).topk(params.max_people)  # address: y * W + x
+        step = images.shape[2] // heatmaps.shape[3]  # pixels of the input per pixel of the map
+        positions = subpixel(heatmaps, address, codec) * step
+        tags_of_peaks = [at(tag.expand(-1, heatmaps.shape[1], -1, -1), address) for tag in tags]
+        return positions, values, torch.stack(tags_of_peaks, dim=3)
 
 
 class PixelGraph(CandidateGraph):
-    """The same, and after them the same of all pixels, M = H * W, row by row.
+    """The same outputs, followed by those of all pixels, M = H * W, row by row.
 
     With these a device finds the joints that a person lacks exactly as the evaluation does.
     """
 
     outputs = (*CandidateGraph.outputs, "pixel_positions", "pixel_values", "pixel_tags")
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        heatmaps, tags = self.maps(pictures)
-        step = pictures.shape[2] // heatmaps.shape[3]
-        positions = subpixel_everywhere(heatmaps, codec_of(self.cfg).axis_offset) * step
-        own_tags = torch.stack([tag.expand_as(heatmaps).flatten(2) for tag in tags], dim=3)
-        candidates = self.candidates(pictures, heatmaps, tags)
-        return *candidates, positions, heatmaps.flatten(2), own_tags
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        heatmaps, tags = self.maps(images)
+        step = images.shape[2] // heatmaps.shape[3]
+        positions = subpixel_everywhere(heatmaps, self.settings.codec) * step
+        tags_of_pixels = torch.stack([tag.expand_as(heatmaps).flatten(2) for tag in tags], dim=3)
+        candidates = self.candidates(images, heatmaps, tags)
+        return *candidates, positions, heatmaps.flatten(2), tags_of_pixels
 
 
 class NetworkGraph(nn.Module):
-    """pictures (B, H, W, 3) uint8 RGB -> the network's outputs (B, C, h, w), coarse to fine."""
+    """images (B, H, W, 3) uint8 RGB -> the network's outputs (B, C, h, w), coarse to fine."""
 
-    def __init__(self, cfg: CfgNode, network: nn.Module) -> None:
+    def __init__(self, settings: InferenceSettings, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.outputs = tuple(f"stage{i}" for i in range(cfg.LOSS.NUM_STAGES))
+        self.outputs = tuple(f"stage{i}" for i in range(len(settings.with_heatmaps)))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network(normalize(pictures)))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(normalize(images)))
 
 
+Graph = CandidateGraph | NetworkGraph
 GRAPHS = {"candidates": CandidateGraph, "pixels": PixelGraph, "network": NetworkGraph}
 
 
 def local_maxima(heatmaps: Tensor, radius: int, first_of_equals: bool) -> Tensor:
-    """(B, K, H, W): `heatmaps` where nothing within `radius` rows and columns exceeds, else 0.
+    """(B, K, H, W): `heatmaps` where no value within `radius` rows and columns is larger, else 0.
 
-    With `first_of_equals`, of equal neighbors only the first row by row stays.
+    With `first_of_equals`, of equal neighbors only the first, row by row, stays. For example, with
+    radius 1 a row 0 5 5 0 becomes 0 5 0 0, without it the row stays as it is.
     """
     side = 2 * radius + 1
     is_peak = heatmaps == F.max_pool2d(heatmaps, side, 1, radius)
     if first_of_equals:
         height, width = heatmaps.shape[2:]
         padded = F.pad(heatmaps, (radius,) * 4, value=-torch.inf)
-        for step in range(side * side // 2):  # those before the middle
+        # Compare with each neighbor that comes earlier in the window: rows above, and to the left.
+        for step in range(side * side // 2):
             dy, dx = divmod(step, side)
             is_peak = is_peak & (heatmaps != padded[:, :, dy : dy + height, dx : dx + width])
     return torch.where(is_peak, heatmaps, 0.0)
@@ -128,29 +118,34 @@ def at(maps: Tensor, address: Tensor) -> Tensor:
     return maps.flatten(2).gather(2, address)
 
 
-def subpixel(heatmaps: Tensor, address: Tensor, offset: AxisOffset) -> Tensor:
-    """Where joints are, (B, K, M, 2) in pixels of the map, around peaks at y * W + x (B, K, M)."""
+def subpixel(heatmaps: Tensor, address: Tensor, codec: Codec) -> Tensor:
+    """Decoded positions (B, K, M, 2), in pixels of the map, of peaks at y * W + x (B, K, M)."""
     height, width = heatmaps.shape[2:]
     y = address // width
     x = address - y * width
-    middle = at(heatmaps, address)
+    # Neighbors in both axes; at the border a pixel is its own neighbor.
     left, right = (y * width + (x + step).clamp(0, width - 1) for step in (-1, 1))
     above, below = ((y + step).clamp(0, height - 1) * width + x for step in (-1, 1))
-    dx = offset(at(heatmaps, left), middle, at(heatmaps, right))
-    dy = offset(at(heatmaps, above), middle, at(heatmaps, below))
+    middle = at(heatmaps, address)
+    dx = codec.axis_offset(at(heatmaps, left), middle, at(heatmaps, right))
+    dy = codec.axis_offset(at(heatmaps, above), middle, at(heatmaps, below))
     return torch.stack([x + dx, y + dy], dim=3)
 
 
-def subpixel_everywhere(heatmaps: Tensor, offset: AxisOffset) -> Tensor:
-    """The same (B, K, H * W, 2) around all pixels of `heatmaps` (B, K, H, W), row by row."""
+def subpixel_everywhere(heatmaps: Tensor, codec: Codec) -> Tensor:
+    """`subpixel` (B, K, H * W, 2) of all pixels of `heatmaps` (B, K, H, W), row by row."""
     (left, right), (above, below) = (neighbors(heatmaps, axis) for axis in (3, 2))
     x, y = (torch.arange(heatmaps.shape[axis]) for axis in (3, 2))
-    dx, dy = offset(left, heatmaps, right), offset(above, heatmaps, below)
+    dx = codec.axis_offset(left, heatmaps, right)
+    dy = codec.axis_offset(above, heatmaps, below)
     return torch.stack([x + dx, y[:, None] + dy], dim=4).flatten(2, 3)
 
 
 def neighbors(maps: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """`maps` a pixel before and a pixel after along `axis`; beyond the border, its own."""
+    """`maps` shifted by one pixel, so that each pixel holds the one before and after it on `axis`.
+
+    At the border a pixel is its own neighbor: a row 1 2 3 gives 1 1 2 and 2 3 3.
+    """
     length = maps.shape[axis]
     first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, length - 1, 1)
     before = torch.cat([first, maps.narrow(axis, 0, length - 1)], axis)

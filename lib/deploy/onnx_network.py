@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from lib.core.group import GroupParams, group_by_tag
+from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.utils.transforms import (
@@ -27,8 +28,6 @@ from lib.utils.transforms import (
     of_pixels,
     warp_matrix,
 )
-
-MAX_SIDE = 2**15  # of an input, in pixels; extremely elongated images would exceed the memory
 
 
 class Prepared(NamedTuple):

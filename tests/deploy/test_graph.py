@@ -7,63 +7,63 @@ import pytest
 import torch
 
 from lib.codec import CODECS
-from lib.core.group import GroupParams, find_candidates
-from lib.core.inference import network_maps, prepare, settings_of
+from lib.core.group import find_candidates
+from lib.core.inference import InferenceSettings, network_maps, prepare
 from lib.core.maps import maps_of
 from lib.deploy.graph import GRAPHS, local_maxima, subpixel
 from tests.helpers import fill, network, tiny_config
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8)
 
 
 def graph_of(tmp_path, kind: str, *opts: str):
-    """A graph of random weights, and the settings."""
+    """A graph with random weights."""
     cfg = tiny_config(tmp_path, tmp_path, *opts)
     model = network(cfg).eval()
     with torch.no_grad():
         fill(model, 3)
-    return GRAPHS[kind](cfg, model).eval(), cfg
+    return GRAPHS[kind](InferenceSettings.from_config(cfg), model).eval()
 
 
 @pytest.mark.parametrize("codec", list(CODECS))
 @pytest.mark.parametrize("flip", ["True", "False"])
 @pytest.mark.parametrize("tag_per_joint", ["True", "False"])
-def test_its_candidates_are_those_of_the_evaluation(tmp_path, picture, codec, flip, tag_per_joint):
+def test_its_candidates_are_those_of_the_evaluation(tmp_path, image, codec, flip, tag_per_joint):
     opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, "MODEL.TAG_PER_JOINT", tag_per_joint)
-    graph, cfg = graph_of(tmp_path, "candidates", *opts)
-    given = prepare(settings_of(cfg), picture)
+    graph = graph_of(tmp_path, "candidates", *opts)
+    prepared = prepare(graph.settings, image)
     with torch.no_grad():
-        outputs = [output[0].numpy() for output in graph(given.images[0][None])]
-        heatmaps, tags = network_maps(settings_of(cfg), graph.network, [given])
-    params = GroupParams.from_config(cfg)
+        outputs = [output[0].numpy() for output in graph(prepared.images[0][None])]
+        heatmaps, tags = network_maps(graph.settings, graph.network, [prepared])
+    params = graph.settings.group
     expected = find_candidates(maps_of(heatmaps[0], tags[0]), params, adjust=True)
-    scale = given.images[0].shape[1] / heatmaps.shape[3]
+    scale = prepared.images[0].shape[1] / heatmaps.shape[3]
     assert sum(map(len, expected)) > 50
-    for rows, positions, values, own_tags in zip(expected, *outputs, strict=True):
+    for rows, positions, values, peak_tags in zip(expected, *outputs, strict=True):
         assert (np.diff(values) <= 0).all()
         found = values > params.detection_threshold
         assert found.sum() == len(rows)
         np.testing.assert_array_equal(values[found], rows[:, 2])
         np.testing.assert_allclose(positions[found], rows[:, :2] * scale, atol=1e-4)
-        np.testing.assert_array_equal(own_tags[found], rows[:, 3:])
+        np.testing.assert_array_equal(peak_tags[found], rows[:, 3:])
 
 
-def test_pixels_follow_the_candidates(tmp_path, picture):
-    graph, cfg = graph_of(tmp_path, "pixels", "TEST.FLIP_TEST", "True")
-    candidates, _ = graph_of(tmp_path, "candidates", "TEST.FLIP_TEST", "True")
-    given = prepare(settings_of(cfg), picture)
+def test_pixels_follow_the_candidates(tmp_path, image):
+    graph = graph_of(tmp_path, "pixels", "TEST.FLIP_TEST", "True")
+    candidates = graph_of(tmp_path, "candidates", "TEST.FLIP_TEST", "True")
+    prepared = prepare(graph.settings, image)
     with torch.no_grad():
-        outputs = graph(given.images[0][None])
-        few = candidates(given.images[0][None])
-        heatmaps, tags = network_maps(settings_of(cfg), graph.network, [given])
+        outputs = graph(prepared.images[0][None])
+        few = candidates(prepared.images[0][None])
+        heatmaps, tags = network_maps(graph.settings, graph.network, [prepared])
     for one, other in zip(outputs, few, strict=False):
         assert torch.equal(one, other)
-    positions, values, own_tags = outputs[3:]
+    positions, values, peak_tags = outputs[3:]
     assert torch.equal(values, heatmaps.flatten(2))
-    assert torch.equal(own_tags, tags.flatten(2, 3))
+    assert torch.equal(peak_tags, tags.flatten(2, 3))
     pixel = 7 * heatmaps.shape[3] + 5
     assert (positions[..., pixel, :] > torch.tensor([5, 7])).all()
     assert (positions[..., pixel, :] < torch.tensor([6, 8])).all()
@@ -76,7 +76,7 @@ def test_offsets_are_the_codecs(codec):
     windows[:20] = 0.5  # plateaus
     maps = torch.from_numpy(windows)[None]
     middle = torch.full((1, 500, 1), 4)
-    found = subpixel(maps, middle, CODECS[codec].axis_offset)[0, :, 0].numpy() - 1
+    found = subpixel(maps, middle, CODECS[codec])[0, :, 0].numpy() - 1
     np.testing.assert_allclose(found, CODECS[codec].offsets(windows), atol=1e-6)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.core.inference import predict
+from lib.core.inference import InferenceSettings, predict
 from lib.deploy.export import make_card, make_program, write_onnx
 from lib.deploy.graph import GRAPHS
 from lib.deploy.onnx_network import OnnxNetwork
@@ -47,10 +47,11 @@ def export(tmp_path_factory) -> Callable[..., Exported]:
         model = network(cfg).eval()
         with torch.no_grad():
             fill(model, 3)
-        graph = GRAPHS[kind](cfg, model).eval()
+        settings = InferenceSettings.from_config(cfg)
+        graph = GRAPHS[kind](settings, model).eval()
         path = folder / "model.onnx"
         write_onnx(path, make_program(graph, size), graph.outputs)
-        path.with_name("card.json").write_text(json.dumps(make_card(cfg, graph, size, {})))
+        path.with_name("card.json").write_text(json.dumps(make_card(settings, graph, size, {})))
         return Exported(path, cfg, model, json.loads(path.with_name("card.json").read_text()))
 
     return make

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from lib.config import load_config
-from lib.core.inference import predict, settings_of
+from lib.core.inference import InferenceSettings, predict, settings_of
 from lib.core.inference import prepare as prepare_for_torch
 from lib.deploy.graph import GRAPHS
 from lib.models import build_model
@@ -27,7 +27,7 @@ from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, network, tiny_config
 from tools import device_runner
 from tools.device_runner import assign, find_people
 from tools.export import __main__ as export
-from tools.export.check import compare_numbers
+from tools.export.check import compare_outputs
 
 RUNNER = ROOT / "tools/device_runner.py"
 NO_FLIP = ("TEST.FLIP_TEST", "False")
@@ -120,9 +120,9 @@ def test_the_network_alone_gives_its_maps(checkpoint, coco_root, tmp_path, capsy
     folder = run(checkpoint, tmp_path, "--graph", "network", "--size", "64x128").folder
     assert "| PyTorch |" not in capsys.readouterr().out
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    coarse, fine = session.run(None, {"pictures": noise(1, 128, 64, 3)})
+    coarse, fine = session.run(None, {"images": noise(1, 128, 64, 3)})
     assert (coarse.shape, fine.shape) == ((1, 34, 32, 16), (1, 17, 64, 32))
-    with pytest.raises(ValueError, match="gives maps, no candidates"):
+    with pytest.raises(ValueError, match="returns maps, not candidates"):
         open_model(folder / "model.onnx")
 
 
@@ -137,18 +137,19 @@ def test_a_cut_of_a_supernet_can_be_exported(coco_root, tmp_path):
     path = tmp_path / "tiny.pth.tar"
     save_checkpoint(path, state_dict=cut.state_dict(), arch=TINY.to_dict(), provenance=origin)
     args = export.parse_args(["--model", str(path), "--out", str(tmp_path)])
-    own, model, provenance = export.read_model(args)
-    assert (own.MODEL.NAME, own.DATASET.INPUT_SIZE) == ("pose_mobilenet", TINY.img_size)
-    assert provenance["supernet"] == "super.pth.tar"
+    exported = export.read_weights(args)
+    assert (exported.kind, exported.input_size) == ("pose_mobilenet", TINY.img_size)
+    assert export.provenance_of(exported)["supernet"] == "super.pth.tar"
+    weights = exported.build(torch.device("cpu")).state_dict()
     for name, tensor in cut.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor)
+        assert torch.equal(weights[name], tensor)
 
 
 def test_the_program_runs_in_pytorch_alone(fixed):
     session, _ = open_model(fixed.folder / "model.onnx")
     pictures = noise(1, 64, 128, 3)
     outputs = torch.export.load(fixed.folder / "model.pt2").module()(torch.from_numpy(pictures))
-    values = session.run(["values"], {"pictures": pictures})[0]
+    values = session.run(["values"], {"images": pictures})[0]
     np.testing.assert_allclose(outputs[1].detach().numpy(), values, rtol=1e-5)
 
 
@@ -159,9 +160,9 @@ def test_any_number_of_pictures_at_a_time_gives_what_each_gives_alone(pixels):
     session, _ = open_model(pixels.folder / "model.onnx")
     program = torch.export.load(pixels.folder / "model.pt2").module()
     pictures = noise(3, 64, 128, 3)
-    together = session.run(None, {"pictures": pictures})
+    together = session.run(None, {"images": pictures})
     for i in range(3):
-        alone = session.run(None, {"pictures": pictures[i : i + 1]})
+        alone = session.run(None, {"images": pictures[i : i + 1]})
         for all_of_them, one in zip(together, alone, strict=True):
             np.testing.assert_allclose(all_of_them[i], one[0], atol=1e-4, rtol=1e-4)
     for ours, theirs in zip(together, program(torch.from_numpy(pictures)), strict=True):
@@ -223,7 +224,7 @@ def test_where_nobody_is_there_are_no_people(fixed):
     ids=["two channels", "floats", "empty"],
 )
 def test_what_is_no_picture_is_refused(fixed, picture):
-    with pytest.raises(ValueError, match=r"a picture is \(H, W, 3\) uint8, not"):
+    with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8, not"):
         find_people(*open_model(fixed.folder / "model.onnx"), picture)
 
 
@@ -265,7 +266,7 @@ def test_assignments_cost_the_least():
 
 def test_the_runner_is_one_short_file_without_pytorch_or_ours():
     source = RUNNER.read_text()
-    assert len(source.splitlines()) <= 150
+    assert len(source.splitlines()) <= 160
     tree = ast.parse(source)
     names = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -301,7 +302,7 @@ def test_bare_weights_need_their_settings(capsys, coco_root, tmp_path):
     path = tmp_path / "model_best.pth.tar"
     save_weights(path, network(tiny_config(coco_root, tmp_path)))
     args = ("--model", str(path), "--out", str(tmp_path / "out"))
-    assert_refused(capsys, *args, said=(str(path), "give the input size"))
+    assert_refused(capsys, *args, said=(str(path), "input size"))
     OTHER.to_json(tmp_path / "other.json")
     named = ("--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "other.json"))
     assert_refused(capsys, *args, *named, said=("is of another architecture",))
@@ -340,8 +341,9 @@ def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
 def test_numbers_that_differ_are_not_passed(fixed, coco_root, tmp_path, capsys):
     """A network of other weights is not the one in the file."""
     cfg = tiny_config(coco_root, tmp_path, *NO_FLIP)
-    other = GRAPHS["candidates"](cfg, network(cfg, seed=4)).eval()
-    assert not compare_numbers(other, fixed.folder, [noise(1, 64, 128, 3)])
+    settings = InferenceSettings.from_config(cfg)
+    other = GRAPHS["candidates"](settings, network(cfg, seed=4)).eval()
+    assert not compare_outputs(other, fixed.folder, [noise(1, 64, 128, 3)])
 
 
 def test_paths_of_the_machine_stay_behind(fixed):

@@ -1,9 +1,9 @@
-"""The forms of an exported network, each run with what it needs and nothing else.
+"""The forms of an exported network, each run with its own library and nothing else.
 
     python -m tools.export.forms exported/model.onnx 256x256 2   # with two threads
 
-prints the most memory that a process which does only this ever held, in MB: as the code is loaded,
-as the network is opened, as it has run. PyTorch is imported where a form needs it.
+prints the peak memory of a process that does only this, in MB: with the library loaded, with the
+network open, after five runs. PyTorch is imported only for the forms that need it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lib.deploy.graph import Graph
 
-Run = Callable[[np.ndarray], Sequence[Any]]  # pictures (B, H, W, 3) uint8 -> outputs
+Run = Callable[[np.ndarray], Sequence[Any]]  # images (B, H, W, 3) uint8 -> outputs
 FORMS = {  # file in the folder -> name
-    "card.json": "PyTorch eager",  # the network that the card describes, weights at random
+    "card.json": "PyTorch eager",  # the network that the card describes, with random weights
     "model.pt2": "model.pt2",
     "model.onnx": "model.onnx",
     "model-int8.onnx": "model-int8.onnx",
@@ -31,16 +31,20 @@ FORMS = {  # file in the folder -> name
 
 def forms_in(folder: Path) -> dict[str, Path]:
     """Name -> file; ValueError where tools/export wrote nothing."""
-    found = {name: folder / file for file, name in FORMS.items() if (folder / file).is_file()}
-    if "PyTorch eager" not in found or len(found) == 1:
+    forms = {name: folder / file for file, name in FORMS.items() if (folder / file).is_file()}
+    if "PyTorch eager" not in forms or len(forms) == 1:
         raise ValueError(f"{folder} holds no exported network; write one: python -m tools.export")
-    return found
+    return forms
 
 
 def open_form(path: Path, threads: int) -> Run:
-    """A call that runs the form in `path` on so many threads."""
+    """A function that runs the form in `path` on that many threads."""
     if path.suffix == ".onnx":
-        return open_onnx(path, threads)
+        from tools.device_runner import open_session
+
+        session = open_session(path, threads)
+        [image_input] = session.get_inputs()
+        return lambda images: session.run(None, {image_input.name: images})
     import torch
 
     torch.set_num_threads(threads)
@@ -50,48 +54,39 @@ def open_form(path: Path, threads: int) -> Run:
         module = eager_graph(json.loads(path.read_text()))
 
     @torch.inference_mode()
-    def run(pictures: np.ndarray) -> Sequence[Any]:
-        return module(torch.from_numpy(pictures))
+    def run(images: np.ndarray) -> Sequence[Any]:
+        return module(torch.from_numpy(images))
 
     return run
 
 
-def open_onnx(path: Path, threads: int) -> Run:
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would wait for the next run with the processor busy, and slow down whatever else.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = InferenceSession(path, options, ["CPUExecutionProvider"])
-    return lambda pictures: session.run(None, {"pictures": pictures})
-
-
-def eager_graph(card: dict[str, Any]) -> nn.Module:
-    """The card's graph, its network as valid.py runs it: channels last, BatchNorms not folded."""
+def eager_graph(card: dict[str, Any]) -> Graph:
+    """The card's graph as PyTorch runs it in valid.py: channels last, BatchNorms not folded."""
     import torch
 
     from lib.config import read_config
+    from lib.core.inference import InferenceSettings
     from lib.deploy.graph import GRAPHS
-    from lib.models import build_model
+    from lib.models import build_model, place
     from lib.models.arch import ArchSpec
 
-    said = card["provenance"]
-    cfg = read_config(said["config"], "the config in the card")
-    model = build_model(cfg, ArchSpec.from_dict(said["arch"]) if said["arch"] else None)
-    model = model.eval().to(memory_format=torch.channels_last)
-    graphs = {tuple(graph(cfg, model).outputs): graph for graph in GRAPHS.values()}
-    return graphs[tuple(card["outputs"])](cfg, model).eval()
+    provenance = card["provenance"]
+    cfg = read_config(provenance["config"], "the config in the card")
+    arch = ArchSpec.from_dict(provenance["arch"]) if provenance["arch"] else None
+    model = place(build_model(cfg, arch), torch.device("cpu"), channels_last=True).eval()
+    settings = InferenceSettings.from_config(cfg)
+    graphs = (graph(settings, model) for graph in GRAPHS.values())
+    return next(graph.eval() for graph in graphs if list(graph.outputs) == card["outputs"])
 
 
 def noise_image(size: tuple[int, int]) -> np.ndarray:
-    """(1, H, W, 3) uint8 of noise."""
+    """(1, H, W, 3) uint8 of noise; size: width, height."""
     width, height = size
     return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
 
 
 def peak_memory() -> float:
-    """MB that this process held at most; of Linux."""
+    """MB that this process used at most (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
@@ -99,11 +94,11 @@ def peak_memory() -> float:
 if __name__ == "__main__":
     form = Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
-    given = noise_image((width, height))
+    images = noise_image((width, height))
     importlib.import_module("onnxruntime" if form.suffix == ".onnx" else "torch")
     peaks = [peak_memory()]
-    call = open_form(form, int(sys.argv[3]))
+    run_form = open_form(form, int(sys.argv[3]))
     peaks.append(peak_memory())
     for _ in range(5):
-        call(given)
+        run_form(images)
     print(json.dumps([*peaks, peak_memory()]))
