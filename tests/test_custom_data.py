@@ -20,6 +20,7 @@ from lib.core.results import Prediction
 from lib.dataset.build import build_dataset, build_evaluation_set, build_search_sets
 from lib.dataset.synthetic.animals import ANIMAL
 from lib.models import build_model
+from lib.predictor import Predictor
 from lib.utils.checkpoint import load_checkpoint, save_weights
 from lib.utils.dist import ALONE
 from tests.helpers import JOINTS, TINY, YAMLS, tiny_config, tiny_opts
@@ -28,7 +29,6 @@ from tests.test_scripts import assert_one_line
 from tools import cache_images, check_data
 from tools.demo import __main__ as demo
 from tools.export import __main__ as export
-from tools.network import open_network
 
 FEW_FOUND = ("DATASET.MAX_NUM_PEOPLE", "3", "TEST.DETECTION_THRESHOLD", "0")  # by random weights
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_alone_finds_own_joints_in_a_picture(
     found = json_of(tmp_path / "out/results.json")
     assert found
     assert all(len(row["keypoints"]) == 24 for row in found)
-    assert open_network(trained).spec == ANIMAL
+    assert Predictor.load(trained).keypoints == ANIMAL
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +125,13 @@ def exported(trained, tmp_path_factory) -> Path:
 def test_an_exported_network_knows_own_joints(exported, tmp_path, animal_root):
     card = json_of(exported / "card.json")
     assert (card["data_set"], tuple(card["joints"])) == ("animal", ANIMAL.joints)
-    network = open_network(exported / "model.onnx")
-    spec = network.spec
+    predictor = Predictor.load(exported / "model.onnx")
+    spec = predictor.keypoints
     assert (spec.joints, spec.limbs, spec.sigmas) == (ANIMAL.joints, ANIMAL.limbs, ANIMAL.sigmas)
     assert spec.flip_index == ANIMAL.flip_index
     data = build_evaluation_set(tiny_config(animal_root, tmp_path, data_set="animal"))
-    picture = data.files.read(data.records[0])
-    people, _ = network.group(network.compute(network.prepare(picture)))
-    assert people.shape[1:] == (8, 3)
+    people = predictor(data.files.read(data.records[0]))
+    assert people.keypoints.shape[1:] == (8, 3)
 
 
 def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
@@ -147,7 +146,7 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
     done = call("weight_transfer", *flags, *opts, *FEW_FOUND)
     assert done.code == 0, done
     [cut] = (tmp_path / "output").rglob("narrow.pth.tar")
-    assert open_network(cut).spec == ANIMAL
+    assert Predictor.load(cut).keypoints == ANIMAL
     other = tmp_path / "joints.yaml"
     other.write_text(JOINTS.read_text().replace("withers", "shoulder"))
     done = call("weight_transfer", *flags, *opts, "DATASET.DATASET", str(other))

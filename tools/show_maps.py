@@ -31,7 +31,6 @@ from lib.utils.images import read_image
 from lib.utils.plots import STYLE, save_figure
 from lib.utils.transforms import of_pixels, warp_matrix
 from lib.utils.vis import draw_heatmaps, draw_people, person_color
-from tools.network import add_settings_flags
 
 MIN_JOINT = 0.1  # joints with a lower score are not shown
 SIDE = 452  # pixels, longer side of an image
@@ -68,7 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--input", required=True, type=Path, help="an image")
     parser.add_argument("--out", default="maps.png", help="(default: maps.png)")
     parser.add_argument("--min-score", type=float, default=0.2, help="of a person (default: 0.2)")
-    add_settings_flags(parser)
+    cli.add_network_flags(parser)
     return parser.parse_intermixed_args(argv)
 
 

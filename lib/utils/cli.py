@@ -26,6 +26,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
+def add_network_flags(to: argparse.ArgumentParser) -> None:
+    """Add the settings that win over those of a file of weights, or that it lacks."""
+    to.add_argument("--cfg", help="experiments/*/*/*.yaml; default: the settings in the file")
+    to.add_argument("--superconfig", help="mobile_configs/*.json; default: as in the file")
+    to.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    to.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+
+
 def add_process_flags(to: argparse.ArgumentParser) -> None:
     """Add the original's flags for several processes without torchrun."""
     to.add_argument("--world-size", type=int, default=1, help="number of processes")

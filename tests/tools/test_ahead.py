@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Generator
 
 import pytest
 
-from tools.demo.ahead import Clock, ahead
+from tools.demo.ahead import ahead
 
 
 @pytest.fixture(autouse=True)
 def no_thread_stays():
     yield
-    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
 
 
 def count(to: int, closed: list | None = None):
@@ -22,6 +23,11 @@ def count(to: int, closed: list | None = None):
     finally:
         if closed is not None:
             closed.append(True)
+
+
+def each(work: Callable, items: Generator):
+    with contextlib.closing(items):
+        yield from map(work, items)
 
 
 def fails_at(number: int):
@@ -48,7 +54,7 @@ def test_items_are_made_in_another_thread_ahead_of_their_reader():
                 third.set()
             yield i
 
-    with contextlib.closing(ahead(make(), most=2)) as items:
+    with contextlib.closing(ahead(make(), limit=2)) as items:
         assert next(items) == 0
         assert third.wait(10)
     assert threading.get_ident() not in made
@@ -62,7 +68,7 @@ def test_never_more_than_asked_for_is_made_ahead():
             made.append(i)
             yield i
 
-    for item in ahead(make(), most=2):
+    for item in ahead(make(), limit=2):
         assert len(made) <= item + 1 + 2 + 2  # read, waiting, and one in each thread's hands
 
 
@@ -81,7 +87,7 @@ def test_an_exception_in_the_middle_ends_the_threads_on_both_sides():
             raise ValueError("no 2")
         return item
 
-    chain = ahead(Clock().each("last", str, ahead(Clock().each("work", work, count(99, closed)))))
+    chain = ahead(each(str, ahead(each(work, count(99, closed)))))
     with pytest.raises(ValueError, match="no 2"):
         list(chain)
     assert closed == [True]
@@ -90,27 +96,7 @@ def test_an_exception_in_the_middle_ends_the_threads_on_both_sides():
 @pytest.mark.parametrize("read", [1, 2, 10])
 def test_a_reader_that_stops_ends_all_threads_and_closes_the_source(read):
     closed = []
-    chain = ahead(Clock().each("work", str, ahead(Clock().coming("read", count(10**6, closed)))))
+    chain = ahead(each(str, ahead(count(10**6, closed))))
     with contextlib.closing(chain):
         assert [next(chain) for _ in range(read)] == [str(i) for i in range(read)]
     assert closed == [True]
-
-
-def test_a_clock_leaves_the_first_and_slow_item_out():
-    clock = Clock()
-    for seconds in (9.0, 1.0, 3.0):
-        clock.add("work", seconds)
-    assert clock.parts["work"].mean == 2.0
-
-
-def test_of_one_item_a_clock_tells_that_one():
-    clock = Clock()
-    clock.add("work", 9.0)
-    assert clock.parts["work"].mean == 9.0
-    assert clock.parts["idle"].mean == 0.0
-
-
-def test_a_clock_counts_every_item_of_a_generator():
-    clock = Clock()
-    assert list(clock.each("work", str, clock.coming("read", count(3)))) == ["0", "1", "2"]
-    assert [clock.parts[part].items for part in ("read", "work")] == [3, 3]

@@ -134,15 +134,15 @@ def test_a_number_is_a_camera_unless_there_is_such_a_file(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert find_sources(["0"]) == [Source("camera 0", 0, True)]
     (tmp_path / "0").touch()
-    assert find_sources(["0"])[0].place == tmp_path.relative_to(tmp_path) / "0"
+    assert find_sources(["0"])[0].location == tmp_path.relative_to(tmp_path) / "0"
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ("none.jpg", "there is no file or folder"),
-        ("", "has no pictures or videos"),
-        ("*.jpg", "has no pictures or videos"),
+        ("", "has no images or videos"),
+        ("*.jpg", "has no images or videos"),
     ],
 )
 def test_an_input_that_means_nothing_is_named(tmp_path, given, said):
@@ -159,7 +159,7 @@ def test_a_video_gives_its_frames_their_numbers_and_times(video):
     frames = list(read_video(source))
     assert [frame.number for frame in frames] == [1, 2, 3, 4, 5]
     assert [frame.seconds for frame in frames] == [0.0, 0.1, 0.2, 0.3, 0.4]
-    assert [frame.rate for frame in frames] == [10.0] * 5
+    assert [frame.fps for frame in frames] == [10.0] * 5
     for i, frame in enumerate(frames):
         assert np.abs(frame.image.astype(int) - 10 * i).max() < 8
     assert frame_count(source) == 5
@@ -177,7 +177,7 @@ def test_colors_of_a_video_come_back_as_they_were(tmp_path):
 def test_a_file_that_is_no_video_is_named(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     [source] = find_sources([str(tmp_path / "a.mp4")])
-    with pytest.raises(ValueError, match=r"a\.mp4 gives no pictures"):
+    with pytest.raises(ValueError, match=r"a\.mp4 has no readable frames"):
         list(read_source(source))
 
 
@@ -243,11 +243,11 @@ def test_a_camera_gives_frames_at_the_time_they_come_until_it_is_unplugged(monke
     frames = list(read_video(source))
     assert [frame.number for frame in frames] == [1, 2, 3]
     assert 0 <= frames[0].seconds < frames[1].seconds < frames[2].seconds
-    assert frames[0].rate > 0
+    assert frames[0].fps > 0
     assert frame_count(source) is None
 
 
 def test_a_camera_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    with pytest.raises(ValueError, match="camera 7 gives no pictures"):
+    with pytest.raises(ValueError, match="camera 7 has no readable frames"):
         list(read_video(find_sources(["7"])[0]))

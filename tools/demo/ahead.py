@@ -1,106 +1,29 @@
-"""Work that overlaps: generators that run ahead of their readers, and what each of them takes."""
+"""Overlapping work: generators that run ahead of their readers in threads."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from queue import Queue
-from typing import NamedTuple, TypeVar
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+END: Any = object()  # follows the last item
 
 
-class End(NamedTuple):
-    """What comes after the last item."""
+def ahead(items: Generator[Item], limit: int = 2) -> Generator[Item]:
+    """The same items in the same order, up to `limit` of them computed before they are read.
 
-    error: BaseException | None  # that ended them; None: there are no more
-
-
-def ahead(items: Generator[Item], most: int = 2) -> Generator[Item]:
-    """The same items in the same order, up to `most` of them made before they are asked for.
-
-    They are made in a thread. An exception of theirs is raised here, after the items before it.
-    Closing this generator ends the thread, which closes `items`.
+    One thread computes the items, one after the other. With two stages, `ahead(second(ahead(
+    first())))`, the second works on item 1 while the first computes item 2. An exception of
+    `items` is raised here, after the items before it. Closing this generator closes `items`.
     """
-    ready: Queue[Item | End] = Queue(most)
-    unwanted = threading.Event()
-
-    def make() -> None:
-        with contextlib.closing(items):
-            try:
-                for item in items:
-                    ready.put(item)
-                    if unwanted.is_set():
-                        return
-            except BaseException as error:  # whatever it is, the reader must know
-                ready.put(End(error))
-            else:
-                ready.put(End(None))
-
-    thread = threading.Thread(target=make, name="ahead", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pending = deque(pool.submit(next, items, END) for _ in range(limit))
     try:
-        while not isinstance(item := ready.get(), End):
+        while (item := pending.popleft().result()) is not END:
+            pending.append(pool.submit(next, items, END))
             yield item
-        if item.error is not None:
-            raise item.error
     finally:
-        unwanted.set()
-        while not ready.empty():  # the thread may wait for room
-            ready.get()
-        thread.join()
-
-
-@dataclass
-class Part:
-    """What a part of the work has taken so far."""
-
-    items: int = 0
-    first: float = 0.0  # seconds, of the first item, which is slow: memory, kernels, files
-    others: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        """Seconds of an item but the first, or of that where there is no other."""
-        return self.others / (self.items - 1) if self.items > 1 else self.first
-
-
-class Clock:
-    """How long each part of the work takes for an item."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, Part] = defaultdict(Part)
-
-    def add(self, part: str, seconds: float) -> None:
-        """One more item."""
-        own = self.parts[part]
-        own.items += 1
-        if own.items == 1:
-            own.first = seconds
-        else:
-            own.others += seconds
-
-    def coming(self, part: str, items: Generator[Item]) -> Generator[Item]:
-        """The same items; what each takes to come is its `part`."""
-        with contextlib.closing(items):
-            begin = time.perf_counter()
-            for item in items:
-                self.add(part, time.perf_counter() - begin)
-                yield item
-                begin = time.perf_counter()
-
-    def each(
-        self, part: str, work: Callable[[Item], Made], items: Generator[Item]
-    ) -> Generator[Made]:
-        """What `work` makes of each item."""
-        with contextlib.closing(items):
-            for item in items:
-                begin = time.perf_counter()
-                made = work(item)
-                self.add(part, time.perf_counter() - begin)
-                yield made
+        pool.shutdown(cancel_futures=True)  # waits for the item that is being computed
+        items.close()

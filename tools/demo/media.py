@@ -1,4 +1,4 @@
-"""Pictures and videos in, upright and in RGB, whatever they are stored as; videos out."""
+"""Reading images, videos and cameras as upright 8-bit RGB frames; writing videos."""
 
 from __future__ import annotations
 
@@ -16,46 +16,45 @@ from lib.utils.images import read_image
 
 logger = logging.getLogger(__name__)
 
-PICTURES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2"),
-    *(".ppm", ".pgm", ".pbm"),
-)
-VIDEOS = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
-    *(".ts", ".3gp", ".gif"),
-)
-FORMATS = ((".mp4", "mp4v"), (".avi", "MJPG"))  # of videos out; the first that can be written
-FRAME_RATE = 30.0  # where a video does not say one that can be
-FASTEST = 240.0
+IMAGES = set(".jpg .jpeg .png .bmp .webp .tif .tiff .jp2 .ppm .pgm .pbm".split())
+VIDEOS = set(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .3gp .gif".split())
+FORMATS = ((".mp4", "mp4v"), (".avi", "MJPG"))  # of written videos; the first one that works
+DEFAULT_FPS = 30.0  # where a video names no possible frame rate
+MAX_FPS = 240.0
 
 
 class Source(NamedTuple):
-    """A picture, a video or a camera."""
+    """An image, a video or a camera."""
 
     name: str
-    place: Path | int  # the file, or the camera's number
+    location: Path | int  # the file, or the camera's number
     is_video: bool  # or a camera
 
     @property
     def is_camera(self) -> bool:
-        return isinstance(self.place, int)
+        return isinstance(self.location, int)
+
+    @property
+    def path(self) -> Path:
+        assert isinstance(self.location, Path)
+        return self.location
 
 
 class Frame(NamedTuple):
-    """A picture, or one of a video's."""
+    """An image, or one frame of a video."""
 
     source: Source
     number: int  # in its source, from 1
-    seconds: float  # after the first
-    rate: float  # frames a second; 0: a picture
+    seconds: float  # after the first frame
+    fps: float  # of its source; 0: an image
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """What is meant by files, folders, patterns as `*.jpg`, and numbers of cameras.
+    """The sources named by files, folders, patterns like `*.jpg`, and numbers of cameras.
 
-    Folders and patterns give what looks like a picture or a video, by name, in order. ValueError
-    names an input that means nothing.
+    Folders and patterns give their images and videos, by name, in order. ValueError names an input
+    that matches nothing.
     """
     sources = []
     for text in inputs:
@@ -63,90 +62,90 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         if path.is_file():
             sources.append(_source(path))
         elif path.is_dir():
-            sources += _of_files(path.iterdir(), f"the folder {text}")
+            sources += _sources_of(path.iterdir(), f"the folder {text}")
         elif text.isdecimal():
             sources.append(Source(f"camera {int(text)}", int(text), True))
         elif glob.has_magic(text):
-            found = map(Path, glob.glob(text, recursive=True))
-            sources += _of_files((p for p in found if p.is_file()), f"the pattern {text}")
+            matches = map(Path, glob.glob(text, recursive=True))
+            sources += _sources_of(matches, f"the pattern {text}")
         else:
             raise ValueError(f"there is no file or folder {text}")
     return sources
 
 
 def read_source(source: Source) -> Generator[Frame]:
-    """A picture, or the frames of a video or a camera; ValueError where nothing can be read."""
+    """The image, or the frames of a video or a camera; ValueError when nothing can be read."""
     if source.is_video:
         yield from read_video(source)
     else:
-        yield Frame(source, 1, 0.0, 0.0, read_image(source.place))
+        yield Frame(source, number=1, seconds=0.0, fps=0.0, image=read_image(source.path))
 
 
 def read_video(source: Source) -> Generator[Frame]:
-    """The frames of a video, a phone's upright, or of a camera until it is unplugged.
+    """The frames of a video, upright, or of a camera until it is unplugged.
 
-    ValueError when there is not one. A video that is shorter than it says is told in the log.
+    ValueError when there is none. A warning when a video has fewer frames than its header says.
     """
-    capture = cv2.VideoCapture(source.place if source.is_camera else str(source.place))
+    capture = cv2.VideoCapture(source.location if source.is_camera else str(source.location))
     if source.is_camera:
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture rather than the next
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate <= FASTEST else FRAME_RATE
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest frame, not the next one
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps = fps if 0 < fps <= MAX_FPS else DEFAULT_FPS
     begin, number = time.perf_counter(), 0
     try:
         while True:
-            there, image = capture.read()
-            if not there:
+            success, image = capture.read()
+            if not success:
                 break
-            seconds = time.perf_counter() - begin if source.is_camera else number / rate
+            seconds = time.perf_counter() - begin if source.is_camera else number / fps
             number += 1
-            yield Frame(source, number, seconds, rate, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        promised = frame_count(source)
+            yield Frame(source, number, seconds, fps, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        expected = frame_count(source)
     finally:
         capture.release()
     if number == 0:
-        raise ValueError(f"{source.name} gives no pictures that can be read")
-    if promised and number < promised:
-        logger.warning("%s ends after %d of %d frames", source.name, number, promised)
+        raise ValueError(f"{source.name} has no readable frames")
+    if expected and number < expected:
+        logger.warning("%s ends after %d of %d frames", source.name, number, expected)
 
 
 def frame_count(source: Source) -> int | None:
-    """How many frames it says it has; None where nobody knows."""
+    """The number of frames in the header; None where it is unknown."""
     if not source.is_video:
         return 1
     if source.is_camera:
         return None
-    capture = cv2.VideoCapture(str(source.place))
+    capture = cv2.VideoCapture(str(source.location))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     return count if count > 0 else None
 
 
 class VideoFile:
-    """A video that is being written; whole once it is closed."""
+    """A video that is being written; complete once it is closed."""
 
-    def __init__(self, stem: Path, rate: float, image: np.ndarray) -> None:
-        """STEM.mp4, or another of `FORMATS`; `image` (H, W, 3) is as large as all frames."""
+    def __init__(self, stem: Path, fps: float, image: np.ndarray) -> None:
+        """STEM.mp4, or another of `FORMATS`; `image` (H, W, 3) has the size of all frames."""
         self.size = image.shape[1::-1]
-        self.rate = rate
+        self.fps = fps
         self.frames = 0
         for suffix, codec in FORMATS:
             self.path = stem.with_name(stem.name + suffix)
-            code = cv2.VideoWriter_fourcc(*codec)
-            self.writer = cv2.VideoWriter(str(self.path), code, rate, self.size)
+            code = cv2.VideoWriter.fourcc(*codec)
+            self.writer = cv2.VideoWriter(str(self.path), code, fps, self.size)
             if self.writer.isOpened():
                 return
         raise ValueError(f"cannot write the video {self.path}")
 
     def write(self, image: np.ndarray, seconds: float) -> None:
-        """A frame (H, W, 3) uint8 RGB that is shown until `seconds`, but once at least."""
-        if image.shape[1::-1] != self.size:  # a stream that changes its size; others are lost
+        """A frame (H, W, 3) uint8 RGB, repeated until `seconds`, at least once."""
+        if image.shape[1::-1] != self.size:  # a stream that changes its size
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        times = max(1, round(seconds * self.rate) + 1 - self.frames)
-        for _ in range(times):
+        repeats = max(1, round(seconds * self.fps) + 1 - self.frames)
+        for _ in range(repeats):
             self.writer.write(image)
-        self.frames += times
+        self.frames += repeats
 
     def close(self) -> None:
         self.writer.release()
@@ -156,8 +155,8 @@ def _source(path: Path) -> Source:
     return Source(str(path), path, path.suffix.lower() in VIDEOS)
 
 
-def _of_files(paths: Iterable[Path], what: str) -> list[Source]:
-    found = [p for p in paths if p.suffix.lower() in PICTURES + VIDEOS and p.is_file()]
-    if not found:
-        raise ValueError(f"{what} has no pictures or videos")
-    return [_source(path) for path in sorted(found)]
+def _sources_of(paths: Iterable[Path], origin: str) -> list[Source]:
+    media = [p for p in paths if p.suffix.lower() in IMAGES | VIDEOS and p.is_file()]
+    if not media:
+        raise ValueError(f"{origin} has no images or videos")
+    return [_source(path) for path in sorted(media)]
