@@ -10,34 +10,35 @@ from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.group import GroupParams, HeatmapParser, assign
 from lib.core.maps import DeviceMaps, HostMaps
-from tests.core.decoder_specification import decode
-from tests.core.scenes import draw_scene
 from tests.helpers import YAMLS
+from tools.benchmark.decoder_specification import decode
+from tools.benchmark.scene import Scene
 
 SCENES = 250
 TILES = 5  # tests; each decodes its share of the scenes
 
 
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[str], str]:
-    """det, tag, settings and data set of a drawn scene: 0 to 40 people, K 14 or 17, L 1 to 4."""
+    """det, tag, settings and data set of a rendered scene: 0 to 40 people, K 14 or 17, L 1 to 4."""
     rng = np.random.default_rng(seed)
     data_set = rng.choice(["coco", "crowd_pose"])
     people = int(rng.choice([0, 1, 2, 5, 12, 30, 40]))
     height, width = rng.integers(17, 65, 2)
     shared = bool(rng.random() < 0.2)
-    det, tag = draw_scene(
+    scene = Scene(
         people,
         num_joints=17 if data_set == "coco" else 14,
         height=int(height),
         width=int(width),
         tag_dims=int(rng.integers(1, 5)),
         seed=seed,
-        found=rng.choice([0.3, 0.85, 1.0]),
+        visible=rng.choice([0.3, 0.85, 1.0]),
         tag_step=rng.choice([0.4, 1.0, 3.0]),
         noise=rng.choice([0.0, 0.01, 0.2], p=[0.45, 0.45, 0.1]),
         sigma=rng.choice([1.0, 2.0, 4.0]),
         shared_tags=shared,
     )
+    det, tag = scene.render()
     if rng.random() < 0.3:  # plateaus and equal peaks
         det, tag = np.round(det, 1), np.round(tag)
     settings = {
@@ -123,7 +124,8 @@ def test_a_joint_too_far_in_tag_is_nobodys():
 
 def test_people_do_not_depend_on_the_order_of_equal_scenes():
     """A mirrored scene has the mirrored people, whatever the order in which peaks are met."""
-    det, tag = draw_scene(8, 17, 64, 96, 2, seed=3, found=1.0, tag_step=0.5)
+    scene = Scene(8, 17, height=64, width=96, tag_dims=2, seed=3, visible=1.0, tag_step=0.5)
+    det, tag = scene.render()
     parser = HeatmapParser(load_config(YAMLS["coco"]))
     [people], _ = parser.parse(as_batch(det), as_batch(tag), adjust=False, refine=False)
     mirrored = [np.ascontiguousarray(maps[:, :, ::-1]) for maps in (det, tag)]

@@ -40,7 +40,7 @@ def test_decode_prints_a_table_and_the_growth(capsys):
     benchmark.main(["decode", "--rounds", "1", "--people", "0", "2", "--sizes", "32x48"])
     out = capsys.readouterr().out
     assert "| 32x48 | 2 |" in out
-    assert "ms a person" in out
+    assert "ms per person" in out
 
 
 @pytest.mark.parametrize("name", ["pose_mobilenet", "pose_supermobilenet"])
@@ -89,7 +89,7 @@ def test_memory_is_told_a_picture(coco_root, tmp_path, capsys):
     args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "6"]
     benchmark.main(["memory", *args, *tiny_opts(coco_root, tmp_path)])
     out = capsys.readouterr().out
-    assert "MB a picture" in out
+    assert "MB per image" in out
     assert "MB by step 6" in out
 
 

@@ -59,9 +59,9 @@ def test_the_table_has_a_row_for_each_form(exported, capsys, monkeypatch):
 
 def test_all_forms_give_outputs_of_the_same_shapes(exported):
     """So what is timed is the same work; weights of the eager one are at random."""
-    picture = noise_image((64, 64))
+    images = noise_image((64, 64))
     shapes = [
-        [tuple(np.shape(output)) for output in open_form(path, threads=1)(picture)]
+        [tuple(np.shape(output)) for output in open_form(path, threads=1)(images)]
         for path in forms_in(exported).values()
     ]
     assert all(own == shapes[0] for own in shapes)

@@ -1,16 +1,16 @@
-"""The depthwise convolutions of a network in training: `python -m tools.benchmark depthwise`.
+"""The depthwise convolutions of a network in training.
 
 For each shape of the network: the forward pass and the gradients of input and weights by PyTorch
-and, on a CPU, by lib/models/layers/depthwise.py, beside the floor: the time to move as many bytes
-as the input and the output have, which each of them must. Float32, channels last; a network's times
-count each layer.
+and, on a CPU, by lib/models/layers/depthwise.py, compared with a lower bound: the time to move the
+bytes of the input and the output, which each of them must. Float32, channels last; the times of the
+network count every layer.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from lib.config import load_config
 from lib.models import build_model
-from lib.models.arch import ArchSpec
 from lib.models.layers.depthwise import (
     COLUMNS,
     DepthwiseConv2d,
@@ -29,6 +27,8 @@ from lib.models.layers.depthwise import (
 )
 from lib.search.latency import machine, median_times
 from lib.utils.complexity import watch_layers
+from lib.utils.tables import markdown
+from tools.benchmark.network import add_network_flags, name_of, read_settings
 
 
 class Shape(NamedTuple):
@@ -41,31 +41,28 @@ class Shape(NamedTuple):
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
-    parser.add_argument("--superconfig", default="mobile_configs/search-XS.json")
+    add_network_flags(parser)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9, help="medians count")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def run(args: argparse.Namespace, device: torch.device) -> None:
-    arch = ArchSpec.from_json(args.superconfig)
-    network = build_model(load_config(args.cfg, img_size=arch.img_size), arch)
-    shapes = shapes_of(network, arch.img_size)
-    rows = [measure(shape, args.batch, args.rounds, device) for shape in shapes]
-    report = {
+def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    cfg, arch = read_settings(args)
+    shapes = shapes_of(build_model(cfg, arch), cfg.DATASET.INPUT_SIZE)
+    times = {shape: time_layer(shape, args.batch, args.rounds, device) for shape in shapes}
+    parts = next(iter(times.values()))
+    return {
         "machine": machine(device),
-        "network": f"{args.superconfig}, batch {args.batch}",
+        "network": f"{name_of(args)}, batch {args.batch}",
         "layers": [
-            {"layers": count, **shape._asdict(), "ms": row}
-            for (shape, count), row in zip(shapes.items(), rows, strict=True)
+            {"layers": count, **shape._asdict(), "ms": times[shape]}
+            for shape, count in shapes.items()
         ],
         "network_ms": {
-            name: sum(count * row[name] for count, row in zip(shapes.values(), rows, strict=True))
-            for name in rows[0]
+            part: sum(count * times[shape][part] for shape, count in shapes.items())
+            for part in parts
         },
     }
-    print(json.dumps(report, indent=2) if args.json else table(report))
 
 
 def shapes_of(network: nn.Module, size: int) -> Counter[Shape]:
@@ -75,57 +72,51 @@ def shapes_of(network: nn.Module, size: int) -> Counter[Shape]:
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(layer, DepthwiseConv2d):
             (kernel, _), (stride, _) = layer.kernel_size, layer.stride
-            shapes[Shape(*inputs[0].shape[1:3], kernel, stride)] += 1
+            _, channels, height, _ = inputs[0].shape
+            shapes[Shape(channels, height, kernel, stride)] += 1
 
     watch_layers(network, torch.zeros(1, 3, size, size), add)
     return shapes
 
 
-def measure(shape: Shape, batch: int, rounds: int, device: torch.device) -> dict[str, float]:
+def time_layer(shape: Shape, batch: int, rounds: int, device: torch.device) -> dict[str, float]:
     """Milliseconds of each part for one layer."""
     channels, size, kernel, stride = shape
     memory = torch.channels_last
     x = torch.rand(batch, channels, size, size, device=device).contiguous(memory_format=memory)
     weight = torch.rand(channels, 1, kernel, kernel, device=device)
-    settings = {"stride": stride, "padding": kernel // 2, "groups": channels}
+    settings: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": channels}
     gradient = torch.ones_like(F.conv2d(x, weight, **settings))
     source, target = torch.rand(2, (x.numel() + gradient.numel()) // 2, device=device)
-    calls = {
+    weight_shape = list(weight.shape)
+    calls: dict[str, Callable[[], object]] = {
         "forward": lambda: F.conv2d(x, weight, **settings),
         "input": lambda: conv2d_input(x.shape, weight, gradient, **settings),
         "input, ours": lambda: input_gradient(x.shape, weight, gradient, stride),
-        "weights": lambda: conv2d_weight(x, weight.shape, gradient, **settings),
+        "weights": lambda: conv2d_weight(x, weight_shape, gradient, **settings),
         "weights, ours": lambda: weight_gradient(x, gradient, kernel, stride),
         "floor": lambda: target.copy_(source),
     }
-    if device.type != "cpu" or kernel <= COLUMNS:
+    if device.type != "cpu" or kernel <= COLUMNS:  # ours calls PyTorch's there
         calls |= {f"{name}, ours": calls[name] for name in ("input", "weights")}
 
-    def timed(call):
-        def whole():
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+    def finished(call: Callable[[], object]) -> None:
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-        return whole
-
-    return dict(zip(calls, median_times([timed(c) for c in calls.values()], rounds), strict=True))
+    bound = [lambda call=call: finished(call) for call in calls.values()]
+    return dict(zip(calls, median_times(bound, rounds), strict=True))
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as markdown."""
-    names = list(report["network_ms"])
-    lines = [
-        f"{report['machine']}\n{report['network']}, ms\n",
-        f"| layers | input | kernel | {' | '.join(names)} |",
-        "|---" * (3 + len(names)) + "|",
-    ]
+    parts = list(report["network_ms"])
+    rows = []
     for row in report["layers"]:
-        ms = " | ".join(f"{row['ms'][name]:.1f}" for name in names)
         stride = f", stride {row['stride']}" if row["stride"] > 1 else ""
-        side = f"{row['size']} x {row['size']}"
-        lines.append(
-            f"| {row['layers']} | {row['channels']} x {side} | {row['kernel']}{stride} | {ms} |"
-        )
-    total = " | ".join(f"{report['network_ms'][name]:.0f}" for name in names)
-    return "\n".join([*lines, f"| all | | | {total} |"])
+        shape = f"{row['channels']} x {row['size']} x {row['size']}"
+        times = [f"{row['ms'][part]:.1f}" for part in parts]
+        rows.append([row["layers"], shape, f"{row['kernel']}{stride}", *times])
+    rows.append(["all", "", "", *(f"{report['network_ms'][part]:.0f}" for part in parts)])
+    head = ["layers", "input", "kernel", *parts]
+    return f"{report['machine']}\n{report['network']}, ms\n\n{markdown(head, rows)}"

@@ -1,27 +1,22 @@
-"""What a training step costs: `python -m tools.benchmark train`.
+"""The time of a training step.
 
-Three kinds of the same step (normalization, targets, forward, losses, backward, update), one after
-the other at each turn, so that all meet the same machine:
+Three kinds of the same step (normalization, targets, forward, losses, backward, update) take turns,
+so that all meet the same machine:
 
-- plain: contiguous float32, Adam as it comes, targets per sample in NumPy (plain_targets.py);
-- plain network: the same with our targets, for a training whose loader processes make them aside;
-- ours: as the config says (channels last, fused Adam, half precision with FP16.ENABLED True,
-  compiled with MODEL.COMPILE True), targets made for the whole batch on its device.
+- plain: contiguous float32, Adam with its defaults, targets per sample in NumPy (plain_targets.py);
+- plain network: the same with targets made beforehand, as if by loader processes;
+- ours: as in the config (channels last, fused Adam, half precision with FP16.ENABLED True,
+  compiled with MODEL.COMPILE True), targets of the whole batch on its device.
 
-A supernet's steps draw architectures and sizes as its training does. The bounds are what the
-multiply-adds (three times those of a forward pass) and the bytes that layers read and write would
-take at the speed of one large matrix product and one large copy, both measured in the same run.
-
-`memory` takes the same step many times and says how much memory it has needed by then.
+A supernet samples architectures and sizes as in its training. The lower bounds are the times of the
+multiply-adds (three times those of a forward pass) and of the bytes that layers read and write, at
+the speed of one large matrix product and one large copy in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +27,6 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 import dist_train
-from lib.config import load_config
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings, StepState, add_gradients, train_step, update_weights
 from lib.core.views import View
@@ -41,89 +35,51 @@ from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.search.latency import machine
 from lib.training.optim import get_optimizer, get_scheduler
-from lib.utils.complexity import count_macs, watch_layers
+from lib.utils.complexity import count_macs
 from lib.utils.dist import ALONE
 from lib.utils.precision import Precision
+from lib.utils.tables import markdown
+from tools.benchmark.activations import traffic
+from tools.benchmark.network import add_network_flags, name_of, read_settings
 from tools.benchmark.plain_targets import plain_batch, plain_sample
 
 PASSES = 3  # forward, gradients of inputs, gradients of weights
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
-    parser.add_argument("--superconfig", help="the paper's largest network, where there is none")
+    add_network_flags(parser)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--steps", type=int, default=5, help="of each kind, after one to warm up")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("--steps", type=int, default=5, help="of each kind, after a warm-up")
 
 
-def settings(args: argparse.Namespace) -> tuple[CfgNode, ArchSpec | None]:
-    arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
-    return load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None), arch
-
-
-def run(args: argparse.Namespace, device: torch.device) -> None:
-    cfg, arch = settings(args)
+def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    cfg, arch = read_settings(args)
     samples = random_samples(cfg, args.batch)
     steps = {
         "plain": plain_step(cfg, arch, samples, device),
         "plain network": plain_step(cfg, arch, samples, device, once=True),
         "ours": our_step(cfg, arch, samples, device),
     }
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    ms: dict[str, list[float]] = {name: [] for name in steps}  # per image
     for i in range(args.steps + 1):
         for name, step in steps.items():
-            times[name].append(seconds(lambda step=step, i=i: step(i), device))
-    ms = {
-        name: [1000 * one / args.batch for one in own[1:]] for name, own in times.items()
-    }  # a picture
-    network = build_model(cfg, arch)
+            ms[name].append(1000 * seconds(lambda step=step, i=i: step(i), device) / args.batch)
+    ms = {name: times[1:] for name, times in ms.items()}
     size = cfg.DATASET.INPUT_SIZE
-    bounds = bounds_of(network, size, device)
-    report = {
+    return {
         "machine": machine(device),
-        "network": f"{args.cfg}, {args.superconfig or 'largest'}, batch {args.batch} at {size} px",
-        "ms_a_picture": {name: min(own) for name, own in ms.items()},
-        "median": {name: statistics.median(own) for name, own in ms.items()},
+        "network": f"{cfg.MODEL.NAME}, {name_of(args)}, batch {args.batch} at {size} px",
+        "ms_a_picture": {name: min(times) for name, times in ms.items()},
+        "median": {name: statistics.median(times) for name, times in ms.items()},
         "speed_up": {name: min(ms[name]) / min(ms["ours"]) for name in ("plain", "plain network")},
-        "bounds_ms_a_picture": bounds,
+        "bounds_ms_a_picture": bounds_of(build_model(cfg, arch), size, device),
     }
-    print(json.dumps(report, indent=2) if args.json else table(report))
-
-
-def run_memory(args: argparse.Namespace, device: torch.device) -> None:
-    """`memory`: peaks of the process, or on a GPU of its tensors."""
-    cfg, arch = settings(args)
-    step = our_step(cfg, arch, random_samples(cfg, args.batch), device)
-    before = peak_memory(device)
-    peaks = {}
-    looks = {5, *(round(args.steps * quarter / 4) for quarter in (1, 2, 3, 4))}
-    for i in range(1, args.steps + 1):
-        step(i)
-        if i in looks:
-            peaks[i] = peak_memory(device)
-    first, *later = peaks.items()
-    growth = ", ".join(f"{peak - first[1]:+.1f} MB by step {i}" for i, peak in later)
-    print(
-        f"{machine(device)}\n{args.superconfig or 'largest'}, batch {args.batch} at "
-        f"{cfg.DATASET.INPUT_SIZE} px: {(first[1] - before) / args.batch:.1f} MB a picture beside "
-        f"{before:.0f} MB, at step {first[0]}; {growth}"
-    )
-
-
-def peak_memory(device: torch.device) -> float:
-    """MB at most so far: of tensors on a GPU, else of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def our_step(
     cfg: CfgNode, arch: ArchSpec | None, samples: list[Sample], device: torch.device
 ) -> Callable[[int], dict[str, Tensor]]:
-    """Step number -> the losses of a step as `dist_train.py` takes it."""
+    """A function from step number to the losses of a step of `dist_train.py`."""
     torch.manual_seed(0)
     model = dist_train.start_model(cfg, arch, ALONE._replace(device=device)).train()
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
@@ -147,23 +103,23 @@ def plain_step(
     device: torch.device,
     once: bool = False,
 ) -> Callable[[int], dict[str, Tensor]]:
-    """The same of an eager float32 step in PyTorch's own order; once: targets beforehand."""
+    """The same of an eager float32 step in PyTorch's order; once: targets made beforehand."""
     torch.manual_seed(0)
     model = build_model(cfg, arch).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.TRAIN.LR)
     criterion, precision = MultiLossFactory.from_config(cfg), Precision(device)
     plan = dist_train.supernet_plan(cfg, model)
-    kept: dict[int, tuple[Tensor, Any]] = {}
+    cache: dict[int, tuple[Tensor, Any]] = {}
 
     def data(size: int) -> tuple[Tensor, Any]:
-        if not once or size not in kept:
+        if not once or size not in cache:
             at_size = [resized(sample, size) for sample in samples]
             images, targets = plain_batch(
                 [plain_sample(one, cfg.DATASET.MAX_NUM_PEOPLE) for one in at_size]
             )
             moved = type(targets)(*([map_.to(device) for map_ in maps] for maps in targets))
-            kept[size] = images.to(device), moved
-        return kept[size]
+            cache[size] = images.to(device), moved
+        return cache[size]
 
     def step(i: int) -> dict[str, Tensor]:
         archs = plan.archs(i) if plan else [None]
@@ -178,15 +134,15 @@ def plain_step(
 
 
 def resized(sample: Sample, size: int) -> Sample:
-    """`sample` as a loader that knew the step's size would make it; pixels are noise anyway."""
+    """`sample` at the size of the step; its pixels are noise anyway."""
     crop = sample.image.shape[0]
-    joints = sample.joints * np.float32([size / crop, size / crop, 1])
+    joints = sample.joints * np.array([size / crop, size / crop, 1], np.float32)
     masks = [mask[: len(mask) * size // crop, : len(mask) * size // crop] for mask in sample.masks]
     return sample._replace(image=sample.image[:size, :size], joints=joints, masks=masks)
 
 
 def random_samples(cfg: CfgNode, count: int, people: int = 4) -> list[Sample]:
-    """Noise with `people` people a picture."""
+    """Noise with `people` people per image."""
     rng = np.random.default_rng(0)
     crop, joints = cfg.DATASET.INPUT_SIZE, cfg.DATASET.NUM_JOINTS
     return [
@@ -204,7 +160,7 @@ def random_samples(cfg: CfgNode, count: int, people: int = 4) -> list[Sample]:
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """What `call` takes; waits for the device."""
+    """Seconds of a call; waits for the device."""
     begin = time.perf_counter()
     call()
     if device.type == "cuda":
@@ -213,7 +169,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def bounds_of(network: nn.Module, size: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds of one picture's arithmetic and of its memory traffic, in float32."""
+    """Milliseconds per image of the arithmetic and of the memory traffic, in float32."""
     a = torch.rand(2048, 2048, device=device)
     b, c = torch.rand(2, 2**26, device=device)  # 256 MB each
     product = min(seconds(lambda: a @ a, device) for _ in range(5))
@@ -226,28 +182,15 @@ def bounds_of(network: nn.Module, size: int, device: torch.device) -> dict[str, 
     }
 
 
-def traffic(network: nn.Module, images: Tensor) -> int:
-    """Bytes that the layers read and write for `images` (B, 3, H, W), weights aside."""
-    total = 0
-
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        total += inputs[0].nbytes + output.nbytes
-
-    watch_layers(network, images, add)
-    return total
-
-
 def table(report: dict[str, Any]) -> str:
-    """The report as markdown."""
-    rows = "\n".join(
-        f"| {name} | {best:.1f} | {report['median'][name]:.1f} | {1000 / best:.1f} |"
+    rows = [
+        [name, f"{best:.1f}", f"{report['median'][name]:.1f}", f"{1000 / best:.1f}"]
         for name, best in report["ms_a_picture"].items()
-    )
-    speed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report["speed_up"].items())
+    ]
+    head = ["training step", "best, ms per image", "median", "images per second"]
+    speed_ups = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report["speed_up"].items())
     bounds = ", ".join(f"{name} {ms:.1f}" for name, ms in report["bounds_ms_a_picture"].items())
     return (
-        f"{report['machine']}\n{report['network']}\n\n"
-        "| training step | best, ms a picture | median | pictures a second |\n|---|---|---|---|\n"
-        f"{rows}\n\ntimes of ours: {speed}\nbounds, ms a picture: {bounds}"
+        f"{report['machine']}\n{report['network']}\n\n{markdown(head, rows)}\n\n"
+        f"speed-up of ours over: {speed_ups}\nlower bounds, ms per image: {bounds}"
     )

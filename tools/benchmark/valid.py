@@ -1,15 +1,14 @@
-"""Where the time of an evaluation goes: `python -m tools.benchmark valid`.
+"""The parts of an evaluation.
 
-Each part of each picture is timed alone, one after the other, in one process; then the whole
-evaluation as valid.py runs it, with its loader processes and its grouping thread. With --oracle the
-network runs, but people are decoded from ideal maps: as many as are annotated, whatever the
-network has learned.
+Each part of each image is timed one after the other in one process; then the whole evaluation as
+valid.py runs it, with its loader processes and its grouping thread. With --oracle the network runs,
+but people are decoded from ground-truth maps: as many as are annotated, whatever the network has
+learned. Without weights (--model or TEST.MODEL_FILE) the network is random.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from lib.analysis.oracle import Oracle
-from lib.config import load_config
 from lib.core.evaluate import score_predictions
 from lib.core.inference import InferenceSettings, find_people, network_maps, prepare
 from lib.core.pipeline import LoaderSettings
@@ -28,67 +26,62 @@ from lib.core.predictions import predict_set
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.dataset.reader import ImageRecord
-from lib.models import build_model
-from lib.models.arch import ArchSpec
+from lib.models import build_model, place
 from lib.search.latency import machine
 from lib.utils.checkpoint import load_weights
+from lib.utils.tables import markdown
+from tools.benchmark.network import add_network_flags, name_of, read_settings
 
 PARTS = ("read", "warp", "network", "up-sample", "group", "score")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
-    parser.add_argument("--superconfig", default="mobile_configs/search-XS.json")
+    add_network_flags(parser)
     parser.add_argument("--oracle", action="store_true", help="people of the annotations")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
 
 
-def run(args: argparse.Namespace, device: torch.device) -> None:
-    arch = ArchSpec.from_json(args.superconfig)
-    cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
+def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    cfg, arch = read_settings(args)
     data = build_evaluation_set(cfg)
     clock = Clock(device)
-    network = build_model(cfg, arch)
-    if cfg.TEST.MODEL_FILE:
-        load_weights(network, cfg.TEST.MODEL_FILE)
-    memory = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-    network = Timed(network.to(device, memory_format=memory).eval(), clock, "network")
+    network = place(build_model(cfg, arch), device, cfg.MODEL.CHANNELS_LAST).eval()
+    if weights := args.model or cfg.TEST.MODEL_FILE:
+        load_weights(network, weights)
+    network = Timed(network, clock, "network")
     model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
     settings = InferenceSettings.from_config(cfg)
     people = time_parts(settings, model, data, clock)
-    per_picture = {part: 1000 * clock.seconds[part] / len(data.records) for part in PARTS}
+    count = len(data.records)
     begin = time.perf_counter()
     predict_set(settings, model, data, loading=LoaderSettings.from_config(cfg))
     whole = time.perf_counter() - begin
-    report = {
+    return {
         "machine": machine(device),
-        "network": args.superconfig,
-        "pictures": len(data.records),
-        "people_a_picture": people / len(data.records),
-        "ms_a_picture": per_picture,
-        "whole_ms_a_picture": 1000 * whole / len(data.records),
+        "network": name_of(args),
+        "pictures": count,
+        "people_a_picture": people / count,
+        "ms_a_picture": {part: 1000 * clock.seconds[part] / count for part in PARTS},
+        "whole_ms_a_picture": 1000 * whole / count,
     }
-    print(json.dumps(report, indent=2) if args.json else table(report))
 
 
 def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, clock: Clock) -> int:
-    """Evaluate `data` picture by picture; the number of people found."""
+    """Evaluate `data` image by image; return the number of people found."""
     warm_up = prepare(settings, data.files.read(data.records[0]))
     model.set_records(data.records[:1])
     network_maps(settings, model, [warm_up])
     clock.seconds.clear()
     predictions = []
-    for picture in data.records:
+    for record in data.records:
         with clock.time("read"):
-            image = data.files.read(picture)
+            image = data.files.read(record)
         with clock.time("warp"):
-            given = prepare(settings, image)
-        model.set_records([picture])
+            prepared = prepare(settings, image)
+        model.set_records([record])
         with clock.time("maps"):
-            maps = network_maps(settings, model, [given])
+            maps = network_maps(settings, model, [prepared])
         with clock.time("group"):
-            predictions.append(Prediction(picture.id, *find_people(settings, *maps, given)))
+            predictions.append(Prediction(record.id, *find_people(settings, *maps, prepared)))
     clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
     with clock.time("score"):
         score_predictions(data, predictions)
@@ -115,7 +108,7 @@ class Clock:
 
 
 class Timed(nn.Module):
-    """A module whose forward passes are counted on a clock."""
+    """A module whose forward passes are counted as `name`."""
 
     def __init__(self, module: nn.Module, clock: Clock, name: str) -> None:
         super().__init__()
@@ -129,22 +122,21 @@ class Timed(nn.Module):
 
 
 class Outer(Timed):
-    """What the evaluation calls: the network, or an oracle in front of it."""
+    """The model of the evaluation: the network, or an oracle around it."""
 
     def set_records(self, records: Sequence[ImageRecord]) -> None:
-        """Tell the oracle, where there is one."""
         if isinstance(self.module, Oracle):
             self.module.set_records(records)
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as markdown."""
     parts = report["ms_a_picture"]
     total = sum(parts.values())
-    rows = "\n".join(f"| {part} | {ms:.1f} | {ms / total:.0%} |" for part, ms in parts.items())
+    rows = [[part, f"{ms:.1f}", f"{ms / total:.0%}"] for part, ms in parts.items()]
+    rows.append(["sum", f"{total:.1f}", ""])
+    people = f"{report['people_a_picture']:.1f} people found in each"
     return (
-        f"{report['machine']}\n{report['network']}, {report['pictures']} pictures, "
-        f"{report['people_a_picture']:.1f} people found in each\n\n"
-        f"| part | ms a picture | share |\n|---|---|---|\n{rows}\n| sum | {total:.1f} | |\n\n"
-        f"valid.py's way: {report['whole_ms_a_picture']:.1f} ms a picture"
+        f"{report['machine']}\n{report['network']}, {report['pictures']} images, {people}\n\n"
+        f"{markdown(['part', 'ms per image', 'share'], rows)}\n\n"
+        f"as valid.py runs it: {report['whole_ms_a_picture']:.1f} ms per image"
     )

@@ -1,12 +1,14 @@
-"""How maps become people, as one would tell it: person by person, pixel by pixel, whole maps.
+"""The decoder in its most readable form: person by person, pixel by pixel, on whole maps.
 
-This is what lib/core/group.py must answer (test_decoder.py) and what it is timed against
-(`python -m tools.benchmark decode`). It is the original's algorithm, with the two rules that the
-original leaves to its libraries: of equal peaks the first row by row is the stronger, and of
+The specification of lib/core/group.py: tests/core/test_decoder.py compares the results,
+`python -m tools.benchmark decode` the times. It is the original's algorithm, with two rules that
+the original leaves to its libraries: of equal peaks the first row by row is the stronger, and of
 assignments of equal cost the one that gives stronger joints to people found earlier is taken.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,14 +44,14 @@ def decode(
 
 
 def nms(det: np.ndarray, kernel: int, codec: Codec) -> np.ndarray:
-    """Zero wherever a pixel is not the largest of its window, or not the first of the largest."""
-    maps, reach = torch.from_numpy(det), codec.reach(kernel // 2)
-    largest = F.max_pool2d(maps[None], 2 * reach + 1, 1, reach)[0]
+    """`det` where a pixel is the largest of its window, or the first of several; else 0."""
+    maps, radius = torch.from_numpy(det), codec.reach(kernel // 2)
+    largest = F.max_pool2d(maps[None], 2 * radius + 1, 1, radius)[0]
     peaks = (maps * (maps == largest)).numpy()
     if codec.native:
         for joint, y, x in zip(*np.nonzero(peaks > 0), strict=True):
-            top, left = max(y - reach, 0), max(x - reach, 0)
-            window = det[joint, top : y + reach + 1, left : x + reach + 1]
+            top, left = max(y - radius, 0), max(x - radius, 0)
+            window = det[joint, top : y + radius + 1, left : x + radius + 1]
             if tuple(np.argwhere(window == det[joint, y, x])[0]) != (y - top, x - left):
                 peaks[joint, y, x] = 0
     return peaks
@@ -102,13 +104,13 @@ def match(candidates: list[np.ndarray], params: GroupParams) -> list[np.ndarray]
     return list(people.values())
 
 
-def tag_distance(tags: np.ndarray, others: np.ndarray) -> float:
+def tag_distance(tags: np.ndarray, others: Any) -> float:
     """Euclidean, of two (L,)."""
     return np.sqrt(((tags - others) ** 2).sum())
 
 
 def refine_person(person: np.ndarray, det: np.ndarray, tag: np.ndarray, codec: Codec) -> None:
-    """Every joint is looked for on its whole map; what is found counts where one was missing."""
+    """Search the joints that `person` lacks on their whole maps, in place."""
     mean = np.mean([joint[3:] for joint in person if joint[2] > 0], axis=0)
     for joint, heatmap in enumerate(det):
         distance = np.sqrt(((tag[joint] - mean) ** 2).sum(axis=2))
@@ -120,6 +122,6 @@ def refine_person(person: np.ndarray, det: np.ndarray, tag: np.ndarray, codec: C
 
 
 def move(heatmap: np.ndarray, x: int, y: int, codec: Codec) -> np.ndarray:
-    """Where the codec puts the joint of a peak at (x, y)."""
+    """The joint that the codec decodes from a peak at (x, y)."""
     window = np.pad(heatmap, 1, mode="edge")[y : y + 3, x : x + 3]
     return codec.offsets(window[None])[0] + (x, y)
