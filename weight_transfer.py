@@ -12,6 +12,7 @@ origin. MODEL.PRETRAINED and TEST.MODEL_FILE read that file.
 
 from __future__ import annotations
 
+import json
 import logging
 from argparse import Namespace
 from functools import partial
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
+from lib.analysis.report import make_folders
 from lib.config import load_config
 from lib.core.calibrate import Calibration
 from lib.core.evaluate import average_precision
@@ -42,6 +44,7 @@ from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
+from lib.utils.files import atomic_write
 from lib.utils.logger import create_logger
 from lib.utils.tables import markdown
 
@@ -69,6 +72,7 @@ class ExtractedSubnet(NamedTuple):
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--all", metavar="FOLDER", help="extract every *.json of a folder")
+    parser.add_argument("--json", metavar="PATH", help="write the table's rows")
     parser.add_argument("--no-ap", action="store_true", help="recalibrate, but do not evaluate")
     return parser.parse_intermixed_args()
 
@@ -78,6 +82,7 @@ def main() -> None:
     paths = architecture_paths(args)
     cfg = load_config(args.cfg, args.opts)
     output_dir, _ = create_logger(cfg, args.cfg, "transfer")
+    make_folders(args.json)
     source = cfg.TEST.MODEL_FILE
     if not source:
         raise ValueError("name the supernet's checkpoint: TEST.MODEL_FILE")
@@ -95,6 +100,9 @@ def main() -> None:
         target = output_dir / f"{path.stem}.pth.tar"
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
     print(table(subnets))
+    if args.json:
+        rows = [subnet._asdict() for subnet in subnets]
+        atomic_write(args.json, json.dumps(rows, indent=2) + "\n")
 
 
 def architecture_paths(args: Namespace) -> list[Path]:

@@ -1,19 +1,17 @@
-"""What decoding could reach with perfect maps: AP of both codecs at several input sizes.
+"""AP of the codecs with ground-truth maps at several input sizes: the limit of any network.
 
     python -m tools.paper.codec_ceiling --cfg experiments/coco/mobilenet/mobile.yaml \\
         DATASET.MIN_LABELLED_JOINTS 6
     python -m tools.paper.codec_ceiling --cfg experiments/crowd_pose/mobilenet/mobile.yaml \\
         DATASET.TEST val --sizes 256 512
 
-Ideal heatmaps and tags are drawn from the annotations of the test split, decoded by the very path
-of evaluation, and scored. Pictures are not read, so annotations alone are enough.
+Heatmaps and tags are rendered from the annotations of the test split, decoded as in the evaluation,
+and scored. Unlike `valid.py --oracle` this reads no images: annotations alone are enough.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -25,8 +23,9 @@ from lib.config import load_config
 from lib.core.evaluate import score_predictions
 from lib.core.inference import InferenceSettings, predict
 from lib.core.results import Prediction
-from lib.dataset.build import EvaluationSet, build_evaluation_set
+from lib.dataset.build import build_evaluation_set
 from lib.utils import cli
+from lib.utils.tables import markdown
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,29 +41,26 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.WARNING)
-    columns = "".join(f"| {size} " for size in args.sizes)
-    print(f"| AP with ideal maps, px {columns}|\n{'|---' * (len(args.sizes) + 1)}|", flush=True)
+    rows = []
     for codec in args.codecs:
-        print(f"| {codec} ", end="")
+        row = [codec]
         for size in args.sizes:
             opts = [*args.opts, "MODEL.CODEC", codec, "DATASET.INPUT_SIZE", str(size)]
-            print(f"| {ceiling(load_config(args.cfg, opts)):.3f} ", end="", flush=True)
-        print("|")
+            row.append(f"{ceiling(load_config(args.cfg, opts)):.3f}")
+        rows.append(row)
+    print(markdown(["AP with ground-truth maps, px", *map(str, args.sizes)], rows))
 
 
 def ceiling(cfg: CfgNode) -> float:
-    """AP of ideal maps, drawn and decoded as `cfg` says."""
+    """AP of ground-truth maps, rendered and decoded as `cfg` says."""
     data = build_evaluation_set(cfg)
-    return score_predictions(data, ideal_predictions(cfg, data))["AP"]
-
-
-def ideal_predictions(cfg: CfgNode, data: EvaluationSet) -> Iterator[Prediction]:
     oracle, settings = Oracle.from_config(cfg), InferenceSettings.from_config(cfg)
-    for picture in tqdm(data.records, disable=None if cfg.VERBOSE else True, leave=False):
-        oracle.set_records([picture])
-        canvas = np.zeros((picture.height, picture.width, 3), np.uint8)
-        yield Prediction(picture.id, *predict(settings, oracle, canvas))
+    predictions = []
+    for record in tqdm(data.records, disable=None if cfg.VERBOSE else True, leave=False):
+        oracle.set_records([record])
+        canvas = np.zeros((record.height, record.width, 3), np.uint8)
+        predictions.append(Prediction(record.id, *predict(settings, oracle, canvas)))
+    return score_predictions(data, predictions)["AP"]
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""What the networks of the paper's tables cost here, beside the paper's figures.
+"""The costs and latencies of the networks in the paper's tables, next to the paper's figures.
 
     python -m tools.paper.model_table --no-latency
-    python -m tools.paper.model_table --onnx --csv table.csv --json table.json --figures docs
+    python -m tools.paper.model_table --onnx --json table.json --figures docs
     python -m tools.paper.model_table --doc docs/results.md --figures docs
 
 Parameters, multiply-adds (lib/utils/complexity.py) and activations
-(tools/benchmark/activations.py) are computed; latency is measured at batch 1 with random weights,
+(tools/benchmark/activations.py) are computed; latency is measured at batch 1 with random weights:
 medians of --rounds turns. OMP_NUM_THREADS sets the number of threads. Measure on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lib.search.latency import machine
 from lib.utils import cli
 from lib.utils.plots import families, save_figure
 from lib.utils.run_card import hardware
+from lib.utils.tables import markdown
 from tools.paper.networks import (
     SLOW,
     Cost,
@@ -31,12 +31,12 @@ from tools.paper.networks import (
     cost_of,
     default_device,
     measure,
-    ratios,
+    speed_ups,
     timed,
 )
 from tools.paper.tables import DEVICES, TABLES, Row
 
-SHOWN = "channels last"  # in the figure; what MODEL.CHANNELS_LAST has by default
+PLOTTED = "channels last"  # the way of the figure; the default of MODEL.CHANNELS_LAST
 FAMILIES = {  # folder of the experiment -> name
     "mobilenet": "LitePose",
     "higher_hrnet": "HigherHRNet",
@@ -51,9 +51,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-latency", action="store_true", help="only what is computed")
     parser.add_argument("--onnx", action="store_true", help="time ONNX Runtime, too")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each network (default 20)")
-    parser.add_argument("--csv", metavar="PATH", help="write a line for each row of the tables")
-    parser.add_argument("--json", metavar="PATH", help="the same, with machine and date")
-    parser.add_argument("--figures", metavar="FOLDER", help="AP over MACs, and over latency")
+    parser.add_argument("--json", metavar="PATH", help="write all figures, with machine and date")
+    parser.add_argument("--figures", metavar="FOLDER", help="plot AP over MACs and over latency")
     parser.add_argument("--doc", type=Path, help="put the tables between the marks in this page")
     return parser.parse_args(argv)
 
@@ -62,21 +61,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; at least 1")
-    make_folders(args.csv, args.json, args.figures and f"{args.figures}/ap_macs.png")
+    make_folders(args.json, args.figures and f"{args.figures}/ap_macs.png")
     page = read_page(args.doc) if args.doc else ""
     costs = {row: cost_of(row) for rows in TABLES.values() for row in rows}
     times = {} if args.no_latency else measure(args.rounds, args.onnx)
-    parts = {"costs": costs_text(costs)}
+    parts = {"costs": cost_tables(costs)}
     if times:
-        parts["latency"] = latency_text(times, args.rounds)
+        parts["latency"] = latency_tables(times, args.rounds)
     print("\n\n".join(parts.values()))
-    if args.csv:
-        write_csv(args.csv, records(costs, times))
     if args.json:
-        tree = {**where_and_when(), "rows": records(costs, times), "times_as_fast": ratios(times)}
+        rows = records(costs, times)
+        tree = {**where_and_when(), "rows": rows, "times_as_fast": speed_ups(times)}
         Path(args.json).write_text(json.dumps(tree, indent=2) + "\n")
     if args.figures:
-        draw(Path(args.figures), costs, times)
+        plot(Path(args.figures), costs, times)
     if args.doc:
         for name, text in parts.items():
             page = with_part(page, name, text)
@@ -84,12 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 # -------------------------------------------------------------------------------- the tables
-def costs_text(costs: Mapping[Row, Cost]) -> str:
-    """The tables of what is computed, each below its title."""
-    head = (
-        *("network", "input", "parameters, M", "*paper*", "GMACs", "paper's rule", "*paper*"),
-        *("activations, MiB", "AP *paper*"),
-    )
+def cost_tables(costs: Mapping[Row, Cost]) -> str:
+    """Markdown: what is computed, a table for each of the paper's."""
+    head = ["network", "input", "parameters, M", "*paper*", "GMACs", "paper's rule", "*paper*"]
+    head += ["activations, MiB", "AP *paper*"]
     parts = []
     for title, rows in TABLES.items():
         cells = [cost_cells(row, costs[row]) for row in rows]
@@ -97,54 +93,39 @@ def costs_text(costs: Mapping[Row, Cost]) -> str:
     return "\n\n".join(parts)
 
 
-def cost_cells(row: Row, cost: Cost) -> list[str]:
-    said = row.said
-    return [
-        *(row.name, str(cost.size), f"{cost.params / 1e6:.2f}", cell(said.params)),
-        *(f"{cost.macs / 1e9:.2f}", f"{cost.paper_macs / 1e9:.2f}", cell(said.gmacs)),
-        *(f"{cost.activations / 2**20:.0f}", cell(said.ap)),
-    ]
+def cost_cells(row: Row, cost: Cost) -> list[object]:
+    params, macs = f"{cost.params / 1e6:.2f}", f"{cost.macs / 1e9:.2f}"
+    cells = [row.name, cost.size, params, row.params, macs, f"{cost.paper_macs / 1e9:.2f}"]
+    cells += [row.gmacs, f"{cost.activations / 2**20:.0f}", row.ap]
+    return ["-" if cell is None else cell for cell in cells]
 
 
-def latency_text(times: Times, rounds: int) -> str:
-    """Milliseconds of each network, then the pairs; above them, what was done where and when."""
-    told, ways = where_and_when(), ways_of(times)
-    rows = sorted(timed().values(), key=lambda row: row.name)
-    cells = [
-        [
-            *(row.name, *(f"{times[row.name][way]:.0f}" for way in ways)),
-            *map(cell, row.said.milliseconds or (None,) * len(DEVICES)),
-        ]
-        for row in rows
+def latency_tables(times: Times, rounds: int) -> str:
+    """Markdown: milliseconds of each network, then the pairs; first, where, when and how."""
+    ways = ways_of(times)
+    rows = [
+        [name, *(f"{times[name][way]:.0f}" for way in ways), *(row.milliseconds or ["-"] * 3)]
+        for name, row in sorted(timed().items())
     ]
-    papers = [f"{device} *paper*" for device in DEVICES]
     pairs = [
         [
             f"{pair['fast']} : {pair['slow']}",
             *(f"{ratio:.1f} x" for part in ("here", "paper") for ratio in pair[part].values()),
         ]
-        for pair in ratios(times)
+        for pair in speed_ups(times)
     ]
+    columns = [*ways, *(f"{device} *paper*" for device in DEVICES)]
+    circumstances = where_and_when()
     return (
-        f"{told['machine']}; {told['date']}. Milliseconds, medians of {rounds} turns, of "
-        f"{', '.join(SLOW)} a quarter:\n\n"
-        f"{markdown(('network', *ways, *papers), cells)}\n\n"
-        f"Times as fast:\n\n{markdown(('', *ways, *papers), pairs)}"
+        f"{circumstances['machine']}; {circumstances['date']}. Milliseconds, medians of {rounds} "
+        f"turns, of {', '.join(SLOW)} a quarter:\n\n{markdown(['network', *columns], rows)}\n\n"
+        f"Speed-up:\n\n{markdown(['', *columns], pairs)}"
     )
 
 
 def ways_of(times: Times) -> list[str]:
     """The columns of what was measured."""
     return list(next(iter(times.values()), ()))
-
-
-def cell(value: float | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def where_and_when() -> dict[str, str]:
@@ -160,9 +141,9 @@ def records(costs: Mapping[Row, Cost], times: Times) -> list[dict[str, Any]]:
     for title, rows in TABLES.items():
         for row in rows:
             record = {"table": title, "network": row.name, **costs[row]._asdict()}
-            said = row.said._asdict()
-            milliseconds = said.pop("milliseconds") or (None,) * len(DEVICES)
-            record |= {f"paper {key}": value for key, value in said.items()}
+            for name in ("ap", "gmacs", "params"):
+                record[f"paper {name}"] = getattr(row, name)
+            milliseconds = row.milliseconds or [None] * len(DEVICES)
             for device, value in zip(DEVICES, milliseconds, strict=True):
                 record[f"paper {device} ms"] = value
             for way in ways_of(times):
@@ -171,26 +152,19 @@ def records(costs: Mapping[Row, Cost], times: Times) -> list[dict[str, Any]]:
     return found
 
 
-def write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def draw(folder: Path, costs: Mapping[Row, Cost], times: Times) -> None:
+def plot(folder: Path, costs: Mapping[Row, Cost], times: Times) -> None:
     """The paper's AP on CrowdPose over what was computed and measured here."""
     rows = TABLES["CrowdPose test"]
-    across = {"macs": ({row: costs[row].paper_macs / 1e9 for row in rows}, "GMACs, paper's rule")}
+    axes = {"macs": ({row: costs[row].paper_macs / 1e9 for row in rows}, "GMACs, paper's rule")}
     if times:
-        unit = f"milliseconds here, {SHOWN}"
-        across["latency"] = ({row: times[row.name][SHOWN] for row in rows}, unit)
-    for name, (values, label) in across.items():
-        series: dict[str, list] = {}
+        label = f"milliseconds here, {PLOTTED}"
+        axes["latency"] = ({row: times[row.name][PLOTTED] for row in rows}, label)
+    for name, (values, label) in axes.items():
+        series: dict[str, list[tuple[str, tuple[float, float]]]] = {}
         for row in rows:
             family = FAMILIES[row.experiment.split("/")[1]]
             short = row.name.removeprefix(f"{family}-")
-            series.setdefault(family, []).append((short, (values[row], row.said.ap)))
+            series.setdefault(family, []).append((short, (values[row], row.ap)))
         figure = families(series, (label, "AP, CrowdPose test (paper)"))
         save_figure(folder / f"ap_{name}.png", figure)
 

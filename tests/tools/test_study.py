@@ -1,7 +1,8 @@
-"""The study of kernels and of the fusion head: what it runs, what it keeps, what it prints."""
+"""The studies: the commands they run, the records they reuse, the tables they print."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.complexity import count_params
 from tests.helpers import ROOT, TINY
-from tools.paper import ablation_study, study
+from tools.paper import study
 
 QUICK = ["WORKERS", "0", "DEBUG.DEBUG", "False", "TRAIN.IMAGES_PER_GPU", "4"]
 QUICK += ["DATASET.MAX_NUM_PEOPLE", "3", "TEST.FLIP_TEST", "False"]
@@ -44,7 +45,8 @@ def start(started, coco_root, tmp_path, capsys) -> Callable[..., tuple[int, str,
     small = ["--arch", str(tmp_path / "tiny.json"), "--epochs", "1"]
 
     def run(*flags: str) -> tuple[int, str, str]:
-        code = cli.code_of(lambda: ablation_study.main([*where, *small, *QUICK, *flags])) or 0
+        args = ["ablation", *small, *flags, *where, *QUICK]
+        code = cli.code_of(lambda: study.main(args)) or 0
         return code, *capsys.readouterr()
 
     return run
@@ -64,8 +66,8 @@ def test_every_network_is_trained_and_scored_once_and_never_again(start, started
     found = rows(out)
     assert list(found) == ["network", "---", "5x5", "3x3", "5x5, no fusion"]
     assert found["network"][2:4] == ["seed 0", "seed 1"]
-    scores = list((tmp_path / "out/seed1/tiny_3").glob("valid_*.txt"))
-    assert found["3x3"][3] == study.AP.search(scores[0].read_text()).group(1)
+    [record] = (tmp_path / "out/seed1/tiny_3").glob("valid_*.json")
+    assert found["3x3"][3] == f"{json.loads(record.read_text())['report']['table']['AP']:.3f}"
     code, again, err = start("--kernels", "5", "3", "--seeds", "0", "1")
     assert (code, again, err) == (0, out, "")
     assert len(started) == 12
@@ -112,17 +114,17 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(start, started):
     before = len(started)
     code, out, err = start("--kernels", "5", "--seeds", "0", "--epochs", "2")
     assert (code, out) == (2, "")
-    assert "dist_train_quickstart_tiny_5.txt is of another command; give another --out" in err
+    assert "dist_train_quickstart_tiny_5.json is of another command; give another --out" in err
     assert len(started) == before
 
 
 def test_a_failing_script_is_told_in_one_line_and_run_again(start, monkeypatch):
     works = study.python
-    failed = CompletedProcess([], 2, "", "log\nerror: no such picture\n")
+    failed = CompletedProcess([], 2, "", "log\nerror: no such image\n")
     monkeypatch.setattr(study, "python", lambda *args: failed)
     code, out, err = start("--kernels", "5", "--seeds", "0")
     assert (code, out) == (2, "")
-    assert err.endswith("\nerror: dist_train.py ended with 2: error: no such picture\n")
+    assert err.endswith("\nerror: dist_train.py ended with 2: error: no such image\n")
     monkeypatch.setattr(study, "python", works)
     assert start("--kernels", "5", "--seeds", "0")[0] == 0
 
@@ -136,13 +138,39 @@ def test_an_architecture_that_is_not_there_is_told_before_any_training(start, st
 
 def test_differences_are_those_of_the_same_seed():
     """Two seeds that differ by .2 from one another: what differs by .1 does so for both."""
-    found = {"7x7": [0.5, 0.3], "3x3": [0.4, 0.2]}
-    costs = {name: (1000, 0.01) for name in found}
-    cells = rows(ablation_study.table([0, 1], found, costs))
+    aps = {"7x7": [0.5, 0.3], "3x3": [0.4, 0.2]}
+    costs = {name: (1000, 0.01) for name in aps}
+    cells = rows(study.ablation_table([0, 1], aps, costs))
     assert cells["7x7"] == ["1,000", "0.0100", "0.500", "0.300", "0.400 (0.200)", ""]
     assert cells["3x3"][4:] == ["0.300 (0.200)", "-0.100 (-0.100 to -0.100)"]
 
 
 def test_one_seed_has_no_spread():
-    assert study.shown([0.5]) == "0.500"
-    assert study.shown([0.25, 0.75]) == "0.500 (0.500)"
+    assert study.mean_and_spread([0.5]) == "0.500"
+    assert study.mean_and_spread([0.25, 0.75]) == "0.500 (0.500)"
+
+
+def test_a_supernet_is_trained_once_and_its_sub_networks_are_scored(
+    started, coco_root, tmp_path, monkeypatch
+):
+    """The commands alone: every script reports the same AP."""
+
+    def pretend(arguments: list[str], environment: Mapping[str, str]) -> CompletedProcess:
+        started.append(arguments)
+        if "--json" in arguments:
+            rows = [{"ap_before": 0.1, "ap_after": 0.4}]
+            report = rows if arguments[0] == "weight_transfer.py" else {"table": {"AP": 0.5}}
+            Path(arguments[-1]).write_text(json.dumps(report))
+        return CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(study, "python", pretend)
+    out = tmp_path / "out"
+    args = ["supernet", "--data", str(coco_root), "--out", str(out), "--seeds", "0"]
+    printed = study.supernet_study(study.parse_args([*args, "--sampling", "sandwich"]))
+    found = rows(printed)
+    cells = ["wide", "0.100", "0.400", "0.500", "0.500", "80%", "100%"]
+    assert f"| sandwich | {' | '.join(cells)} |" in printed
+    assert found["from scratch, distilled from wide"] == ["0.500"]
+    assert [command[0] for command in started].count("weight_transfer.py") == 3
+    assert len([command for command in started if "--teacher" in command]) == 1
+    assert json.loads((out / "study.json").read_text())["sandwich/wide"][0]["tuned"] == 0.5
