@@ -66,7 +66,7 @@ class ArchSpec:
 
     def with_numbers(self, changes: Mapping[str, int]) -> ArchSpec:
         """The architecture with other values for some of its `numbers`."""
-        new = self.numbers | changes
+        new = {**self.numbers, **changes}
         stages = tuple(
             StageSpec(
                 channel=new[f"stages.{i}.channel"],

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.models.arch import ArchSpec, StageSpec, make_divisible
+from lib.models.arch import ArchSpec, make_divisible
 from lib.models.head import FIRST_PREDICTION, BackboneMaps, SepConv2d
 from lib.models.layers import elastic
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose, default_arch, head_settings
@@ -63,7 +63,8 @@ class SuperLitePose(LitePose):
         x = stem = self._stem(images, arch.input_channel)
         maps = []
         for stage, spec in zip(self.stage, arch.stages, strict=True):
-            x = _run_stage(stage, spec, x)
+            for block, (expansion, kernel) in zip(stage, spec.blocks, strict=True):
+                x = block.at(x, spec.channel, expansion, kernel)
             maps.append(x)
         return self._head_at(BackboneMaps(stem, maps), arch.deconv)
 
@@ -101,12 +102,6 @@ def check_fits(arch: ArchSpec, largest: ArchSpec) -> None:
     for name, number in arch.numbers.items():
         if number > limits[name]:
             raise ValueError(f"{name} is {number}, the supernet has {limits[name]}")
-
-
-def _run_stage(stage: nn.Sequential, spec: StageSpec, x: Tensor) -> Tensor:
-    for block, (expansion, kernel) in zip(stage, spec.blocks, strict=True):
-        x = block.at(x, spec.channel, expansion, kernel)
-    return x
 
 
 def _separable(layer: SepConv2d, x: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
-"""Sorting channels by importance, so that a slice from the start keeps what matters most.
+"""Sorting channels by importance, so that a leading slice holds the most important ones.
 
-A stage's channels flow through all its blocks, to the next stage and to the head. A permutation
-applied to everyone who writes them and everyone who reads them leaves the function as it was.
+A stage's channels pass through all its blocks, to the next stage and to the head. A permutation of
+all tensors that write or read them leaves the function unchanged. For the channels of stage 1:
+
+    written by   rows of every `point_conv` 1x1 of the stage, and their BatchNorms
+    read by      columns of the `inv` 1x1 of its further blocks and of the first block of stage 2,
+                 the raw half of the head: deconv_raw.2 and final_raw.0
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.models.pose_mobilenet import LitePose
 
@@ -24,10 +28,10 @@ class Stream(NamedTuple):
 
 @torch.no_grad()
 def sort_channels(model: LitePose) -> None:
-    """Put the channels of the stem and of each stage in descending importance, in place.
+    """Sorts the channels of the stem and of each stage by descending importance, in place.
 
-    Importance is the sum of |w| over what reads the channel first in the next stage (the 1x1 of
-    its first block; for the last stage, the first deconv). The network's function is unchanged.
+    The importance of a channel is the sum of |w| of its first reader in the next stage: the 1x1 of
+    the first block; after the last stage, the first deconv. The network's function is unchanged.
     """
     for index in range(len(model.stage) + 1):
         stream = stream_of(model, index)
@@ -52,7 +56,7 @@ def stream_of(model: LitePose, index: int) -> Stream:
 
 
 def _producers(model: LitePose, index: int) -> Iterator[tuple[Tensor, int]]:
-    """Everyone who writes the channels: rows of 1x1 convolutions and their BatchNorms."""
+    """The writers of the channels: rows of 1x1 convolutions, and their BatchNorms."""
     if index == 0:
         writers = [(model.first[2], model.first[3])]
     else:
@@ -63,7 +67,10 @@ def _producers(model: LitePose, index: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _head_readers(model: LitePose, index: int) -> list[tuple[Tensor, int]]:
-    """The raw half of the head: deconv levels read stages 3, 2, 1, predictions 1 and the stem."""
+    """The raw half of the head: deconv levels read stages 3, 2, 1, predictions 1 and the stem.
+
+    Index 0 is the stem, as in `stream_of`.
+    """
     holders: list[tuple[Tensor, int]] = []
     if not model.fusion:
         return holders
@@ -78,5 +85,5 @@ def _head_readers(model: LitePose, index: int) -> list[tuple[Tensor, int]]:
     return holders
 
 
-def _norm_tensors(bn: nn.BatchNorm2d) -> list[tuple[Tensor, int]]:
+def _norm_tensors(bn: Any) -> list[tuple[Tensor, int]]:
     return [(tensor, 0) for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var)]

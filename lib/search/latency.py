@@ -1,12 +1,12 @@
-"""Latency of an architecture as the sum of its pieces, looked up in a table.
+"""Latency of an architecture as the sum of its pieces, from a table of measurements.
 
-`python -m tools.benchmark pieces` measures the table on the machine at hand.
+`python -m tools.benchmark pieces` measures the table on this machine.
 
-How well the sum matches: on one thread of a two-core x86 machine that was busy with other work,
-search-XS, S, M, L, prune-S and prune-L took 39, 129, 189, 377, 171 and 345 ms of CPU time (best
-runs), the sums were 0.96, 0.94, 0.89, 0.79, 0.81 and 0.97 of that. A piece alone finds its
-weights in the cache, and the additions of the head are in no piece: sums are somewhat too small,
-most for networks whose maps are large, so leave a margin below a hard limit.
+Accuracy of the sum: on one thread of a two-core x86 machine under other load, search-XS, S, M, L,
+prune-S and prune-L took 39, 129, 189, 377, 171 and 345 ms of CPU time (best runs); the sums were
+0.96, 0.94, 0.89, 0.79, 0.81 and 0.97 of that. A piece measured alone has its weights in the cache,
+and the additions of the head are in no piece. So sums are too small, most of all for networks of
+large maps: leave a margin below a hard limit.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from typing import Any
 
 import torch
 
+from lib.utils.files import atomic_write
+
 Key = tuple[Any, ...]  # a piece's fields
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds of each piece at batch 1, and where they were measured."""
+    """Milliseconds of each piece at batch 1, and the machine they were measured on."""
 
     machine: str
     times: Mapping[Key, float]
 
     def total(self, pieces: Iterable[Key]) -> float:
-        """Milliseconds of a network; ValueError names the first piece that was not measured."""
+        """Milliseconds of a network; ValueError names the first piece that is not in the table."""
         pieces = [tuple(piece) for piece in pieces]
         for piece in pieces:
             if piece not in self.times:
@@ -45,7 +47,7 @@ class LatencyTable:
 
     @classmethod
     def read(cls, path: str | Path) -> LatencyTable:
-        """What `write` wrote; ValueError names the file that is none."""
+        """The table that `write` wrote; ValueError names a file that is none."""
         try:
             tree = json.loads(Path(path).read_text())
             times = {tuple(key): float(ms) for *key, ms in tree["pieces"]}
@@ -58,27 +60,27 @@ class LatencyTable:
     def write(self, path: str | Path) -> None:
         """One line per piece: its fields, then milliseconds."""
         rows = ",\n".join(json.dumps([*key, round(ms, 5)]) for key, ms in self.times.items())
-        head = f'{{\n"machine": {json.dumps(self.machine)},\n'
-        Path(path).write_text(f'{head}"pieces": [\n{rows}\n]\n}}\n')
+        machine = json.dumps(self.machine)
+        atomic_write(path, f'{{\n"machine": {machine},\n"pieces": [\n{rows}\n]\n}}\n')
 
 
 def median_times(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Milliseconds of each call: the median of `rounds`, each time after a call to warm up.
+    """Milliseconds of each call: the median of `rounds`, each after a call to warm up.
 
-    The calls take turns, so that a busy minute of the machine falls on all of them alike.
+    The calls take turns, so that other load on the machine affects all of them alike.
     """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
-        for call, own in zip(calls, times, strict=True):
+        for call, measured in zip(calls, times, strict=True):
             call()
             begin = time.perf_counter()
             call()
-            own.append(1000 * (time.perf_counter() - begin))
-    return [statistics.median(own) for own in times]
+            measured.append(1000 * (time.perf_counter() - begin))
+    return [statistics.median(measured) for measured in times]
 
 
 def machine(device: torch.device) -> str:
-    """What ran it, in one line."""
+    """Device, PyTorch and Python in one line."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

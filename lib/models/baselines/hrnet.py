@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,8 @@ def make_branch(channels: int, blocks: int) -> nn.Sequential:
 class HighResolutionModule(nn.Module):
     """Runs every branch, then fuses all of them into each of the first `outputs` branches."""
 
+    fuse_layers: Any  # ModuleLists, whose entries are just modules for a type checker
+
     def __init__(self, blocks: Sequence[int], channels: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(map(make_branch, channels, blocks))
@@ -148,6 +150,7 @@ class HigherHead(nn.Module):
     """
 
     arch = None  # MODEL.EXTRA describes the network, not an architecture file
+    final_layers: Any
 
     def __init__(
         self, in_channels: int, deconv: Deconv, out_channels: Sequence[int], final_kernel: int = 1

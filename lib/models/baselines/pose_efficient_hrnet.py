@@ -164,7 +164,8 @@ def make_features(width: float, depth: float) -> tuple[nn.Sequential, list[tuple
     A tap is (index, channels) of the last block at 1/4, 1/8, 1/16 or 1/32 of the input.
     """
     channels = make_divisible(STEM_WIDTH * width)
-    features, taps = [conv_bn_swish(3, channels, 3, 2)], []
+    features: list[nn.Module] = [conv_bn_swish(3, channels, kernel=3, stride=2)]
+    taps = []
     for i, group in enumerate(GROUPS):
         out_channels = make_divisible(group.channels * width)
         for j in range(math.ceil(group.blocks * depth)):

@@ -1,10 +1,11 @@
-"""Depthwise convolution whose weights learn fast on a CPU.
+"""Depthwise convolution with a fast weight gradient on a CPU.
 
-There the gradient of 7x7 filters takes ten times as long as the forward pass, for only kernels of
-at most three columns have fast code (oneDNN of torch 2.13). That gradient is a correlation of the
-input with the output's gradient, each tap for itself, so it can be had in such pieces: three
-columns of taps at a time and, for stride s, on each of the s x s grids of pixels that taps fall on.
-`python -m tools.benchmark depthwise` says what that is worth.
+On a CPU, the gradient of 7x7 filters takes ten times as long as the forward pass: oneDNN (of torch
+2.13) has fast code for kernels of at most three columns only. That gradient is a correlation of the
+input with the output's gradient, and each tap of the filter has a separate sum. So it can be
+computed in pieces that are fast: three columns of taps at a time and, for stride s, separately for
+each of the s x s grids of pixels that the taps fall on (`weight_gradient`).
+`python -m tools.benchmark depthwise` measures the speed-up.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-COLUMNS = 3  # of taps, the most that are fast
+COLUMNS = 3  # of a kernel; wider ones are slow
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Each channel by its own k x k filter, without bias; the size stays, up to the stride."""
+    """One k x k filter per channel, no bias: (B, C, H, W) -> (B, C, H / stride, W / stride)."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(
-            *(channels, channels, kernel, stride, kernel // 2), groups=channels, bias=False
+            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, training: bool) -> Te
 
 
 def in_pieces(x: Tensor, weight: Tensor) -> bool:
-    """Whether the gradient of `weight` is faster so, and nobody else looks after it."""
+    """Whether pieces are faster: a CPU, a large kernel, channels last, plain float32 autograd."""
     return (
         x.device.type == "cpu"
         and weight.shape[-1] > COLUMNS
@@ -51,6 +52,8 @@ def in_pieces(x: Tensor, weight: Tensor) -> bool:
 
 
 class _InPieces(torch.autograd.Function):
+    """The forward pass of PyTorch; the gradients of this file."""
+
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -72,7 +75,8 @@ class _InPieces(torch.autograd.Function):
 def input_gradient(shape: torch.Size, weight: Tensor, gradient: Tensor, stride: int) -> Tensor:
     """gradient (B, C, H / stride, W / stride) -> (B, C, H, W), the `shape` of the input.
 
-    With stride 1 it is a convolution with the filters turned around, as fast as the forward pass.
+    At stride 1 it is a convolution with the filters rotated by 180 degrees, as fast as the forward
+    pass.
     """
     kernel, channels = weight.shape[-1], len(weight)
     if stride > 1:
@@ -82,19 +86,29 @@ def input_gradient(shape: torch.Size, weight: Tensor, gradient: Tensor, stride: 
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int = 1) -> Tensor:
-    """x (B, C, H, W), gradient (B, C, H / stride, W / stride) -> (C, 1, kernel, kernel)"""
+    """x (B, C, H, W), gradient (B, C, H / stride, W / stride) -> (C, 1, kernel, kernel)
+
+    Tap (i, j) meets pixels (stride * y + i, stride * x + j) of the padded input, for every output
+    pixel (y, x): d weight[i, j] = sum of padded[stride * y + i, stride * x + j] * gradient[y, x].
+
+    Example, kernel 7 at stride 2: taps 0, 2, 4, 6 of a row meet the even pixels only, taps 1, 3, 5
+    the odd ones. On either grid of pixels the stride is 1, and the row has 4 or 3 taps, which take
+    2 pieces or 1. Rows alike: 2 x 2 grids, of 2 + 1 + 2 + 1 = 6 pieces.
+    """
     channels, (height, width) = x.shape[1], gradient.shape[2:]
     padded = F.pad(x, [kernel // 2] * 4)
     whole = x.new_empty(channels, 1, kernel, kernel)
     for top in range(stride):
         for left in range(stride):
+            # The pixels of one grid, and the taps that meet them; both are views.
             grid = padded[..., top::stride, left::stride]
             taps = whole[..., top::stride, left::stride]
             rows = taps.shape[2]
             for first in range(0, taps.shape[3], COLUMNS):
                 columns = min(COLUMNS, taps.shape[3] - first)
-                seen = grid[..., : height + rows - 1, first : first + width + columns - 1]
+                # A filter of rows x columns taps slides over this part to height x width places.
+                part = grid[..., : height + rows - 1, first : first + width + columns - 1]
                 shape = (channels, 1, rows, columns)
-                piece = conv2d_weight(seen, shape, gradient, groups=channels)
+                piece = conv2d_weight(part, shape, gradient, groups=channels)
                 taps[..., first : first + columns] = piece
     return whole

@@ -1,10 +1,14 @@
 """The slicing rule: a network of width C is the first C channels of every tensor of a wider one.
 
 Functions that run a layer at a smaller width. The input decides the width in, the caller the
-width out; nothing is drawn or stored here.
+width out; nothing is sampled or stored here. For example, a supernet's 1x1 convolution of 24 to 32
+channels has a weight of (32, 24, 1, 1). Behind a map of 16 channels, asked for 8, it runs with
+weight[:8, :16]: the weight that the sub-network of these widths gets when it is extracted.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,58 +20,68 @@ KERNEL_MAPS = {5: "Linear5x5", 3: "Linear3x3"}  # kernel size -> the published n
 
 
 def conv(layer: nn.Conv2d, x: Tensor, width: int) -> Tensor:
-    """(B, in, H, W) -> (B, width, H', W')"""
+    """(B, in, H, W) -> (B, width, H', W'); the weight is (out, in, k, k)."""
     weight = layer.weight[:width, : x.shape[1]]
     return F.conv2d(x, weight, None, layer.stride, layer.padding)
 
 
 def deconv(layer: nn.ConvTranspose2d, x: Tensor, width: int) -> Tensor:
-    """(B, in, H, W) -> (B, width, 2H, 2W)"""
+    """(B, in, H, W) -> (B, width, 2H, 2W); a transposed weight is (in, out, k, k)."""
     weight = layer.weight[: x.shape[1], :width]
+    assert not isinstance(layer.padding, str)
     return F.conv_transpose2d(x, weight, None, layer.stride, layer.padding, layer.output_padding)
 
 
 def depthwise(layer: DepthwiseConv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Each channel by its own filter; `weight` (C or more, 1, k, k) stands in for the layer's."""
+    """(B, C, H, W) -> (B, C, H', W'); `weight` (C or more, 1, k, k) replaces the layer's."""
     weight = layer.weight if weight is None else weight
     return depthwise_conv(x, weight[: x.shape[1]], layer.stride[0], layer.training)
 
 
 def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """BatchNorm of the first channels; in training their running statistics move, in place."""
+    """BatchNorm of the first channels; in training their running statistics change, in place."""
     channels = x.shape[1]
+    mean, var, batches = layer.running_mean, layer.running_var, layer.num_batches_tracked
+    assert mean is not None
+    assert var is not None
+    assert batches is not None
+    assert layer.momentum is not None
     if layer.training and layer.track_running_stats:
-        layer.num_batches_tracked.add_(1)
-    normalize = getattr(layer, "normalize", F.batch_norm)  # a layer of layers/sync.py has its own
+        batches.add_(1)
+    normalize = getattr(layer, "normalize", F.batch_norm)  # of layers/sync.py, if that is its class
     return normalize(
         x,
-        layer.running_mean[:channels],
-        layer.running_var[:channels],
+        mean[:channels],
+        var[:channels],
         layer.weight[:channels],
         layer.bias[:channels],
-        layer.training,
-        layer.momentum,
-        layer.eps,
+        training=layer.training,
+        momentum=layer.momentum,
+        eps=layer.eps,
     )
 
 
-def smaller_kernel(block: nn.Module, kernel: int) -> Tensor:
-    """The block's depthwise filters (C, 1, k, k) at `kernel`: whole, or their mapped center."""
+def smaller_kernel(block: Any, kernel: int) -> Tensor:
+    """The depthwise filters (C, 1, k, k) of an InvertedBottleneck at a kernel size.
+
+    At full size they are the weight itself. A smaller kernel is no leading slice but the center of
+    the larger one, passed through a linear map that the block learned for it (once-for-all).
+    """
     weight = block.depth_conv[0].weight
     full = weight.shape[-1]
     if kernel == full:
         return weight
-    if kernel not in KERNEL_MAPS or not hasattr(block, KERNEL_MAPS[kernel]):
-        maps = sorted(k for k, name in KERNEL_MAPS.items() if hasattr(block, name))
-        raise ValueError(
-            f"kernel {kernel} of a supernet of {full}x{full}; possible: {maps + [full]}"
-        )
+    maps = {
+        size: getattr(block, name) for size, name in KERNEL_MAPS.items() if hasattr(block, name)
+    }
+    if kernel not in maps:
+        possible = [*sorted(maps), full]
+        raise ValueError(f"kernel {kernel} of a supernet of {full}x{full}; possible: {possible}")
     edge = (full - kernel) // 2
     center = weight[:, :, edge : full - edge, edge : full - edge].flatten(1)  # (C, k * k)
-    mapped = getattr(block, KERNEL_MAPS[kernel])(center)
-    return mapped.view(len(weight), 1, kernel, kernel)
+    return maps[kernel](center).view(len(weight), 1, kernel, kernel)
 
 
 def leading_slice(full: Tensor, shape: torch.Size) -> Tensor:
-    """The part of `full` that a tensor of `shape` shares with it."""
+    """The first entries of `full` along each axis, as many as `shape` has."""
     return full[tuple(slice(n) for n in shape)]

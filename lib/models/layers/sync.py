@@ -1,8 +1,8 @@
-"""BatchNorm over the pictures of all processes, at any width, on any device.
+"""BatchNorm over the images of all processes, at any width, on any device.
 
-The same mathematics as one process with all pictures (PyTorch's own synchronized layer knows
-neither slices nor CPUs). Count, sum and sum of squares of each channel cross the processes in
-one message forward, two sums backward.
+The same mathematics as one process with all images (PyTorch's SyncBatchNorm supports neither
+leading slices nor CPUs). Forward, one all-reduce sums count, sum and sum of squares of each
+channel; backward, one all-reduce sums two gradients.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from lib.models.layers import elastic
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """In training, its statistics are those of the pictures of all processes."""
+    """In training, its statistics are those of the images of all processes."""
 
-    def normalize(self, *args: Any) -> Tensor:
-        """What `elastic.norm` calls in place of F.batch_norm."""
-        return batch_norm(*args)
+    def normalize(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`elastic.norm` calls it in place of F.batch_norm."""
+        return batch_norm(*args, **kwargs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return elastic.norm(self, x)
+    def forward(self, input: Tensor) -> Tensor:
+        return elastic.norm(self, input)
 
 
 def synchronize_norms(model: nn.Module) -> nn.Module:
-    """`model`, whose BatchNorm layers become synchronized ones with the same tensors."""
+    """`model` with every BatchNorm layer replaced by a synchronized one of the same tensors."""
     for name, layer in model.named_children():
         if isinstance(layer, nn.BatchNorm2d):
-            twin = SyncBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
-            twin.__dict__.update(layer.__dict__)  # tensors, mode and settings are the layer's own
-            setattr(model, name, twin)
+            synchronized = SyncBatchNorm2d(layer.num_features)
+            synchronized.__dict__.update(layer.__dict__)  # tensors, mode and settings
+            setattr(model, name, synchronized)
         else:
             synchronize_norms(layer)
     return model
 
 
 class Moments(NamedTuple):
-    """Of each channel, over all processes; float64."""
+    """Statistics of each channel over all processes; float64."""
 
     count: Tensor  # (1,) values of a channel
     mean: Tensor  # (C,)
@@ -58,7 +58,7 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """F.batch_norm, (B, C, H, W) -> (B, C, H, W), with the batch of all processes."""
+    """F.batch_norm over the batch of all processes: (B, C, H, W) -> (B, C, H, W)."""
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     moments = shared_moments(x)
@@ -71,7 +71,7 @@ def batch_norm(
 
 @torch.no_grad()
 def shared_moments(x: Tensor) -> Moments:
-    """Those of x (B, C, H, W) in all processes, which may have different B."""
+    """Moments of x (B, C, H, W) over all processes, whose B may differ."""
     var, mean = torch.var_mean(_full(x), dim=(0, 2, 3), correction=0)
     var, mean = var.double(), mean.double()  # so that the difference of squares below is exact
     count = var.new_full((1,), x.numel() // x.shape[1])
@@ -82,7 +82,7 @@ def shared_moments(x: Tensor) -> Moments:
 
 
 class _Normalize(torch.autograd.Function):
-    """x -> (x - mean) / sqrt(var + eps) * weight + bias, where mean and var are of x itself."""
+    """x -> (x - mean) / sqrt(var + eps) * weight + bias, mean and var being functions of x."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, moments: Moments, eps: float):
@@ -97,13 +97,13 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, weight, mean, scale, count = ctx.saved_tensors
         full, standard = _full(grad), (_full(x) - _wide(mean)) * _wide(scale)
-        own = torch.stack([full.sum((0, 2, 3)), (full * standard).sum((0, 2, 3))])
-        shared = own.to(torch.float64, copy=True)
-        dist.all_reduce(shared)
-        shift, slope = (shared / count).to(full.dtype)
+        local = torch.stack([full.sum((0, 2, 3)), (full * standard).sum((0, 2, 3))])
+        total = local.to(torch.float64, copy=True)
+        dist.all_reduce(total)
+        shift, slope = (total / count).to(full.dtype)
         grad_x = (full - _wide(shift) - standard * _wide(slope)) * _wide(scale * weight)
-        # Gradients of weight and bias are this process's part, as all other gradients are.
-        return grad_x.to(x.dtype), own[1].to(weight.dtype), own[0].to(weight.dtype), None, None
+        # Gradients of weight and bias are those of this process; DDP averages all gradients.
+        return grad_x.to(x.dtype), local[1].to(weight.dtype), local[0].to(weight.dtype), None, None
 
 
 def _full(x: Tensor) -> Tensor:
