@@ -28,12 +28,7 @@ from lib.core.calibrate import Calibration
 from lib.core.evaluate import average_precision
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
-from lib.dataset.build import (
-    EvaluationSet,
-    build_dataset,
-    build_evaluation_set,
-    make_dataloader,
-)
+from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set, make_dataloader
 from lib.models import place
 from lib.models.arch import ArchSpec
 from lib.models.load import read_network
@@ -50,6 +45,8 @@ from lib.utils.tables import markdown
 
 logger = logging.getLogger("lib.transfer")
 
+COLUMNS = ("Arch", "max difference", "AP uncalibrated", "AP calibrated", "parameters", "GMACs")
+
 
 class Data(NamedTuple):
     """Where sub-networks are recalibrated and scored; None where the split is missing."""
@@ -63,10 +60,15 @@ class ExtractedSubnet(NamedTuple):
 
     name: str
     difference: float  # the largest between its outputs and the supernet's, before calibration
-    ap_before: float | None  # None without data
+    ap_before: float | None  # calibration; None without data
     ap_after: float | None
     params: int
     gmacs: float
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        aps = ("-" if ap is None else f"{ap:.3f}" for ap in (self.ap_before, self.ap_after))
+        return (self.name, f"{self.difference:g}", *aps, f"{self.params:,}", f"{self.gmacs:.3f}")
 
 
 def parse_args() -> Namespace:
@@ -99,10 +101,11 @@ def main() -> None:
         subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
         target = output_dir / f"{path.stem}.pth.tar"
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
-    print(table(subnets))
+    print(markdown(COLUMNS, [subnet.cells for subnet in subnets]))
     if args.json:
         rows = [subnet._asdict() for subnet in subnets]
-        atomic_write(args.json, json.dumps(rows, indent=2) + "\n")
+        atomic_write(args.json, json.dumps(rows, indent=2) + "
+")
 
 
 def architecture_paths(args: Namespace) -> list[Path]:
@@ -133,14 +136,9 @@ def read_data(cfg: CfgNode, with_ap: bool) -> Data:
 
 
 def transfer(
-    cfg: CfgNode,
-    supernet: SuperLitePose,
-    arch: ArchSpec,
-    data: Data,
-    origin: dict[str, str],
-    path: Path,
+    cfg: CfgNode, supernet: SuperLitePose, arch: ArchSpec, data: Data, origin: dict, path: Path
 ) -> ExtractedSubnet:
-    """Extract `arch`, compare it, recalibrate it where there are images, and save it to `path`."""
+    """Extract `arch`, compare it, recalibrate it if there are images, and save it to `path`."""
     subnet = extract_subnet(supernet, arch)
     difference = largest_difference(supernet, subnet, arch)
     place(subnet, next(supernet.parameters()).device, channels_last=True)
@@ -179,28 +177,6 @@ def largest_difference(supernet: SuperLitePose, subnet: LitePose, arch: ArchSpec
     noise = noise.to(next(supernet.parameters()).device)
     pairs = zip(supernet(noise, arch), subnet(noise), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
-
-
-def table(subnets: list[ExtractedSubnet]) -> str:
-    """A Markdown table."""
-
-    def cell(ap: float | None) -> str:
-        return "-" if ap is None else f"{ap:.3f}"
-
-    return markdown(
-        ("Arch", "max difference", "AP uncalibrated", "AP calibrated", "parameters", "GMACs"),
-        [
-            (
-                subnet.name,
-                f"{subnet.difference:g}",
-                cell(subnet.ap_before),
-                cell(subnet.ap_after),
-                f"{subnet.params:,}",
-                f"{subnet.gmacs:.3f}",
-            )
-            for subnet in subnets
-        ],
-    )
 
 
 if __name__ == "__main__":

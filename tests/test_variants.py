@@ -14,14 +14,14 @@ VARIANTS = {
     "tags on both outputs": "LOSS.WITH_AE_LOSS [True,True] TEST.WITH_AE [True,True]",
     "no raw half of the head": "MODEL.FUSION_HEAD False",
     "multi-scale test": "TEST.SCALE_FACTOR [0.5,1,2]",
-    "multi-scale test at the maps' own size": "TEST.SCALE_FACTOR [1,2] TEST.PROJECT2IMAGE False",
-    "no mirror image": "TEST.FLIP_TEST False TEST.ADJUST False TEST.REFINE False",
+    "multi-scale test at the size of the maps": "TEST.SCALE_FACTOR [1,2] TEST.PROJECT2IMAGE False",
+    "no flip test": "TEST.FLIP_TEST False TEST.ADJUST False TEST.REFINE False",
     "hinge push loss, plain distances": "LOSS.AE_LOSS_TYPE max TEST.USE_DETECTION_VAL False",
     "scale-aware sigma": "DATASET.SCALE_AWARE_SIGMA True DATASET.INT_SIGMA True",
     "sigma from the map size": "DATASET.SIGMA -1",
     "deconv kernels of 3 and 2": "MODEL.EXTRA.NUM_DECONV_KERNELS [3,2,4]",
     "contiguous memory, SGD": "MODEL.CHANNELS_LAST False TRAIN.OPTIMIZER sgd",
-    "every picture in TensorBoard": "DEBUG.DEBUG True DEBUG.SAVE_BATCH_IMAGES_GT True "
+    "every image in TensorBoard": "DEBUG.DEBUG True DEBUG.SAVE_BATCH_IMAGES_GT True "
     "DEBUG.SAVE_BATCH_IMAGES_PRED True DEBUG.SAVE_TAGMAPS_PRED True",
     "validation every epoch": "TRAIN.VALIDATE_EVERY 1",
 }

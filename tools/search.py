@@ -106,10 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_seen_images(network, len(score.calibration.dataset))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
     search = Search(space, costs, score, limits, journal, args.seed, on_candidate=log)
-    if args.random:
-        candidates = search.sample_random(args.generations * args.population)
-    else:
-        candidates = search.evolve(settings)
+    count = args.generations * args.population
+    candidates = search.sample_random(count) if args.random else search.evolve(settings)
     report(args, space, costs, candidates, limits)
     return 0
 
@@ -207,8 +205,8 @@ def report(
     limits: Mapping[str, float],
 ) -> None:
     """winner.json, candidates.csv, pareto.png, and the winner on the console."""
-    winner = best(candidates)
-    winner.arch.to_json(args.out / "winner.json")
+    winner, winner_path = best(candidates), args.out / "winner.json"
+    winner.arch.to_json(winner_path)
     write_csv(args.out / "candidates.csv", space, costs, candidates)
     cost = next(iter(limits))
     label = f"{UNITS[cost]}, {args.rule} rule" if cost == "gmacs" else UNITS[cost]
@@ -221,8 +219,7 @@ def report(
         labels=(label, f"AP on {args.search_images} held-out images"),
     )
     save_figure(args.out / "pareto.png", figure)
-    place_of_winner = args.out / "winner.json"
-    logger.info("the best of %d: %s; in %s", len(candidates), summary(winner), place_of_winner)
+    logger.info("the best of %d: %s; in %s", len(candidates), summary(winner), winner_path)
 
 
 def write_csv(

@@ -195,7 +195,7 @@ def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:
 
 
 def expect_keys(tree: Any, known: Sequence[str], where: str, optional: Sequence[str] = ()) -> None:
-    """ValueError unless `tree` is a mapping of the `known` keys; those of `optional` may lack."""
+    """ValueError unless `tree` maps the `known` keys; those of `optional` may be missing."""
     if not isinstance(tree, dict):
         raise ValueError(f"{where} must hold the keys {', '.join(known)}")
     if missing := [key for key in known if key not in (*tree, *optional)]:

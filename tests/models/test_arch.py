@@ -1,4 +1,4 @@
-"""An architecture is its JSON file; a file that is none is told what it lacks."""
+"""An architecture is its JSON file; the error of a malformed one names what it lacks."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_forward_equals_the_original(name, recorded):
 
 
 @pytest.mark.parametrize(
-    ("data_set", "name", "params", "true_gmacs", "paper_gmacs", "said"),
+    ("data_set", "name", "params", "true_gmacs", "paper_gmacs", "published"),
     [
         ("crowd_pose", "w48", 63_822_090, 149.33, 154.57, 154.6),
         ("crowd_pose", "w32", 28_641_962, 46.14, 48.01, None),
@@ -99,7 +99,7 @@ def test_forward_equals_the_original(name, recorded):
         ("coco", "H-4", 2_764_706, 1.81, 2.15, None),  # 2.2
     ],
 )
-def test_published_sizes(data_set, name, params, true_gmacs, paper_gmacs, said):
+def test_published_sizes(data_set, name, params, true_gmacs, paper_gmacs, published):
     cfg = load_config(path_of(data_set, name))
     with torch.device("meta"):
         model = build_model(cfg)
@@ -107,7 +107,7 @@ def test_published_sizes(data_set, name, params, true_gmacs, paper_gmacs, said):
     assert count_params(model) == params
     assert macs["true"] / 1e9 == pytest.approx(true_gmacs, abs=6e-3)
     assert macs["paper"] / 1e9 == pytest.approx(paper_gmacs, abs=6e-3)
-    assert said is None or macs["paper"] / 1e9 == pytest.approx(said, rel=0.01)
+    assert published is None or macs["paper"] / 1e9 == pytest.approx(published, rel=0.01)
 
 
 def test_weights_from_imagenet_start_the_backbone(tmp_path):
@@ -190,7 +190,7 @@ def test_keys_of_published_files_that_say_nothing_new_are_accepted():
 
 @pytest.mark.parametrize("name", ["w16", "H-4"])
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("STAGE3.NUM_BLOCKS", "[4,4]", r"STAGE3\.NUM_BLOCKS is \[4, 4\]; must list 3"),
         ("STAGE2.NUM_BLOCKS", "[-1,4]", r"STAGE2\.NUM_BLOCKS is -1; .* at least 0"),
@@ -206,14 +206,14 @@ def test_keys_of_published_files_that_say_nothing_new_are_accepted():
         ("STAGE5", "1", r"MODEL\.EXTRA has unknown STAGE5"),
     ],
 )
-def test_a_network_that_cannot_be_is_told_by_its_key(name, key, value, told):
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_impossible_network_is_refused_by_its_key(name, key, value, message):
+    with pytest.raises(ValueError, match=message) as caught:
         build("coco" if name == "H-4" else "crowd_pose", name, f"MODEL.EXTRA.{key}", value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ("STEM_INPLANES: 64, STAGE2: 1, STAGE3: 1", r"EXTRA lacks STAGE4, DECONV"),
         (
@@ -222,10 +222,10 @@ def test_a_network_that_cannot_be_is_told_by_its_key(name, key, value, told):
         ),
     ],
 )
-def test_a_network_without_its_stages_is_told_so(keys, told, tmp_path):
+def test_a_network_without_its_stages_is_refused(keys, message, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"MODEL: {{NAME: pose_higher_hrnet, EXTRA: {{{keys}}}}}")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         build_model(load_config(path))
 
 

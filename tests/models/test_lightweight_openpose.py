@@ -19,7 +19,7 @@ def test_published_size():
     assert macs["true"] / 1e9 == pytest.approx(8.88, abs=6e-3)
 
 
-def test_maps_are_an_eighth_of_the_picture():
+def test_maps_are_an_eighth_of_the_image():
     model = LightweightOpenPose().eval()
     with torch.no_grad():
         outputs = model(torch.randn(2, 3, 64, 96))
@@ -32,5 +32,5 @@ def test_every_parameter_learns():
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_no_script_can_train_it_with_losses_that_are_not_its_own():
+def test_no_script_can_train_it_with_the_losses_of_tags():
     assert not [name for name in MODELS if "openpose" in name]

@@ -1,4 +1,4 @@
-"""The supernet is the published one, and a cut sub-network is the same function."""
+"""The supernet is the published one, and an extracted sub-network is the same function."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_subnet_equals_its_slice(name):
     model.eval()
     image = seeded_image(5, 128)
     with torch.no_grad():
-        inside, cut = model(image, arch), extract_subnet(model, arch)(image)
-    assert all(torch.equal(a, b) for a, b in zip(inside, cut, strict=True))
+        inside, extracted = model(image, arch), extract_subnet(model, arch)(image)
+    assert all(torch.equal(a, b) for a, b in zip(inside, extracted, strict=True))
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -68,8 +68,8 @@ def test_a_subnet_of_smaller_kernels_equals_its_slice(kernel):
     arch = uniform_arch(128, 16, (16, 32, 48, 80), (16, 24, 24), block=(4, kernel))
     image = seeded_image(6, 64)
     with torch.no_grad():
-        inside, cut = model(image, arch), extract_subnet(model, arch)(image)
-    assert all(torch.equal(a, b) for a, b in zip(inside, cut, strict=True))
+        inside, extracted = model(image, arch), extract_subnet(model, arch)(image)
+    assert all(torch.equal(a, b) for a, b in zip(inside, extracted, strict=True))
 
 
 def test_without_an_architecture_it_is_the_complete_network():

@@ -1,4 +1,4 @@
-"""BatchNorm over all processes is BatchNorm over all pictures."""
+"""BatchNorm over all processes is BatchNorm over all images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers import TINY, as_opts, tiny_config
 from tests.runs import SMALL, SPACE, SUPERNET, step_state
 
 CPU = torch.device("cpu")
-SHARES = (1, 3, 2)  # pictures of each process
+SHARES = (1, 3, 2)  # images of each process
 
 
 def noise(seed: int, *shape: int) -> torch.Tensor:
@@ -48,8 +48,8 @@ def test_shares_of_any_size_are_one_batch(together):
     x, wanted = noise(3, 6, 4, 3, 5) * 7 + 100, noise(4, 6, 4, 3, 5)
 
     def work(process: Process) -> list[torch.Tensor]:
-        own, truth = (t.split(SHARES)[process.rank] for t in (x, wanted))
-        return [t.tolist() for t in answers(layer_of(SyncBatchNorm2d), own, truth)]
+        local, gradient = (t.split(SHARES)[process.rank] for t in (x, wanted))
+        return [t.tolist() for t in answers(layer_of(SyncBatchNorm2d), local, gradient)]
 
     out, grad, weight, bias, mean, var = answers(layer_of(nn.BatchNorm2d), x, wanted)
     found = [[torch.tensor(t, dtype=torch.float64) for t in each] for each in together(work)]
@@ -84,7 +84,7 @@ def test_synchronized_layers_are_the_old_tensors_under_the_old_names():
 
 
 def share(batch: Batch, process: Process) -> Batch:
-    """This process's part of the pictures."""
+    """This process's part of the images."""
     n = len(batch.images) // process.world_size
     part = slice(process.rank * n, (process.rank + 1) * n)
     return batch.map(lambda tensor: tensor[part])
@@ -110,8 +110,8 @@ def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:
 def test_two_halves_train_the_network_that_the_whole_batch_trains(
     coco_root, tmp_path, together, arch, opts
 ):
-    """Needs equal shares: a loss is a mean over pictures, and gradients are averaged over
-    processes. Nothing else: each picture's loss is divided by its own people, so their number
+    """Needs equal shares: a loss is a mean over images, and gradients are averaged over
+    processes. Nothing else: each image's loss is divided by its number of people, so their number
     may differ, as it does here.
     """
     keys = ["TRAIN.OPTIMIZER", "sgd", "TRAIN.LR", "1e-2", "TRAIN.IMAGES_PER_GPU", "6"]
@@ -126,7 +126,7 @@ def test_two_halves_train_the_network_that_the_whole_batch_trains(
     alone = together(lambda _: trained(cfg, arch, share(batch, Process(0, 2, CPU)), ALONE), 1)[0]
     # Float32 sums of another order differ by some 1e-7 of their value in each layer. Thirty layers,
     # up to three networks a step and three steps of plain SGD (which does not divide by gradients,
-    # as Adam does) make some 1e-5 of that; half a batch on its own is off by 0.1.
+    # as Adam does) make some 1e-5 of that; half a batch alone is off by 0.1.
     assert worst(one, whole) < 2e-4
     assert worst(alone, whole) > 100 * 2e-4
 

@@ -2,8 +2,8 @@
 
 Functions that run a layer at a smaller width. The input decides the width in, the caller the
 width out; nothing is sampled or stored here. For example, a supernet's 1x1 convolution of 24 to 32
-channels has a weight of (32, 24, 1, 1). Behind a map of 16 channels, asked for 8, it runs with
-weight[:8, :16]: the weight that the sub-network of these widths gets when it is extracted.
+channels has a weight of (32, 24, 1, 1). For a map of 16 channels and a width of 8 it runs with
+weight[:8, :16], which is the weight of the extracted sub-network of these widths.
 """
 
 from __future__ import annotations
