@@ -61,28 +61,28 @@ def _joints_of(
 ) -> tuple[Outputs, dict[str, Any]]:
     """What the output channels are, and the DATASET node of the joints that are so many."""
     asked = dict(zip(opts[::2], opts[1::2], strict=False)).get("DATASET.DATASET")
+    # Number of joints -> their names, and whether the last is the center of a person, which is
+    # only assumed where the data set is named: 18 joints need not be COCO's and a center.
+    known = {spec.num_joints: (spec, False) for spec in (COCO, CROWD_POSE)}
+    if like:
+        known[like.MODEL.NUM_JOINTS] = keypoints_of(like, is_train=True), like.DATASET.WITH_CENTER
     if asked:
-        specs = [_spec_of(asked)]
-    else:
-        specs = [COCO, CROWD_POSE] + ([keypoints_of(like, is_train=True)] if like else [])
-    # A network may have one joint more than its data set: the center of a person.
-    known = {spec.num_joints + center: (spec, center) for center in (1, 0) for spec in specs}
+        spec = _spec_of(asked)
+        known = {spec.num_joints + 1: (spec, True), spec.num_joints: (spec, False)}
     outputs = split_channels(structure.channels, known)
     if outputs.num_joints not in known:
         if asked:
-            raise ValueError(
-                f"{path} finds {outputs.num_joints} joints, {asked} has {specs[0].num_joints}"
-            )
+            raise ValueError(f"{path} finds {outputs.num_joints} joints, {asked} has {min(known)}")
         raise ValueError(
-            f"{path} finds {outputs.num_joints} joints, as no data set that is known; give their "
-            f"file: joints=FILE.yaml, or DATASET.DATASET FILE.yaml"
+            f"{path} finds {outputs.num_joints} joints, not COCO's 17 or CrowdPose's 14; name "
+            f"the data set or a file of joints: joints=FILE.yaml, or DATASET.DATASET FILE.yaml"
         )
     spec, center = known[outputs.num_joints]
     data = {
         "DATASET": spec.name,
         "DATASET_TEST": spec.name,
         "NUM_JOINTS": outputs.num_joints,
-        "WITH_CENTER": bool(center),
+        "WITH_CENTER": center,
     }
     return outputs, data | ({"KEYPOINTS": spec.to_dict()} if spec.is_custom else {})
 

@@ -164,22 +164,31 @@ def test_an_unknown_architecture_needs_its_input_size(cfg, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("opts", "center"),
+    "opts",
     [
-        (["MODEL.FUSION_HEAD", "False"], False),
-        (["MODEL.TAG_PER_JOINT", "False"], False),
-        (["LOSS.WITH_AE_LOSS", "[True, True]", "TEST.WITH_AE", "[True, True]"], False),
-        (["DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"], 1),
+        ["MODEL.FUSION_HEAD", "False"],
+        ["MODEL.TAG_PER_JOINT", "False"],
+        ["LOSS.WITH_AE_LOSS", "[True, True]", "TEST.WITH_AE", "[True, True]"],
     ],
 )
-def test_the_head_is_read_from_the_tensors(tmp_path, opts, center):
+def test_the_head_is_read_from_the_tensors(tmp_path, opts):
     cfg = tiny_config(tmp_path, tmp_path, *opts)
     file = read_network(save_bare(tmp_path / "w.pth.tar", network(cfg)), input_size=64)
     for node in ("MODEL", "LOSS", "TEST"):
         assert file.cfg[node] == cfg[node]
-    assert file.cfg.DATASET.WITH_CENTER == center
     assert file.spec is COCO
     file.build(CPU)
+
+
+def test_a_center_is_known_where_the_data_set_is_named(tmp_path):
+    keys = ["DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_JOINTS", "18"]
+    cfg = tiny_config(tmp_path, tmp_path, *keys)
+    path = save_bare(tmp_path / "w.pth.tar", network(cfg))
+    assert "finds 18 joints" in message(path, input_size=64)
+    for file in (read_network(path, input_size=64, joints="coco"), read_network(path, like=cfg)):
+        assert file.cfg.MODEL == cfg.MODEL
+        assert file.cfg.DATASET.WITH_CENTER
+        assert file.spec is COCO
 
 
 def test_a_higher_hrnet_alone_needs_only_its_input_size(tmp_path):
@@ -200,7 +209,7 @@ def test_other_joints_are_asked_for_by_name(tmp_path):
     cfg = load_config(YAMLS["animal"], img_size=64)
     path = save_bare(tmp_path / "w.pth.tar", network(cfg))
     joints = cfg.MODEL.NUM_JOINTS
-    text = f"finds {joints} joints, as no data set that is known; give their file: joints=FILE.yaml"
+    text = f"finds {joints} joints, not COCO's 17 or CrowdPose's 14; name the data set or a file"
     assert text in message(path, input_size=64)
     file = read_network(path, input_size=64, joints=JOINTS)
     assert file.spec.num_joints == joints
