@@ -104,8 +104,7 @@ def main() -> None:
     print(markdown(COLUMNS, [subnet.cells for subnet in subnets]))
     if args.json:
         rows = [subnet._asdict() for subnet in subnets]
-        atomic_write(args.json, json.dumps(rows, indent=2) + "
-")
+        atomic_write(args.json, json.dumps(rows, indent=2) + "\n")
 
 
 def architecture_paths(args: Namespace) -> list[Path]:
