@@ -1,4 +1,4 @@
-"""The path from real annotations to figures (real pictures are not part of this repository)."""
+"""The path from real annotations to figures (real images are not part of this repository)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def oracle_table(data_set: str, root, out, *opts: str):
 
 
 @pytest.mark.data
-def test_perfect_maps_of_real_coco_pictures_score_almost_one(data_root, tmp_path):
+def test_perfect_maps_of_real_coco_images_score_almost_one(data_root, tmp_path):
     people = ("DATASET.MIN_LABELLED_JOINTS", "6")
     table = oracle_table("coco", data_root / "coco", tmp_path, *people)
     assert 0.9 < table["AP"] < 1  # truncated joints and quarter pixels cost the rest
@@ -31,14 +31,14 @@ def test_perfect_maps_of_real_coco_pictures_score_almost_one(data_root, tmp_path
 
 
 @pytest.mark.data
-def test_perfect_maps_of_real_crowd_pose_pictures_score_almost_one(data_root, tmp_path):
+def test_perfect_maps_of_real_crowd_pose_images_score_almost_one(data_root, tmp_path):
     table = oracle_table("crowd_pose", data_root / "crowd_pose", tmp_path)
     assert table["AP"] > 0.8
 
 
 @pytest.mark.data
 @pytest.mark.parametrize(("data_set", "people"), [("coco", 57), ("crowd_pose", 4)])
-def test_every_real_training_picture_becomes_a_sample(data_root, data_set, people):
+def test_every_real_training_image_becomes_a_sample(data_root, data_set, people):
     cfg = load_config(YAMLS[data_set], ["DATASET.ROOT", str(data_root / data_set)])
     dataset = build_dataset(cfg)
     samples = [dataset[0, index] for index in range(len(dataset))]

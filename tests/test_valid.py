@@ -1,4 +1,4 @@
-"""An evaluation as users start it: shared, interrupted, of odd pictures, and what it leaves."""
+"""Evaluations from the command line: processes, interruptions, broken images, reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib.core import predictions
 from lib.models import build_model
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint, save_weights
-from tests.helpers import TINY, Result, fill, tiny_config
+from tests.helpers import TINY, YAMLS, Result, fill, tiny_config, tiny_opts
 from tests.test_scripts import FOLDERS, assert_one_line, command
 
 KEYS = ("DATASET.MAX_NUM_PEOPLE", "3")  # random weights see many more
@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 
 def rows_of(folder: Path) -> bytes:
-    """The result file, beside which nothing is left."""
+    """The result file, the only file in the folder."""
     [path] = folder.iterdir()
     assert path.name == "keypoints_val2017_results.json"
     return path.read_bytes()
@@ -74,14 +74,14 @@ def rows_of(folder: Path) -> bytes:
 
 @pytest.fixture
 def watch(monkeypatch):
-    """Ids of the pictures looked at; `watch(n)`: the process is interrupted after n of them."""
-    ready = predictions.each_outcome
+    """Ids of the predicted images; `watch(n)`: the process is interrupted after n of them."""
+    each_outcome = predictions.each_outcome
 
     def start(stop: int = 1000) -> list[int]:
         seen = []
 
         def outcomes(*args):
-            for outcome in ready(*args):
+            for outcome in each_outcome(*args):
                 if len(seen) == stop:
                     raise KeyboardInterrupt
                 seen.append(outcome.image_id)
@@ -94,14 +94,14 @@ def watch(monkeypatch):
 
 
 @pytest.fixture
-def spoiled(coco_root, tmp_path):
-    """The data set with so many of its four validation pictures broken, from the second on."""
+def broken(coco_root, tmp_path):
+    """The data set with so many of its four validation images broken, from the second on."""
 
     def make(count: int) -> tuple[Path, list[Path]]:
-        root = tmp_path / "spoiled"
+        root = tmp_path / "broken"
         shutil.copytree(coco_root, root)
-        pictures = sorted((root / "images/val2017").iterdir())
-        bad = (pictures[1:] + pictures[:1])[:count]
+        images = sorted((root / "images/val2017").iterdir())
+        bad = (images[1:] + images[:1])[:count]
         for path in bad:
             path.write_bytes(path.read_bytes()[:40])
         return root, bad
@@ -136,11 +136,11 @@ def start_two(args: list[str], folder: Path) -> list[Result]:
     return [Result(p.exitcode, out.read_text(), err.read_text()) for p, (out, err) in pairs]
 
 
-def test_two_processes_go_on_and_leave_what_one_leaves(
-    call, args, watch, spoiled, folder, tmp_path
+def test_two_processes_resume_and_leave_what_one_leaves(
+    call, args, watch, broken, folder, tmp_path
 ):
-    """With a broken picture, and after an interrupted run of one process."""
-    root, [bad] = spoiled(1)
+    """With a broken image, and after an interrupted run of one process."""
+    root, [bad] = broken(1)
     alone = call("valid", *args(data=root, out="alone"), "--oracle")
     assert alone.code == 1
     assert " 0.000 " not in table_of(alone.out)[2].split("|")[2]  # some AP
@@ -181,7 +181,7 @@ def test_an_interrupted_evaluation_does_nothing_twice(call, args, watch, folder)
 
 
 @pytest.mark.parametrize("other", ["weights", "settings"])
-def test_other_weights_or_settings_start_afresh(
+def test_other_weights_or_settings_start_again(
     call, args, watch, folder, weights, coco_root, other
 ):
     watch(stop=3)
@@ -199,27 +199,38 @@ def test_other_weights_or_settings_start_afresh(
     assert rows_of(folder()) == rows_of(folder("whole"))
 
 
-# --- odd pictures -------------------------------------------------------------------------
+# --- weights ------------------------------------------------------------------------------
 
 
-def test_where_every_picture_fails_one_line_says_so(call, args, spoiled):
-    root, bad = spoiled(4)
+def test_the_architecture_is_read_from_the_weights(call, args, weights, coco_root, tmp_path):
+    expected = call("valid", *args(out="other"))
+    keys = [*tiny_opts(coco_root, tmp_path), *KEYS, "DATASET.INPUT_SIZE", str(TINY.img_size)]
+    done = call("valid", "--cfg", str(YAMLS["coco"]), "--model", str(weights), *keys)
+    assert (done.code, done.err) == (0, "")
+    assert table_of(done.out)[2].split("|")[2:] == table_of(expected.out)[2].split("|")[2:]
+
+
+# --- broken images ------------------------------------------------------------------------
+
+
+def test_when_every_image_fails_the_error_is_one_line(call, args, broken):
+    root, bad = broken(4)
     done = call("valid", *args(data=root))
     assert_one_line(done, "not one of 4 images could be evaluated", "cannot read")
 
 
-def test_two_processes_say_so_once(args, spoiled, tmp_path):
-    root, _ = spoiled(4)
+def test_of_two_processes_one_reports_it(args, broken, tmp_path):
+    root, _ = broken(4)
     first, second = start_two(args(data=root), tmp_path)
     assert_one_line(first, "not one of 4 images could be evaluated")
     assert second == Result(2, "", "")
 
 
-# --- what is left -------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------
 
 
-def test_the_table_is_written_with_its_circumstances(call, args, spoiled, weights, tmp_path):
-    root, [bad] = spoiled(1)
+def test_the_table_is_written_with_its_circumstances(call, args, broken, weights, tmp_path):
+    root, [bad] = broken(1)
     paths = tmp_path / "new/table.json", tmp_path / "new/table.csv"
     done = call("valid", "--json", str(paths[0]), "--csv", str(paths[1]), *args(data=root))
     assert done.code == 1
@@ -239,12 +250,12 @@ def test_the_table_is_written_with_its_circumstances(call, args, spoiled, weight
     assert tree == expected
     with paths[1].open(newline="") as file:
         [row] = csv.DictReader(file)
-    told = {**expected, "problems": 1, **table}
-    assert row == {name: str(value) for name, value in told.items()}
+    expected_row = {**expected, "problems": 1, **table}
+    assert row == {name: str(value) for name, value in expected_row.items()}
 
 
 @pytest.mark.parametrize("flag", ["--json", "--csv"])
-def test_a_table_that_cannot_be_written_is_told_before_the_work(call, args, watch, tmp_path, flag):
+def test_a_table_that_cannot_be_written_is_an_early_error(call, args, watch, tmp_path, flag):
     seen = watch()
     assert_one_line(call("valid", flag, str(tmp_path), *args()), str(tmp_path), "is a folder")
     assert seen == []
@@ -289,6 +300,6 @@ def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_pat
         ({"oracle": "both"}, "oracle"),
     ],
 )
-def test_a_network_is_called_after_the_file_that_describes_it(flags, name):
-    given = {"cfg": "experiments/crowd_pose/higher_hrnet/w16.yaml", "superconfig": None}
-    assert valid.name_of(Namespace(**{**given, "oracle": None, **flags})) == name
+def test_a_network_has_the_name_of_the_file_that_describes_it(flags, name):
+    defaults = {"cfg": "experiments/crowd_pose/higher_hrnet/w16.yaml", "superconfig": None}
+    assert valid.name_of(Namespace(**{**defaults, "oracle": None, **flags})) == name

@@ -54,7 +54,7 @@ SEQUENTIAL = LoaderSettings()  # one image at a time, loaded by this process
 class Loaded(NamedTuple):
     """An image as a loader process returns it."""
 
-    index: int  # in the set
+    record: ImageRecord
     input: Input
 
 
@@ -90,11 +90,11 @@ def _outcomes(
         for loaded in input_loader(settings, data, loading):
             yield from (one for one in loaded if isinstance(one, Failure))
             for batch in equal_inputs(loaded):
-                for maps in batch_maps(settings, model, data.records, batch):
+                for maps in batch_maps(settings, model, batch):
                     if isinstance(maps, Failure):
                         yield maps
                     else:
-                        waiting.append(grouping.submit(group, settings, data.records, *maps))
+                        waiting.append(grouping.submit(group, settings, *maps))
             while len(waiting) > limit:
                 yield waiting.popleft().result()
         while waiting:
@@ -102,49 +102,33 @@ def _outcomes(
 
 
 def batch_maps(
-    settings: InferenceSettings,
-    model: nn.Module,
-    records: Sequence[ImageRecord],
-    batch: Sequence[Loaded],
+    settings: InferenceSettings, model: nn.Module, batch: Sequence[Loaded]
 ) -> Iterator[tuple[Loaded, Tensor, Tensor] | Failure]:
     """Heatmaps (1, K, H, W) and tags (1, K, H, W, L) of each input of a batch.
 
     When the batch fails, its inputs are tried one by one.
     """
-    set_records = getattr(model, "set_records", None)
+    set_records = getattr(model, "set_records", lambda _: None)
     try:
-        if set_records is not None:
-            set_records([records[one.index] for one in batch])
+        set_records([one.record for one in batch])
         heatmaps, tags = network_maps(settings, model, [one.input for one in batch])
+        parts = zip(batch, heatmaps.split(1), tags.split(1), strict=True)
     except IMAGE_ERRORS as error:
-        failure = failure_of(records[batch[0].index], error)
-    else:
-        for i, one in enumerate(batch):
-            yield one, heatmaps[i : i + 1], tags[i : i + 1]
-        return
-    if len(batch) == 1:
-        yield failure
-        return
-    for one in batch:
-        yield from batch_maps(settings, model, records, [one])
+        parts = [failure_of(batch[0].record, error)]
+        if len(batch) > 1:
+            parts = (part for one in batch for part in batch_maps(settings, model, [one]))
+    yield from parts  # out of `except`: the traceback of the error holds tensors
 
 
-def group(
-    settings: InferenceSettings,
-    records: Sequence[ImageRecord],
-    one: Loaded,
-    heatmaps: Tensor,
-    tags: Tensor,
-) -> Outcome:
+def group(settings: InferenceSettings, one: Loaded, heatmaps: Tensor, tags: Tensor) -> Outcome:
     """The people of one image, from its maps."""
-    record = records[one.index]
     try:
         people, scores = find_people(settings, heatmaps, tags, one.input)
         if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
             raise ValueError("the network's maps are not finite")
     except IMAGE_ERRORS as error:
-        return failure_of(record, error)
-    return Prediction(record.id, people, scores)
+        return failure_of(one.record, error)
+    return Prediction(one.record.id, people, scores)
 
 
 def failure_of(record: ImageRecord, error: Exception) -> Failure:
@@ -155,15 +139,13 @@ def failure_of(record: ImageRecord, error: Exception) -> Failure:
     return Failure(record.id, name + lines[0].removeprefix(name))
 
 
+@dataclass(eq=False)
 class Inputs(Dataset):
     """The inputs of a set's images, read and warped by the process that indexes it."""
 
-    def __init__(
-        self, settings: InferenceSettings, records: Sequence[ImageRecord], files: ImageFiles
-    ) -> None:
-        self.settings = settings
-        self.records = records
-        self.files = files
+    settings: InferenceSettings
+    records: Sequence[ImageRecord]
+    files: ImageFiles
 
     def __len__(self) -> int:
         return len(self.records)
@@ -171,7 +153,7 @@ class Inputs(Dataset):
     def __getitem__(self, index: int) -> Loaded | Failure:
         record = self.records[index]
         try:
-            return Loaded(index, prepare(self.settings, self.files.read(record)))
+            return Loaded(record, prepare(self.settings, self.files.read(record)))
         except IMAGE_ERRORS as error:
             return failure_of(record, error)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import SEQUENTIAL, LoaderSettings, each_outcome
-from lib.core.results import Failure, Outcome, Prediction, in_order, rounded
+from lib.core.results import Outcome, Prediction, in_order, rounded
 from lib.dataset.build import EvaluationSet
 from lib.utils.dist import ALONE, Process, broadcast, gather
 from lib.utils.journal import Journal
@@ -36,7 +36,8 @@ def predict_set(
     `journals`, predictions of an interrupted run are reused. The model's training mode is
     restored at the end.
     """
-    outcomes = [from_json(data, entry) for entry in journals.entries] if journals else []
+    entries = journals.entries if journals else []
+    outcomes: list[Outcome] = [from_json(data, entry) for entry in entries]
     finished = _union(process, [outcome.image_id for outcome in outcomes])
     remaining = [record for record in data.records if record.id not in finished]
     if len(remaining) < len(data.records):
@@ -58,22 +59,18 @@ def _union(process: Process, image_ids: list[int]) -> set[int]:
     return set(broadcast(process, [image_id for ids in gathered for image_id in ids]))
 
 
-def to_json(data: EvaluationSet, outcome: Outcome) -> dict[str, Any]:
-    """Plain values: of a prediction, those of the result file."""
-    if isinstance(outcome, Failure):
-        return outcome._asdict()
-    joints = outcome.people[:, : data.spec.num_joints, :3]
+def to_json(data: EvaluationSet, prediction: Prediction) -> dict[str, Any]:
+    """The values of the result file."""
+    joints = prediction.people[:, : data.spec.num_joints, :3]
     return {
-        "image_id": outcome.image_id,
+        "image_id": prediction.image_id,
         "people": [rounded(person) for person in joints],
-        "scores": [float(score) for score in outcome.scores],
+        "scores": [float(score) for score in prediction.scores],
     }
 
 
-def from_json(data: EvaluationSet, entry: Mapping[str, Any]) -> Outcome:
+def from_json(data: EvaluationSet, entry: Mapping[str, Any]) -> Prediction:
     """The inverse of `to_json`, up to rounding and without tags."""
-    if "problem" in entry:
-        return Failure(entry["image_id"], entry["problem"])
     people = np.array(entry["people"], float).reshape(-1, data.spec.num_joints, 3)
     return Prediction(entry["image_id"], people, entry["scores"])
 

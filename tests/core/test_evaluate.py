@@ -33,8 +33,7 @@ def data(request, tmp_path):
 
 def perfect(data) -> list[Prediction]:
     return [
-        Prediction(picture.id, picture.joints, [0.9] * len(picture.joints))
-        for picture in data.records
+        Prediction(record.id, record.joints, [0.9] * len(record.joints)) for record in data.records
     ]
 
 
@@ -82,7 +81,7 @@ def test_results_are_written_before_they_are_scored(data, tmp_path, monkeypatch)
     for row, (_, person) in zip(rows, people, strict=True):
         assert row["category_id"] == 1
         assert row["score"] == 0.9
-        # Three decimals are kept.
+        # Three decimals are written.
         np.testing.assert_allclose(row["keypoints"], person.flatten(), rtol=0, atol=5e-4)
 
 
@@ -129,7 +128,7 @@ def test_test_dev_has_its_servers_file_name_and_no_table(test_dev_root, tmp_path
     cfg = tiny_config(test_dev_root, tmp_path, "DATASET.TEST", "test-dev2017")
     data = build_evaluation_set(cfg)
     people = np.ones((1, 17, 3), np.float32)
-    predictions = [Prediction(picture.id, people, [0.5]) for picture in data.records]
+    predictions = [Prediction(record.id, people, [0.5]) for record in data.records]
     assert evaluate_predictions(data, predictions, tmp_path) == OrderedDict()
     [path] = (tmp_path / "results").iterdir()
     assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
@@ -141,7 +140,7 @@ def wrong(row: dict, **changes) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"image_id": 999}, "result 1 .image 999.: its image_id is none of"),
         ({"category_id": 2}, "its category_id is not 1"),
@@ -153,12 +152,12 @@ def wrong(row: dict, **changes) -> dict:
         ({"score": float("inf")}, "its score is missing or not finite"),
     ],
 )
-def test_rows_that_the_server_would_refuse_are_told(data, changes, said):
+def test_rows_that_the_server_would_refuse_are_errors(data, changes, message):
     rows = result_rows(data.spec, perfect(data))
     check_rows(data, rows)
     if isinstance(changes.get("keypoints"), float):
         changes = {"keypoints": [changes["keypoints"], *rows[1]["keypoints"][1:]]}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check_rows(data, [rows[0], wrong(rows[1], **changes), *rows[2:]])
 
 
@@ -170,7 +169,7 @@ def test_what_the_server_would_refuse_is_not_written(data, tmp_path):
 
 
 @pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
-def test_only_the_pictures_looked_at_are_judged(data_set, request, tmp_path):
+def test_only_the_images_looked_at_are_judged(data_set, request, tmp_path):
     root = request.getfixturevalue(f"{data_set}_root")
     cfg = tiny_config(root, tmp_path, "DATASET.MAX_IMAGES", "2", data_set=data_set)
     data = build_evaluation_set(cfg)
@@ -197,33 +196,33 @@ class OneDot(nn.Module):
         return [torch.cat([coarse, torch.zeros_like(coarse)], dim=1), fine]
 
 
-def test_people_are_found_in_pixels_of_the_picture(data, tmp_path, monkeypatch):
+def test_people_are_found_in_pixels_of_the_image(data, tmp_path, monkeypatch):
     cfg = tiny_config(tmp_path, tmp_path, data_set=data.spec.name)
     spots = {}
 
-    def read(picture):
-        rng = np.random.default_rng(picture.id)
-        x, y = int(rng.integers(20, picture.width - 20)), int(rng.integers(20, picture.height - 20))
-        spots[picture.id] = x, y
-        image = np.zeros((picture.height, picture.width, 3), np.uint8)
-        rows, columns = np.mgrid[: picture.height, : picture.width]
+    def read(record):
+        rng = np.random.default_rng(record.id)
+        x, y = int(rng.integers(20, record.width - 20)), int(rng.integers(20, record.height - 20))
+        spots[record.id] = x, y
+        image = np.zeros((record.height, record.width, 3), np.uint8)
+        rows, columns = np.mgrid[: record.height, : record.width]
         image[...] = (255 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 32))[..., None]
         return image
 
     monkeypatch.setattr(data.files, "read", read)
     predictions, problems = predict_set(settings_of(cfg), OneDot(data.spec.num_joints), data)
     assert problems == []
-    assert [p.image_id for p in predictions] == [picture.id for picture in data.records]
+    assert [p.image_id for p in predictions] == [record.id for record in data.records]
     for prediction in predictions:
         joints = prediction.people[0, :, :2]
-        # One pixel of the finest map is 3 pixels of the picture.
+        # One pixel of the finest map is 3 pixels of the image.
         np.testing.assert_allclose(
             joints, np.tile(spots[prediction.image_id], (len(joints), 1)), atol=3
         )
 
 
 @pytest.mark.parametrize("key", ["raise", "skip"])
-def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
+def test_an_unreadable_image_is_reported_and_costs_nothing_else(
     coco_root, tmp_path, monkeypatch, key
 ):
     cfg = tiny_config(coco_root, tmp_path, "DATASET.UNREADABLE", key)
@@ -231,21 +230,21 @@ def test_an_unreadable_picture_is_reported_and_costs_nothing_else(
     whole = data.files.read
     broken = data.records[1].id
 
-    def read(picture):
-        if picture.id == broken:
-            raise ReadError(f"image {picture.id}: cannot read it")
-        return whole(picture)
+    def read(record):
+        if record.id == broken:
+            raise ReadError(f"image {record.id}: cannot read it")
+        return whole(record)
 
     monkeypatch.setattr(data.files, "read", read)
     model = build_model(cfg, TINY)
     predictions, problems = predict_set(settings_of(cfg), model, data)
     assert problems == [f"image {broken}: cannot read it"]
     assert [p.image_id for p in predictions] == [
-        picture.id for picture in data.records if picture.id != broken
+        record.id for record in data.records if record.id != broken
     ]
 
 
-def test_no_readable_picture_is_one_error(coco_root, tmp_path, monkeypatch):
+def test_no_readable_image_is_one_error(coco_root, tmp_path, monkeypatch):
     cfg = tiny_config(coco_root, tmp_path)
     data = build_evaluation_set(cfg)
     monkeypatch.setattr(data.files, "load", lambda _: None)
@@ -272,12 +271,12 @@ def test_a_table_has_the_form_of_the_original():
 
 @pytest.mark.data
 def test_crowd_pose_figures_are_those_of_the_official_tool(data_root):
-    """The recorded results are CrowdPose's validation truth, perturbed."""
+    """The recorded results are CrowdPose's validation annotations, perturbed."""
     rows = json.loads(gzip.decompress((GOLDEN / "crowdpose_val_results.json.gz").read_bytes()))
     official = json.loads((GOLDEN / "crowdpose_val_official.json").read_text())
     path = data_root / "crowd_pose/json/crowdpose_val.json"
     table = score_rows(CROWD_POSE, read_annotations(path, CROWD_POSE), rows)
-    own = [round(value, 4) for value in table.values()]
-    assert own == [official[name] for name in official]
+    values = [round(value, 4) for value in table.values()]
+    assert values == [official[name] for name in official]
     names = "AP AP50 AP75 AR AR50 AR75 AP_easy AP_medium AP_hard"
     assert list(official) == names.split()

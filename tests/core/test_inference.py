@@ -83,10 +83,10 @@ def test_aggregated_maps_equal_the_original(case):
     for factor in sorted(factors, reverse=True):
         resized, _, _ = resize_align_multi_scale(image, 128, factor, min(factors))
         inputs = torch.from_numpy(resized).permute(2, 0, 1)[None] / 255
-        _, own, own_tags = get_multi_stage_outputs(
+        _, scale_heatmaps, scale_tags = get_multi_stage_outputs(
             cfg, model, inputs, True, cfg.TEST.PROJECT2IMAGE, base
         )
-        heatmaps, tags = aggregate_results(cfg, factor, heatmaps, tags, own, own_tags)
+        heatmaps, tags = aggregate_results(cfg, factor, heatmaps, tags, scale_heatmaps, scale_tags)
     heatmaps, tags = heatmaps / len(factors), torch.cat(tags, dim=4)
     assert tuple(heatmaps.shape) == tuple(AGGREGATION[f"shape_{case}"])
     np.testing.assert_allclose(heatmaps[..., ::4, ::4], AGGREGATION[f"heatmaps_{case}"], atol=1e-5)
@@ -135,10 +135,10 @@ def test_maps_do_not_depend_on_the_batch(scales, flip):
     inputs = [prepare(settings_of(cfg), image) for image in noise(3)]
     heatmaps, tags = network_maps(settings_of(cfg), model, inputs)
     for i, one in enumerate(inputs):
-        own_heatmaps, own_tags = network_maps(settings_of(cfg), model, [one])
+        single_heatmaps, scale_tags = network_maps(settings_of(cfg), model, [one])
         # Convolutions of a batch may add in another order.
-        torch.testing.assert_close(heatmaps[i : i + 1], own_heatmaps, rtol=0, atol=1e-5)
-        torch.testing.assert_close(tags[i : i + 1], own_tags, rtol=0, atol=1e-5)
+        torch.testing.assert_close(heatmaps[i : i + 1], single_heatmaps, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tags[i : i + 1], scale_tags, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("project", ["True", "False"])
@@ -148,16 +148,16 @@ def test_every_map_is_a_plane_in_memory(project):
     [image] = noise(1)
     heatmaps, tags = network_maps(settings_of(cfg), model, [prepare(settings_of(cfg), image)])
     assert heatmaps.is_contiguous()
-    assert tags.shape == (*heatmaps.shape, 2)  # the picture's tag and its mirror image's
+    assert tags.shape == (*heatmaps.shape, 2)  # the image's tag and that of the flip
     assert tags.movedim(4, 1).is_contiguous()
 
 
 def test_half_precision_is_for_gpus():
     full, half = small_config(), small_config("FP16.ENABLED", "True")
     model = LinearModel(17)
-    given = prepare(settings_of(full), noise(1)[0])
-    expected, _ = network_maps(settings_of(full), model, [given])
-    heatmaps, _ = network_maps(settings_of(half), model, [given])
+    prepared = prepare(settings_of(full), noise(1)[0])
+    expected, _ = network_maps(settings_of(full), model, [prepared])
+    heatmaps, _ = network_maps(settings_of(half), model, [prepared])
     assert torch.equal(heatmaps, expected)
 
 
@@ -165,14 +165,14 @@ def test_half_precision_is_for_gpus():
 def test_half_precision_gives_the_maps_but_for_rounding():
     full, half = small_config(), small_config("FP16.ENABLED", "True")
     model = LinearModel(17).to("cuda")
-    given = prepare(settings_of(full), noise(1)[0])
-    expected, _ = network_maps(settings_of(full), model, [given])
-    heatmaps, tags = network_maps(settings_of(half), model, [given])
+    prepared = prepare(settings_of(full), noise(1)[0])
+    expected, _ = network_maps(settings_of(full), model, [prepared])
+    heatmaps, tags = network_maps(settings_of(half), model, [prepared])
     assert heatmaps.dtype == tags.dtype == torch.float32
     assert not torch.equal(heatmaps, expected)
     torch.testing.assert_close(heatmaps, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
 
 
-def test_a_sliver_of_a_picture_is_refused():
+def test_a_sliver_of_a_image_is_refused():
     with pytest.raises(ValueError, match="2 x 4000 pixels become an input of 64 x 128000"):
         prepare(settings_of(small_config()), np.zeros((4000, 2, 3), np.uint8))

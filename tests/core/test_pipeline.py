@@ -1,4 +1,4 @@
-"""Every picture has its outcome, however pictures are read and batched, and whatever fails."""
+"""Every image has its outcome, however images are read and batched, and whatever fails."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ SIZES = [(128, 96), (96, 128), (124, 93), (200, 96), (128, 96), (128, 96), (124,
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> EvaluationSet:
-    """Pictures of noise, annotated as they are; read only."""
+    """Images of noise, annotated as they are; read only."""
     folder = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     nobody = (np.zeros((0, 17, 3), np.float32), np.zeros((0, 4), np.float32), ())
-    pictures = []
+    records = []
     for i, (width, height) in enumerate(SIZES):
         noise = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (width, height))
         cv2.imwrite(str(folder / f"{i}.png"), noise)
-        pictures.append(ImageRecord(100 + i, f"{i}.png", width, height, *nobody))
-    return EvaluationSet(COCO, "val2017", Path("none.json"), pictures, ImageFiles(folder), {})
+        records.append(ImageRecord(100 + i, f"{i}.png", width, height, *nobody))
+    return EvaluationSet(COCO, "val2017", Path("none.json"), records, ImageFiles(folder), {})
 
 
 def config(*opts: str):
@@ -68,20 +68,23 @@ def outcomes_of(cfg, model, data) -> dict[int, Prediction | Failure]:
     return by_id
 
 
-def assert_same_people(found: Prediction, expected: Prediction) -> None:
-    assert len(found.people) == len(expected.people)
+def assert_same_people(actual: Prediction, expected: Prediction) -> None:
+    assert len(actual.people) == len(expected.people)
     # Convolutions of a batch may add in another order.
-    np.testing.assert_allclose(found.people, expected.people, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual.people, expected.people, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual.scores, expected.scores, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def expected(data, model) -> dict[int, Prediction]:
-    """By `predict`, picture by picture."""
+    """By `predict`, image by image."""
     cfg = config()
-    found = {p.id: Prediction(p.id, *predict(cfg, model, data.files.read(p))) for p in data.records}
-    assert sum(len(one.people) for one in found.values()) > 10
-    return found
+    predictions = {
+        record.id: Prediction(record.id, *predict(cfg, model, data.files.read(record)))
+        for record in data.records
+    }
+    assert sum(len(one.people) for one in predictions.values()) > 10
+    return predictions
 
 
 @pytest.mark.parametrize("batch", ["1", "4"])
@@ -94,7 +97,7 @@ def test_people_do_not_depend_on_workers_or_batches(data, model, expected, worke
         assert_same_people(outcome, expected[image_id])
 
 
-def test_pictures_of_equal_inputs_come_together(data):
+def test_images_of_equal_inputs_come_together(data):
     assert expected_batches(settings_of(config()), data.records, count=3) == [
         [0, 2, 4],
         [1],
@@ -107,18 +110,18 @@ def test_pictures_of_equal_inputs_come_together(data):
 
 
 def test_inputs_come_together_where_all_their_sizes_are_equal(data):
-    given = prepare(settings_of(config()), data.files.read(data.records[0]))
-    other = given._replace(base_size=(64, 64))
+    prepared = prepare(settings_of(config()), data.files.read(data.records[0]))
+    other = prepared._replace(base_size=(64, 64))
     failure = Failure(7, "image 7: odd")
-    loaded = [Loaded(0, given), Loaded(1, other), failure, Loaded(3, given)]
+    loaded = [Loaded(0, prepared), Loaded(1, other), failure, Loaded(3, prepared)]
     assert equal_inputs(loaded) == [[loaded[0], loaded[3]], [loaded[1]]]
 
 
 def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
     path = tmp_path / "val2017.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for picture in data.records:
-            archive.write(data.files.path / picture.file_name, picture.file_name)
+        for record in data.records:
+            archive.write(data.files.path / record.file_name, record.file_name)
     files = ImageFiles(path)
     files.read(data.records[0])
     assert files._archive is not None
@@ -130,36 +133,36 @@ def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [(96, 128), (0, 0), (-5, 3), (None, "x")])
 def test_a_wrong_annotated_size_changes_nothing(data, model, expected, size):
-    pictures = [data.records[0]._replace(width=size[0], height=size[1]), *data.records[1:]]
+    records = [data.records[0]._replace(width=size[0], height=size[1]), *data.records[1:]]
     cfg = config("TEST.IMAGES_PER_GPU", "4")
-    outcomes = outcomes_of(cfg, model, data._replace(records=pictures))
+    outcomes = outcomes_of(cfg, model, data._replace(records=records))
     for image_id, outcome in outcomes.items():
         assert_same_people(outcome, expected[image_id])
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("what", ["missing", "broken", "sliver"])
-def test_a_bad_picture_costs_itself_only(data, model, expected, tmp_path, workers, what):
+def test_a_bad_image_costs_itself_only(data, model, expected, tmp_path, workers, what):
     for path in data.files.path.iterdir():
         (tmp_path / path.name).symlink_to(path)
     bad = tmp_path / data.records[2].file_name
     bad.unlink()
     if what == "broken":
-        bad.write_bytes(b"no picture")
+        bad.write_bytes(b"no image")
     if what == "sliver":
         cv2.imwrite(str(bad), np.zeros((2000, 2, 3), np.uint8))
     cfg = config("WORKERS", workers, "TEST.IMAGES_PER_GPU", "3")
     outcomes = outcomes_of(cfg, model, data._replace(files=ImageFiles(tmp_path)))
     failure = outcomes.pop(102)
-    said = "2 x 2000 pixels" if what == "sliver" else "cannot read"
-    assert failure.problem.startswith(f"image 102: {said}")
+    problem = "2 x 2000 pixels" if what == "sliver" else "cannot read"
+    assert failure.problem.startswith(f"image 102: {problem}")
     assert outcomes.keys() == expected.keys() - {102}
     for image_id, outcome in outcomes.items():
         assert_same_people(outcome, expected[image_id])
 
 
 class Stumbling(nn.Module):
-    """A network that fails whenever a certain picture is among its inputs."""
+    """A network that fails whenever a certain image is among its inputs."""
 
     def __init__(self, network: nn.Module, bad: int, error: Exception | None = None) -> None:
         super().__init__()
@@ -174,9 +177,9 @@ class Stumbling(nn.Module):
             return outputs
         if self.error:
             raise self.error
-        own = self.ids.index(self.bad)
+        place = self.ids.index(self.bad)
         for output in outputs:
-            output[own :: len(self.ids)] = float("inf")
+            output[place :: len(self.ids)] = float("inf")
         return outputs
 
 
@@ -184,7 +187,7 @@ class Stumbling(nn.Module):
 @pytest.mark.parametrize(
     "error", [RuntimeError("out of memory\nand more"), ValueError("odd"), cv2.error("odd"), None]
 )
-def test_an_error_in_a_batch_costs_one_picture(data, model, expected, error, batch):
+def test_an_error_in_a_batch_costs_one_image(data, model, expected, error, batch):
     cfg = config("TEST.IMAGES_PER_GPU", batch)
     outcomes = outcomes_of(cfg, Stumbling(model, 104, error), data)
     failure = outcomes.pop(104)
@@ -201,7 +204,7 @@ def test_our_own_mistakes_are_not_swallowed(data, model):
         list(each_outcome(settings_of(config()), Stumbling(model, 104, KeyError("ours")), data))
 
 
-def test_an_error_in_grouping_costs_one_picture(data, model, expected, monkeypatch):
+def test_an_error_in_grouping_costs_one_image(data, model, expected, monkeypatch):
     find = pipeline.find_people
 
     def stumble(settings, heatmaps, tags, prepared):

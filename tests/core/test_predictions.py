@@ -1,4 +1,4 @@
-"""What an evaluation had finished before it was cut off is not done again."""
+"""An interrupted evaluation is resumed: finished images are not predicted again."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def names(results) -> list[str]:
     return sorted(path.name for path in results.parent.iterdir())
 
 
-def ids(*unfinished: PredictionJournals) -> list[int]:
-    return sorted(entry["image_id"] for one in unfinished for entry in one.entries)
+def ids(*journals: PredictionJournals) -> list[int]:
+    return sorted(entry["image_id"] for one in journals for entry in one.entries)
 
 
-def test_what_is_finished_is_known_to_the_next_run(results):
+def test_the_next_run_reads_finished_predictions(results):
     first = PredictionJournals(results, HEADER)
     assert first.entries == []
     first.add(image_id=3, people=[[0.125] * 51], scores=[0.1 + 0.2])
@@ -46,18 +46,18 @@ def test_what_is_finished_is_known_to_the_next_run(results):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (4, 2), (2, 2)])
-def test_another_number_of_processes_goes_on(results, before, after):
+def test_another_number_of_processes_resumes(results, before, after):
     for rank in range(before):
         PredictionJournals(results, HEADER, Process(rank, before, CPU)).add(image_id=10 + rank)
     processes = [PredictionJournals(results, HEADER, Process(r, after, CPU)) for r in range(after)]
     assert ids(*processes) == list(range(10, 10 + before))  # each of them once
-    for unfinished in processes:
-        unfinished.remove()
+    for journals in processes:
+        journals.remove()
     assert names(results) == []
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         ({**HEADER, "weights": "def"}, 'its weights is "abc", not "def": starting again'),
         (
@@ -66,13 +66,13 @@ def test_another_number_of_processes_goes_on(results, before, after):
         ),
     ],
 )
-def test_other_weights_or_settings_start_again_and_say_so(results, caplog, other, said):
+def test_other_weights_or_settings_start_again_and_log_it(results, caplog, other, message):
     PredictionJournals(results, HEADER).add(image_id=3)
     with caplog.at_level(logging.INFO, "lib"):
-        unfinished = PredictionJournals(results, other)
-    assert said in caplog.text
-    assert unfinished.entries == []
-    unfinished.add(image_id=4)
+        journals = PredictionJournals(results, other)
+    assert message in caplog.text
+    assert journals.entries == []
+    journals.add(image_id=4)
     assert ids(PredictionJournals(results, other)) == [4]
     assert ids(PredictionJournals(results, HEADER)) == []
 
@@ -110,7 +110,7 @@ def test_only_what_changes_predictions_is_part_of_the_identity(coco_root, tmp_pa
 
 @pytest.fixture(scope="module")
 def start(coco_root, tmp_path_factory):
-    """Settings, a network that finds something everywhere, and four pictures."""
+    """Settings, a network that finds something everywhere, and four images."""
     cfg = tiny_config(coco_root, tmp_path_factory.mktemp("out"), "DATASET.MAX_NUM_PEOPLE", "3")
     model = build_model(cfg, TINY)
     with torch.no_grad():
@@ -118,16 +118,16 @@ def start(coco_root, tmp_path_factory):
     return cfg, model, build_evaluation_set(cfg)
 
 
-def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monkeypatch):
+def test_a_killed_evaluation_resumes_and_comes_to_the_same(start, results, monkeypatch):
     cfg, model, data = start
     whole, problems = predict_set(settings_of(cfg), model, data)
     assert problems == []
     rows = result_rows(data.spec, whole)
     assert len(rows) > 4
-    ready = predictions.each_outcome
+    each_outcome = predictions.each_outcome
 
     def killed(*args):
-        for number, outcome in enumerate(ready(*args)):
+        for number, outcome in enumerate(each_outcome(*args)):
             if number == 2:
                 raise KeyboardInterrupt
             yield outcome
@@ -139,27 +139,27 @@ def test_a_killed_evaluation_goes_on_and_comes_to_the_same(start, results, monke
     seen = []
 
     def watched(settings, model, data, loading):
-        seen.extend(picture.id for picture in data.records)
-        yield from ready(settings, model, data, loading)
+        seen.extend(record.id for record in data.records)
+        yield from each_outcome(settings, model, data, loading)
 
     monkeypatch.setattr(predictions, "each_outcome", watched)
-    unfinished = PredictionJournals(results, HEADER)
-    known = ids(unfinished)
-    found, problems = predict_set(settings_of(cfg), model, data, journals=unfinished)
+    journals = PredictionJournals(results, HEADER)
+    known = ids(journals)
+    resumed, problems = predict_set(settings_of(cfg), model, data, journals=journals)
     assert len(known) == 2
-    assert sorted(known + seen) == sorted(picture.id for picture in data.records)
+    assert sorted(known + seen) == sorted(record.id for record in data.records)
     assert problems == []
-    assert json.dumps(result_rows(data.spec, found)) == json.dumps(rows)
-    assert [p.image_id for p in found] == [picture.id for picture in data.records]
+    assert json.dumps(result_rows(data.spec, resumed)) == json.dumps(rows)
+    assert [p.image_id for p in resumed] == [record.id for record in data.records]
 
 
-def test_processes_share_what_is_left(start, monkeypatch):
+def test_processes_share_the_remaining_images(start, monkeypatch):
     cfg, model, data = start
-    finished, *left = [picture.id for picture in data.records]
+    finished, *left = [record.id for record in data.records]
     seen = []
 
     def nothing(settings, model, data, loading):
-        seen.append([picture.id for picture in data.records])
+        seen.append([record.id for record in data.records])
         return iter(())
 
     monkeypatch.setattr(predictions, "each_outcome", nothing)
@@ -174,14 +174,14 @@ def test_failures_are_tried_again(start, results, monkeypatch):
     cfg, model, data = start
     bad = data.records[1].id
     monkeypatch.setattr(predictions, "each_outcome", lambda *_: iter([Failure(bad, "image: bad")]))
-    found, problems = predict_set(
+    resumed, problems = predict_set(
         settings_of(cfg), model, data, journals=PredictionJournals(results, HEADER)
     )
-    assert (found, problems) == ([], ["image: bad"])
+    assert (resumed, problems) == ([], ["image: bad"])
     assert PredictionJournals(results, HEADER).entries == []
 
 
-def test_what_crosses_between_processes_gives_the_same_rows(start):
+def test_a_journal_returns_the_same_rows(start):
     _, _, data = start
     rng = np.random.default_rng(0)
     people = (rng.uniform(-9, 9999, (50, 17, 5))).astype(np.float32)
@@ -192,5 +192,3 @@ def test_what_crosses_between_processes_gives_the_same_rows(start):
     back = [from_json(data, json.loads(json.dumps(to_json(data, one)))) for one in there]
     assert result_rows(data.spec, back) == result_rows(data.spec, there)
     assert back[1].people.shape == (0, 17, 3)
-    failure = Failure(7, "image 7: odd")
-    assert from_json(data, json.loads(json.dumps(to_json(data, failure)))) == failure
