@@ -1,4 +1,4 @@
-"""A joint stays on its pixel, all the way from the picture to the people and back."""
+"""A joint stays on its pixel, all the way from the image to the people and back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lib.utils.transforms import get_multi_scale_size, warp_matrix
 from tests.helpers import YAMLS
 
 UNBIASED = CODECS["unbiased"]
-SIGMA = 6.0  # of the lights below, pixels of the picture
+SIGMA = 6.0  # of the lights below, pixels of the image
 
 
 def light(x: float, y: float, width: int = 320, height: int = 240) -> np.ndarray:
-    """A picture (H, W, 3) with one smooth light; pixel i of an annotation is pixel i here."""
+    """A image (H, W, 3) with one smooth light; pixel i of an annotation is pixel i here."""
     columns, rows = np.arange(width), np.arange(height)[:, None]
     value = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * SIGMA**2))
     return np.repeat(np.uint8(np.round(value))[..., None], 3, axis=2)
@@ -135,14 +135,14 @@ def test_ideal_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
     rng = np.random.default_rng(size)
     joints[0, :, 0] = rng.permutation(17) * 16 + rng.uniform(20, 24, 17)
     joints[0, :, 1] = rng.permutation(17) * 10 + rng.integers(20, 24, 17) / 2
-    picture = ImageRecord(1, "", 320, 240, joints, np.zeros((1, 4), np.float32), ())
+    image = ImageRecord(1, "", 320, 240, joints, np.zeros((1, 4), np.float32), ())
     opts = ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(size), "TEST.FLIP_TEST", flip]
     cfg = load_config(YAMLS["coco"], opts)
     oracle = Oracle.from_config(cfg)
-    oracle.set_records([picture])
+    oracle.set_records([image])
     people, _ = predict(cfg, oracle, np.zeros((240, 320, 3), np.uint8))
     assert len(people) == 1
-    pixels = 240 / size * 2  # of the picture, in one of the finest map
+    pixels = 240 / size * 2  # of the image, in one of the finest map
     assert np.abs(people[0, :, :2] - joints[0, :, :2]).max() < 0.1 * pixels
 
 
@@ -158,7 +158,7 @@ def test_a_joint_between_two_pixels_is_one_joint():
 
 
 def test_geometry_of_the_reference_is_the_originals():
-    """Pixel i of a crop shows pixel i of the picture where nothing is scaled; so do joints."""
+    """Pixel i of a crop shows pixel i of the image where nothing is scaled; so do joints."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     size, center, scale = get_multi_scale_size(image, 64, 1.0, 1.0)
     assert size == (64, 64)

@@ -98,13 +98,11 @@ def test_a_network_is_evaluated_joint_by_joint(trained, animal_root, args, call,
     assert all(len(row["keypoints"]) == 24 for row in json_of(*(folder / "results").iterdir()))
 
 
-def test_a_checkpoint_alone_finds_own_joints_in_a_picture(
-    trained, animal_root, call_tool, tmp_path
-):
+def test_a_checkpoint_alone_finds_own_joints_in_an_image(trained, animal_root, call_tool, tmp_path):
     """The file of joints is gone, as on another machine."""
-    picture = next((animal_root / "images/val").iterdir())
+    image = next((animal_root / "images/val").iterdir())
     model = ("--model", trained, "--min-score", "0")
-    done = call_tool(demo.main, *model, "--input", picture, "--out", tmp_path / "out")
+    done = call_tool(demo.main, *model, "--input", image, "--out", tmp_path / "out")
     assert (done.code, done.err) == (0, "")
     [category] = json_of(tmp_path / "out/images.json")["categories"]
     assert (category["name"], tuple(category["keypoints"])) == ("animal", ANIMAL.joints)
@@ -153,7 +151,7 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
     assert_one_line(done, "predicts the 8 joints of animal")
 
 
-def test_a_cache_holds_own_pictures(animal_root, args, call, call_tool, tmp_path):
+def test_a_cache_holds_own_images(animal_root, args, call, call_tool, tmp_path):
     cache = ("DATASET.CACHE", str(tmp_path / "cache"))
     assert call_tool(cache_images.main, *args("animal", animal_root, *cache)).code == 0
     done = call("dist_train", *args("animal", animal_root, *cache))
@@ -164,10 +162,10 @@ def test_a_card_that_says_too_little_is_one_line(exported, tmp_path, call_tool, 
     out = tmp_path / "exported"
     shutil.copytree(exported, out)
     card = json_of(out / "card.json")
-    picture = next((animal_root / "images/val").iterdir())
+    image = next((animal_root / "images/val").iterdir())
     for changes in ({"sigmas": [0.1]}, {"joints": "nose"}, {"flip_index": [99] * 8}):
         (out / "card.json").write_text(json.dumps(card | changes))
-        done = call_tool(demo.main, "--model", out / "model.onnx", "--input", picture)
+        done = call_tool(demo.main, "--model", out / "model.onnx", "--input", image)
         assert_one_line(done, "card next to")
 
 
@@ -278,10 +276,10 @@ def test_what_annotations_lack_is_derived(own, tmp_path):
     rows = json_of(tmp_path / "results/keypoints_val_results.json")
     assert {row["category_id"] for row in rows} == {7}
     cfg = tiny_config(own, tmp_path, data_set="animal")
-    pictures = build_dataset(cfg).records
-    assert not any(picture.ignore for picture in pictures)  # a tree is no person to be left out
-    for picture in pictures:
-        for box, joints in zip(picture.boxes, picture.joints, strict=True):
+    images = build_dataset(cfg).records
+    assert not any(image.ignore for image in images)  # a tree is no person to be left out
+    for image in images:
+        for box, joints in zip(image.boxes, image.joints, strict=True):
             xy = joints[joints[:, 2] > 0, :2]
             np.testing.assert_allclose(box[:2], xy.min(axis=0))
             np.testing.assert_allclose(box[2:], np.ptp(xy, axis=0), atol=1e-4)
@@ -369,7 +367,7 @@ def test_a_missing_split_names_the_file_that_would_be_it(own, args, call):
     assert_one_line(done, f"cannot read the annotations {own}/annotations/training.json")
 
 
-def test_pictures_may_lie_in_an_archive(own, tmp_path):
+def test_images_may_lie_in_an_archive(own, tmp_path):
     shutil.make_archive(str(own / "images/val"), "zip", own / "images/val")
     shutil.rmtree(own / "images/val")
     opts = ("DATASET.DATA_FORMAT", "zip")

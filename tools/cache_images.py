@@ -15,48 +15,23 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.dataset.build import annotated_records, available_cores, start_worker
-from lib.dataset.cache import (
-    ImageCache,
-    cache_path,
-    cache_side,
-    shrink,
-    shrunk_size,
-    write_cache,
-)
+from lib.dataset.build import annotated_records
+from lib.dataset.cache import ImageCache, cache_path, shrink, shrunk_size, write_cache
 from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, layout_of
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 
 logger = logging.getLogger("lib.cache")
 
-
-class Shrunk(Dataset):
-    """The images as a cache has them, or the error message of one that cannot be read."""
-
-    def __init__(self, cfg: CfgNode, records: Sequence[ImageRecord]) -> None:
-        self.files = ImageFiles(layout_of(cfg, is_train=True).images)
-        self.records = records
-        self.side, self.scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> np.ndarray | str:
-        record = self.records[index]
-        try:
-            image = self.files.read_checked(record)
-        except ReadError as error:
-            return str(error)
-        return shrink(image, shrunk_size(record.width, record.height, self.side, self.scale_type))
+CHUNK = 256  # images in memory at a time, at most
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -86,26 +61,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fill(cfg: CfgNode, path: Path) -> int:
     """Write the cache at `path`; 1 when it lacks an image (DATASET.UNREADABLE skip)."""
-    records = annotated_records(cfg)
-    loader = DataLoader(
-        Shrunk(cfg, records),
-        batch_size=None,
-        num_workers=min(cfg.WORKERS, available_cores()),
-        collate_fn=lambda image: image,
-        worker_init_fn=start_worker,
-    )
+    records, files = annotated_records(cfg), ImageFiles(layout_of(cfg, is_train=True).images)
     missing = 0
+
+    def shrunk(record: ImageRecord) -> np.ndarray | ReadError:
+        try:
+            return shrink(files.read_checked(record), shrunk_size(record, cfg))
+        except ReadError as error:
+            return error
+
+    def results() -> Iterator[np.ndarray | ReadError]:
+        with ThreadPoolExecutor(max(1, cfg.WORKERS)) as pool:
+            for start in range(0, len(records), CHUNK):
+                yield from pool.map(shrunk, records[start : start + CHUNK])
 
     def images() -> Iterator[np.ndarray | None]:
         nonlocal missing
-        for image in tqdm(loader, disable=not (cfg.VERBOSE and sys.stderr.isatty())):
-            if not isinstance(image, str):
-                yield image
+        quiet = not (cfg.VERBOSE and sys.stderr.isatty())
+        for result in tqdm(results(), total=len(records), disable=quiet):
+            if isinstance(result, np.ndarray):
+                yield result
                 continue
             if cfg.DATASET.UNREADABLE == "raise":
-                raise ReadError(image)
+                raise result
             missing += 1
-            logger.warning("%s; it is left out", image)
+            logger.warning("%s; it is left out", result)
             yield None
 
     write_cache(path, records, images(), cfg)

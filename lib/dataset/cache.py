@@ -79,11 +79,12 @@ def cache_side(cfg: CfgNode) -> int:
     return math.ceil(cfg.DATASET.INPUT_SIZE / cfg.DATASET.MIN_SCALE)
 
 
-def shrunk_size(width: int, height: int, side: int, scale_type: str) -> tuple[int, int]:
-    """Width and height once the short (long) side is no longer than `side`."""
-    longest = min(width, height) if scale_type == "short" else max(width, height)
-    ratio = min(1.0, side / longest)
-    return max(1, round(width * ratio)), max(1, round(height * ratio))
+def shrunk_size(record: ImageRecord, cfg: CfgNode) -> tuple[int, int]:
+    """Width and height of the cached image: its side is at most `cache_side`."""
+    sides = record.width, record.height
+    side = min(sides) if cfg.DATASET.SCALE_TYPE == "short" else max(sides)
+    ratio = min(1.0, cache_side(cfg) / side)
+    return max(1, round(record.width * ratio)), max(1, round(record.height * ratio))
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -100,8 +101,7 @@ def write_cache(
     too little space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    side, scale_type = cache_side(cfg), cfg.DATASET.SCALE_TYPE
-    sizes = [shrunk_size(record.width, record.height, side, scale_type) for record in records]
+    sizes = [shrunk_size(record, cfg) for record in records]
     need, free = sum(3 * w * h for w, h in sizes), shutil.disk_usage(path.parent).free
     if need > free:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One similarity for picture, mask and joints."""
+"""One similarity for image, mask and joints."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_a_keypoint_follows_its_pixel(seed):
     drawn = RandomAffine(128, []).sample(rng, 200, 160)
     x, y = rng.integers(60, 140), rng.integers(50, 110)
     rows, columns = np.mgrid[:160, :200]  # a spot wide enough to survive the scaling
-    picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
-    crop = drawn.warp(picture, 128)
+    image = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
+    crop = drawn.warp(image, 128)
     joint = drawn.move(np.array([x, y, 2.0]), 128)
     if not (20 < joint[0] < 108 and 20 < joint[1] < 108):
         return  # the spot is cut off by the border of the crop
@@ -52,6 +52,6 @@ def test_a_drawn_crop_stays_in_its_range():
         assert abs(drawn.center[1] - 100) <= reach
 
 
-def test_no_augmentation_shows_the_whole_picture():
+def test_no_augmentation_shows_the_whole_image():
     still = RandomAffine(64, [], "long", 1, 1, 0, 0).sample(np.random.default_rng(0), 320, 200)
     assert still == Affine((160, 100), 320, 0.0)

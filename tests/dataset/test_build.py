@@ -1,4 +1,4 @@
-"""From the config to loaders: every picture its turn, the same turn for the same seed."""
+"""From the config to loaders: every image its turn, the same turn for the same seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import logging
 import pytest
 import torch
 
-from lib.dataset.build import EpochSampler, build_dataset, build_evaluation_set, make_dataloader
+from lib.dataset import build, reader
+from lib.dataset.build import (
+    EpochSampler,
+    build_dataset,
+    build_evaluation_set,
+    build_search_sets,
+    make_dataloader,
+)
 from tests.helpers import tiny_config
 
 
@@ -91,7 +98,7 @@ def test_two_processes_share_an_epoch(coco_root, tmp_path):
         for batch in make_dataloader(cfg, dataset, rank, 2)
         for image_id in batch.image_ids.tolist()
     ]
-    assert sorted(seen) == sorted(picture.id for picture in dataset.records)
+    assert sorted(seen) == sorted(record.id for record in dataset.records)
 
 
 @pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
@@ -106,12 +113,12 @@ def test_both_layouts_are_found(data_set, coco_root, crowd_pose_root, tmp_path):
     assert test.has_people
 
 
-def test_pictures_are_few_when_few_are_asked_for(coco_root, tmp_path):
+def test_images_are_few_when_few_are_asked_for(coco_root, tmp_path):
     cfg = tiny_config(coco_root, tmp_path, "DATASET.MAX_IMAGES", "2")
     assert len(build_dataset(cfg)) == len(build_evaluation_set(cfg).records) == 2
 
 
-def test_pictures_without_annotations_are_evaluated_but_not_trained_on(tmp_path, coco_root):
+def test_images_without_annotations_are_evaluated_but_not_trained_on(tmp_path, coco_root):
     tree = json.loads((coco_root / "annotations/person_keypoints_train2017.json").read_text())
     alone = tree["images"][0]["id"]
     tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] != alone]
@@ -121,34 +128,34 @@ def test_pictures_without_annotations_are_evaluated_but_not_trained_on(tmp_path,
         path.write_text(json.dumps(tree))
     (tmp_path / "images").symlink_to(coco_root / "images")
     cfg = tiny_config(tmp_path, tmp_path)
-    assert alone not in {picture.id for picture in build_dataset(cfg).records}
-    assert alone in {picture.id for picture in build_evaluation_set(cfg).records}
+    assert alone not in {record.id for record in build_dataset(cfg).records}
+    assert alone in {record.id for record in build_evaluation_set(cfg).records}
 
 
 def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_path, caplog):
     everybody = build_dataset(tiny_config(coco_root, tmp_path))
-    total = sum(len(picture.joints) for picture in everybody.records)
-    shown = sum(len(picture.joints) > 0 for picture in everybody.records)
+    total = sum(len(record.joints) for record in everybody.records)
+    shown = sum(len(record.joints) > 0 for record in everybody.records)
     assert total > shown
     with caplog.at_level(logging.WARNING):
         dataset = build_dataset(tiny_config(coco_root, tmp_path, "DATASET.MAX_NUM_PEOPLE", "1"))
     [record] = caplog.records
     assert record.getMessage().startswith(f"{total - shown} people are left out")
     assert "MAX_NUM_PEOPLE 1" in record.getMessage()
-    for picture, whole in zip(dataset.records, everybody.records, strict=True):
+    for record, whole in zip(dataset.records, everybody.records, strict=True):
         if len(whole.joints):
             areas = whole.boxes[:, 2] * whole.boxes[:, 3]
-            assert (picture.boxes[0] == whole.boxes[areas.argmax()]).all()
-            assert (picture.joints[0] == whole.joints[areas.argmax()]).all()
+            assert (record.boxes[0] == whole.boxes[areas.argmax()]).all()
+            assert (record.joints[0] == whole.joints[areas.argmax()]).all()
 
 
 def test_a_missing_data_folder_is_named(tmp_path):
-    for build in (build_dataset, build_evaluation_set):
+    for make in (build_dataset, build_evaluation_set):
         with pytest.raises(ValueError, match=r"DATASET\.ROOT .*nowhere does not exist"):
-            build(tiny_config(tmp_path / "nowhere", tmp_path))
+            make(tiny_config(tmp_path / "nowhere", tmp_path))
 
 
-def test_a_missing_picture_folder_is_named(coco_root, tmp_path):
+def test_a_missing_image_folder_is_named(coco_root, tmp_path):
     (tmp_path / "annotations").symlink_to(coco_root / "annotations")
     with pytest.raises(ValueError, match=r"image folder .*images/train2017 does not exist"):
         build_dataset(tiny_config(tmp_path, tmp_path))
@@ -167,3 +174,22 @@ def test_a_split_without_anything_to_train_on_is_named(coco_root, tmp_path):
         build_dataset(cfg)
     with pytest.raises(ValueError, match=r"val2017\.json has no image to evaluate"):
         build_evaluation_set(cfg)
+
+
+def test_an_annotation_file_is_read_once(coco_root, tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr(build, "read_annotations", lambda *args: reads.append(args) or read(*args))
+    read = reader.read_annotations
+    cfg = tiny_config(coco_root, tmp_path)
+    data = build_evaluation_set(cfg)
+    assert len(reads) == 1
+    _, held_out = build_search_sets(cfg, 2)
+    assert len(reads) == 2
+    assert len(data.ground_truth["images"]) == len(data.records) == 4
+    assert [image["id"] for image in held_out.ground_truth["images"]] == [
+        record.id for record in held_out.records
+    ]
+    people = held_out.ground_truth["annotations"]
+    assert people
+    assert not any("segmentation" in person for person in people)
+    assert {person["image_id"] for person in people} <= {record.id for record in held_out.records}

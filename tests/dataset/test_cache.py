@@ -1,4 +1,4 @@
-"""A training on cached pictures sees what it would see of the files, but smoother."""
+"""A training on cached images sees what it would see of the files, but smoother."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lib.dataset.build import build_dataset
-from lib.dataset.cache import cache_path, shrink, shrunk_size
+from lib.dataset.cache import cache_path, cache_side, shrink, shrunk_size
+from lib.dataset.reader import ImageRecord
 from lib.dataset.transforms import RandomAffine
 from tests.helpers import YAMLS, tiny_config, tiny_opts
 from tools import cache_images
@@ -20,7 +21,7 @@ SMALL = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
 
 @pytest.fixture
 def fill(coco_root, tmp_path):
-    """Runs the tool on the drawn pictures; the config of a training on its cache."""
+    """Runs the tool on the drawn images; the config of a training on its cache."""
 
     def run(*opts: str, root=coco_root):
         own = [*tiny_opts(root, tmp_path), *SMALL, "DATASET.CACHE", str(tmp_path / "cache"), *opts]
@@ -30,24 +31,34 @@ def fill(coco_root, tmp_path):
     return run
 
 
-def test_the_side_leaves_a_pixel_for_each_of_the_input():
-    assert shrunk_size(640, 480, 342, "short") == (456, 342)
-    assert shrunk_size(480, 640, 342, "long") == (256, 342)
-    assert shrunk_size(300, 200, 342, "short") == (300, 200)
-    assert shrunk_size(5000, 2, 1, "short") == (2500, 1)
+@pytest.mark.parametrize(
+    ("size", "kind", "expected"),
+    [
+        ((640, 480), "short", (456, 342)),
+        ((480, 640), "long", (256, 342)),
+        ((300, 200), "short", (300, 200)),
+        ((9000, 2), "long", (342, 1)),
+    ],
+)
+def test_the_side_leaves_a_pixel_for_each_of_the_input(tmp_path, size, kind, expected):
+    opts = ("DATASET.INPUT_SIZE", "256", "DATASET.OUTPUT_SIZE", "[64, 128]")
+    cfg = tiny_config(tmp_path, tmp_path, *opts, "DATASET.SCALE_TYPE", kind)
+    assert cache_side(cfg) == 342
+    nobody = np.zeros((0, 17, 3))
+    assert shrunk_size(ImageRecord(1, "1.jpg", *size, nobody, nobody, ()), cfg) == expected
 
 
 @pytest.mark.parametrize("codec_center", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, codec_center):
+def test_a_joint_stays_on_its_pixel_in_a_shrunk_image(seed, codec_center):
     """Also where width and height shrink by different ratios, as rounding makes them."""
     rng = np.random.default_rng(seed)
     drawn = RandomAffine(128, [], pixel_center=codec_center).sample(rng, 200, 160)
     x, y = rng.uniform(70, 130), rng.uniform(60, 100)
     rows, columns = np.mgrid[:160, :200]
-    picture = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
+    image = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
     crops = [
-        drawn.warp(shrink(picture, size), 128, (200, 160))
+        drawn.warp(shrink(image, size), 128, (200, 160))
         for size in ((200, 160), (101, 80), (100, 79), (67, 53))
     ]
     rows, columns = np.mgrid[:128, :128]
@@ -61,7 +72,7 @@ def test_a_joint_stays_on_its_pixel_in_a_shrunk_picture(seed, codec_center):
         np.testing.assert_allclose(center, joint, atol=0.06)
 
 
-def test_a_cached_sample_has_the_same_joints_and_masks_and_nearly_the_same_picture(fill):
+def test_a_cached_sample_has_the_same_joints_and_masks_and_nearly_the_same_image(fill):
     code, cfg = fill()
     plain = cfg.clone()
     plain.defrost()
@@ -77,11 +88,11 @@ def test_a_cached_sample_has_the_same_joints_and_masks_and_nearly_the_same_pictu
         assert np.abs(next(blurred) - next(blurred)).mean() < 3
 
 
-def test_pictures_no_larger_than_the_side_are_the_files(fill, coco_root):
+def test_images_no_larger_than_the_side_are_the_files(fill, coco_root):
     _, cfg = fill("DATASET.INPUT_SIZE", "512", "DATASET.OUTPUT_SIZE", "[128, 256]")
     data = build_dataset(cfg)
-    for picture in data.records:
-        np.testing.assert_array_equal(data.cache.read(picture), data.files.read(picture))
+    for image in data.records:
+        np.testing.assert_array_equal(data.cache.read(image), data.files.read(image))
 
 
 def test_a_second_run_leaves_a_whole_cache_as_it_is(fill, capsys):
@@ -135,9 +146,9 @@ def test_a_cache_of_another_size_is_another_cache(fill, coco_root, tmp_path):
         build_dataset(other)
 
 
-def test_an_unreadable_picture_is_named_or_left_out(fill, coco_root, tmp_path, capsys):
+def test_an_unreadable_image_is_named_or_left_out(fill, coco_root, tmp_path, capsys):
     root = shutil.copytree(coco_root, tmp_path / "broken")
-    (root / "images/train2017/000000000003.jpg").write_bytes(b"no picture")
+    (root / "images/train2017/000000000003.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match="image 3: cannot read"):
         fill(root=root)
     code, cfg = fill("DATASET.UNREADABLE", "skip", root=root)

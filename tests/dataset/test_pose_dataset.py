@@ -1,4 +1,4 @@
-"""A sample shows one crop of a picture, its joints and its masks, all of the same people."""
+"""A sample shows one crop of an image, its joints and its masks, all of the same people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHOLE = RandomAffine(64, SIZES, "long", 1, 1, 0, 0)
 CROP = RandomAffine(64, SIZES)
 
 
-def picture(index: int = 1, people: int = 1, **fields) -> ImageRecord:
+def record(index: int = 1, people: int = 1, **fields) -> ImageRecord:
     """80 x 60 pixels; people whose joints stand on a diagonal, every one labelled."""
     joints = np.ones((people, 17, 3), np.float32)
     joints[..., 0] = joints[..., 1] = np.arange(17) * 2 + 10
@@ -39,16 +39,16 @@ def picture(index: int = 1, people: int = 1, **fields) -> ImageRecord:
 
 
 def dataset(
-    folder: Path, *pictures: ImageRecord, affine=WHOLE, flip: float = 0, **settings
+    folder: Path, *records: ImageRecord, affine=WHOLE, flip: float = 0, **settings
 ) -> PoseDataset:
     """The images exist; a crop shows the whole of them, 64 pixels wide."""
-    for shown in pictures:
+    for shown in records:
         noise = np.random.default_rng(shown.id).integers(0, 256, (shown.height, shown.width, 3))
         cv2.imwrite(str(folder / shown.file_name), noise.astype(np.uint8))
     sample = SampleSettings(**settings)
     spec = COCO.with_center() if sample.with_center else COCO
     transforms = [affine, RandomFlip(flip, spec.flip_index)]
-    return PoseDataset(COCO, pictures, ImageFiles(folder), transforms, sample)
+    return PoseDataset(COCO, records, ImageFiles(folder), transforms, sample)
 
 
 def rectangle(x: slice, y: slice) -> dict:
@@ -58,12 +58,12 @@ def rectangle(x: slice, y: slice) -> dict:
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
-    pictures = [picture(i) for i in (1, 2)]
+    records = [record(i) for i in (1, 2)]
     drawn = {
-        key: dataset(tmp_path, *pictures, affine=CROP, seed=key[0])[key[1:]]
+        key: dataset(tmp_path, *records, affine=CROP, seed=key[0])[key[1:]]
         for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1))
     }
-    again = dataset(tmp_path, *pictures, affine=CROP)[0, 0]
+    again = dataset(tmp_path, *records, affine=CROP)[0, 0]
     first = drawn.pop((0, 0, 0))
     np.testing.assert_array_equal(again.image, first.image)
     np.testing.assert_array_equal(again.joints, first.joints)
@@ -78,8 +78,8 @@ def test_an_appended_transform_leaves_the_crops_as_they_are(tmp_path):
     def darken(sample, rng):
         return sample._replace(image=np.uint8(sample.image * rng.uniform(0.2, 0.8)))
 
-    plain = dataset(tmp_path, picture(), affine=CROP, flip=0.5)
-    more = dataset(tmp_path, picture(), affine=CROP, flip=0.5)
+    plain = dataset(tmp_path, record(), affine=CROP, flip=0.5)
+    more = dataset(tmp_path, record(), affine=CROP, flip=0.5)
     more.transforms = [*more.transforms, darken]
     flips = set()
     for epoch in range(8):
@@ -92,7 +92,7 @@ def test_an_appended_transform_leaves_the_crops_as_they_are(tmp_path):
 
 
 def test_a_flip_swaps_left_and_right(tmp_path):
-    plain, flipped = (dataset(tmp_path, picture(), flip=flip)[0, 0] for flip in (0, 1))
+    plain, flipped = (dataset(tmp_path, record(), flip=flip)[0, 0] for flip in (0, 1))
     assert (plain.flipped, flipped.flipped) == (False, True)
     np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
     left, right = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
@@ -104,12 +104,12 @@ def test_a_flip_swaps_left_and_right(tmp_path):
         np.testing.assert_array_equal(mask, same[:, ::-1])
 
 
-def test_masks_are_0_in_crowds_and_outside_the_picture(tmp_path):
+def test_masks_are_0_in_crowds_and_outside_the_image(tmp_path):
     region = rectangle(slice(40, 60), slice(20, 40))
-    sample = dataset(tmp_path, picture(ignore=(region,)))[0, 0]
+    sample = dataset(tmp_path, record(ignore=(region,)))[0, 0]
     coarse, fine = sample.masks
     assert (coarse.shape, fine.shape) == ((16, 16), (32, 32))
-    # The crop shows 80 x 80 pixels of which 10 rows above and below are no picture.
+    # The crop shows 80 x 80 pixels of which 10 rows above and below are no image.
     expected = np.zeros((80, 80), bool)
     expected[10:70] = True
     expected[30:50, 40:60] = False
@@ -123,8 +123,8 @@ def test_masks_are_0_in_crowds_and_outside_the_picture(tmp_path):
     assert fine[14:18, 4:12].all()
 
 
-def test_pictures_of_different_sizes_make_one_batch(tmp_path):
-    wide, tall = picture(1), picture(2, people=3, width=50, height=90)
+def test_images_of_different_sizes_make_one_batch(tmp_path):
+    wide, tall = record(1), record(2, people=3, width=50, height=90)
     data = dataset(tmp_path, wide, tall)
     batch = collate([data[0, 0], data[0, 1]])
     assert batch.images.shape == (2, 64, 64, 3)
@@ -133,15 +133,15 @@ def test_pictures_of_different_sizes_make_one_batch(tmp_path):
     assert batch.image_ids.tolist() == [1, 2]
 
 
-def test_a_picture_of_another_size_than_annotated_is_named(tmp_path):
-    data = dataset(tmp_path, picture())
+def test_an_image_of_another_size_than_annotated_is_named(tmp_path):
+    data = dataset(tmp_path, record())
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((30, 40, 3), np.uint8))
     with pytest.raises(ReadError, match=r"image 1: .*1\.png is 40 x 30, annotated as 80 x 60"):
         data[0, 0]
 
 
 def test_the_largest_people_are_kept_in_their_order():
-    crowded = picture(people=4)
+    crowded = record(people=4)
     crowded.boxes[:, 2] = [5, 30, 20, 40]
     kept = keep_largest(crowded, 2)
     np.testing.assert_array_equal(kept.joints, crowded.joints[[1, 3]])
@@ -149,13 +149,13 @@ def test_the_largest_people_are_kept_in_their_order():
     assert keep_largest(crowded, 4) is crowded
 
 
-def test_an_unreadable_picture_stops_or_is_skipped_as_the_key_says(tmp_path, caplog):
-    pictures = [picture(i) for i in (1, 2, 3)]
-    data = dataset(tmp_path, *pictures)
+def test_an_unreadable_image_stops_or_is_skipped_as_the_key_says(tmp_path, caplog):
+    records = [record(i) for i in (1, 2, 3)]
+    data = dataset(tmp_path, *records)
     (tmp_path / "2.png").write_bytes(b"broken")
     with pytest.raises(ReadError, match=r"image 2: cannot read .*2\.png"):
         data[0, 1]
-    data = dataset(tmp_path, *pictures, skip_unreadable=True)
+    data = dataset(tmp_path, *records, skip_unreadable=True)
     (tmp_path / "2.png").write_bytes(b"broken")
     with caplog.at_level(logging.WARNING):
         assert data[0, 1].image_id == 3
@@ -167,7 +167,7 @@ def test_an_unreadable_picture_stops_or_is_skipped_as_the_key_says(tmp_path, cap
 
 
 def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
-    shown = picture(people=2)
+    shown = record(people=2)
     shown.joints[0, 3:] = 0
     shown.joints[0, :3, :2] = [[10, 20], [20, 30], [30, 10]]
     plain = dataset(tmp_path, shown)[0, 0].joints
@@ -184,7 +184,7 @@ def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
 
 def test_the_center_of_a_flipped_image_is_the_flipped_center(tmp_path):
     plain, sample = (
-        dataset(tmp_path, picture(), flip=flip, with_center=True)[0, 0] for flip in (0, 1)
+        dataset(tmp_path, record(), flip=flip, with_center=True)[0, 0] for flip in (0, 1)
     )
     x, y, _ = plain.joints[0, 17]
     assert sample.joints[0, 17].tolist() == [63 - x, y, 1]
@@ -225,7 +225,7 @@ def test_a_batch_without_people_trains(coco_root, tmp_path, slots):
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-def test_an_unreadable_picture_is_named_by_a_worker_too(coco_root, tmp_path):
+def test_an_unreadable_image_is_named_by_a_worker_too(coco_root, tmp_path):
     (tmp_path / "annotations").symlink_to(coco_root / "annotations")
     folder = tmp_path / "images/train2017"
     folder.mkdir(parents=True)

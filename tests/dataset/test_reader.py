@@ -1,4 +1,4 @@
-"""Annotations and pictures are read as they are, or named when they cannot be."""
+"""Annotations and images are read as they are, or named when they cannot be."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_an_rle_is_a_hole_in_the_mask(tmp_path, counts):
     if counts == "string":
         rle = rle_tools.encode(np.asfortranarray(ELLIPSE))
         rle["counts"] = rle["counts"].decode()
-    [picture] = read_records(write(tmp_path / "a.json", crowd(rle)), COCO)
-    np.testing.assert_array_equal(ignore_mask(picture), np.where(ELLIPSE, 0, 255))
+    [record] = read_records(write(tmp_path / "a.json", crowd(rle)), COCO)
+    np.testing.assert_array_equal(ignore_mask(record), np.where(ELLIPSE, 0, 255))
 
 
 def test_polygons_are_holes_in_the_mask(tmp_path):
     square, triangle = [5, 5, 15, 5, 15, 15, 5, 15], [30, 30, 50, 30, 40, 10]
-    [picture] = read_records(write(tmp_path / "a.json", crowd([square, triangle])), COCO)
-    mask = ignore_mask(picture)
+    [record] = read_records(write(tmp_path / "a.json", crowd([square, triangle])), COCO)
+    mask = ignore_mask(record)
     assert (mask[6:14, 6:14] == 0).all()
     assert mask[25, 40] == 0
     assert mask[2, 2] == mask[20, 20] == mask[12, 50] == 255
@@ -69,34 +69,34 @@ def test_polygons_are_holes_in_the_mask(tmp_path):
 
 def test_a_labelled_person_is_no_hole(tmp_path):
     person = annotation(segmentation=[[0, 0, 60, 0, 60, 40, 0, 40]])
-    [picture] = read_records(write(tmp_path / "a.json", person), COCO)
-    assert (ignore_mask(picture) == 255).all()
-    assert picture.joints[0, 0].tolist() == [5, 6, 2]
-    assert picture.boxes.tolist() == [[1, 2, 20, 30]]
+    [record] = read_records(write(tmp_path / "a.json", person), COCO)
+    assert (ignore_mask(record) == 255).all()
+    assert record.joints[0, 0].tolist() == [5, 6, 2]
+    assert record.boxes.tolist() == [[1, 2, 20, 30]]
 
 
 def test_an_empty_segmentation_is_no_hole(tmp_path):
-    [picture] = read_records(write(tmp_path / "a.json", crowd([])), COCO)
-    assert (ignore_mask(picture) == 255).all()
+    [record] = read_records(write(tmp_path / "a.json", crowd([])), COCO)
+    assert (ignore_mask(record) == 255).all()
 
 
-def test_a_picture_without_annotations_has_no_people(tmp_path):
-    [picture] = read_records(write(tmp_path / "a.json"), COCO)
-    assert picture.joints.shape == (0, 17, 3)
-    assert picture.boxes.shape == (0, 4)
+def test_an_image_without_annotations_has_no_people(tmp_path):
+    [record] = read_records(write(tmp_path / "a.json"), COCO)
+    assert record.joints.shape == (0, 17, 3)
+    assert record.boxes.shape == (0, 4)
 
 
 def test_head_and_neck_alone_are_a_person_of_crowd_pose(tmp_path):
     keypoints = [0, 0, 0] * 12 + [10, 5, 2, 10, 12, 2]
     person = annotation(keypoints=keypoints, num_keypoints=0)
-    [picture] = read_records(write(tmp_path / "a.json", person), CROWD_POSE)
-    assert len(picture.joints) == 1
+    [record] = read_records(write(tmp_path / "a.json", person), CROWD_POSE)
+    assert len(record.joints) == 1
 
 
-def test_pictures_with_enough_labelled_joints_are_selected(tmp_path):
-    pictures = read_records(write(tmp_path / "a.json", annotation()), COCO)
-    assert select_records(pictures, min_labelled_joints=1) == pictures
-    assert select_records(pictures, min_labelled_joints=2) == []
+def test_images_with_enough_labelled_joints_are_selected(tmp_path):
+    records = read_records(write(tmp_path / "a.json", annotation()), COCO)
+    assert select_records(records, min_labelled_joints=1) == records
+    assert select_records(records, min_labelled_joints=2) == []
 
 
 # --- annotations that are none ----------------------------------------------------------
@@ -151,7 +151,7 @@ def test_a_region_that_is_no_segmentation_is_named(tmp_path):
         read_records(write(tmp_path / "a.json", crowd("outline")), COCO)
 
 
-# --- pictures ---------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,72 +160,72 @@ def folder(coco_root) -> Path:
 
 
 @pytest.fixture
-def pictures(coco_root):
+def records(coco_root):
     return read_records(coco_root / "annotations/person_keypoints_val2017.json", COCO)
 
 
 @pytest.mark.parametrize("inside", ["", "val2017/"])
-def test_an_archive_gives_the_pictures_of_its_folder(folder, pictures, tmp_path, inside):
+def test_an_archive_gives_the_images_of_its_folder(folder, records, tmp_path, inside):
     with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
         for path in folder.iterdir():
             archive.write(path, inside + path.name)
     packed, plain = ImageFiles(tmp_path / "val2017.zip"), ImageFiles(folder)
-    for picture in pictures:
-        np.testing.assert_array_equal(packed.read(picture), plain.read(picture))
+    for record in records:
+        np.testing.assert_array_equal(packed.read(record), plain.read(record))
     # A loader's worker opens the archive itself.
     again = pickle.loads(pickle.dumps(packed))
-    np.testing.assert_array_equal(again.read(pictures[0]), plain.read(pictures[0]))
+    np.testing.assert_array_equal(again.read(records[0]), plain.read(records[0]))
 
 
-def test_channels_are_red_green_blue(tmp_path, pictures):
+def test_channels_are_red_green_blue(tmp_path, records):
     red = np.zeros((96, 128, 3), np.uint8)
     red[..., 2] = 255  # cv2 writes blue, green, red
     cv2.imwrite(str(tmp_path / "red.png"), red)
-    image = ImageFiles(tmp_path).read(pictures[0]._replace(file_name="red.png"))
+    image = ImageFiles(tmp_path).read(records[0]._replace(file_name="red.png"))
     assert (image == (255, 0, 0)).all()
 
 
-def test_a_gray_picture_has_three_channels(tmp_path, pictures):
+def test_a_gray_image_has_three_channels(tmp_path, records):
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((96, 128), 77, np.uint8))
-    image = ImageFiles(tmp_path).read(pictures[0]._replace(file_name="gray.png"))
+    image = ImageFiles(tmp_path).read(records[0]._replace(file_name="gray.png"))
     assert image.shape == (96, 128, 3)
     assert (image == 77).all()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no picture", b"\xff\xd8\xff\xe0"])
-def test_an_unreadable_picture_is_named(tmp_path, pictures, content):
-    picture = pictures[0]
+@pytest.mark.parametrize("content", [None, b"", b"no image", b"\xff\xd8\xff\xe0"])
+def test_an_unreadable_image_is_named(tmp_path, records, content):
+    record = records[0]
     if content is not None:
-        (tmp_path / picture.file_name).write_bytes(content)
+        (tmp_path / record.file_name).write_bytes(content)
     with pytest.raises(ReadError) as caught:
-        ImageFiles(tmp_path).read(picture)
-    path = tmp_path / picture.file_name
-    assert str(caught.value) == f"image {picture.id}: cannot read {path}"
+        ImageFiles(tmp_path).read(record)
+    path = tmp_path / record.file_name
+    assert str(caught.value) == f"image {record.id}: cannot read {path}"
 
 
-def test_a_header_that_claims_a_huge_picture_is_an_unreadable_picture(tmp_path, pictures):
+def test_a_header_that_claims_a_huge_image_is_an_unreadable_image(tmp_path, records):
     _, png = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))
     side = (100_000).to_bytes(4, "big")
     (tmp_path / "huge.png").write_bytes(png[:16].tobytes() + side + side + png[24:].tobytes())
     with pytest.raises(ReadError, match="huge.png"):
-        ImageFiles(tmp_path).read(pictures[0]._replace(file_name="huge.png"))
+        ImageFiles(tmp_path).read(records[0]._replace(file_name="huge.png"))
 
 
-def test_a_picture_missing_from_an_archive_is_named(tmp_path, pictures):
+def test_an_image_missing_from_an_archive_is_named(tmp_path, records):
     for name, content in (("empty.zip", None), ("broken.zip", b"PK\x03\x04 and no more")):
         path = tmp_path / name
         with zipfile.ZipFile(path, "w"):
             pass
         if content:
             path.write_bytes(content)
-        with pytest.raises(ReadError, match=rf"{name}@{pictures[0].file_name}"):
-            ImageFiles(path).read(pictures[0])
+        with pytest.raises(ReadError, match=rf"{name}@{records[0].file_name}"):
+            ImageFiles(path).read(records[0])
 
 
 def test_files_are_where_higher_hrnet_has_them():
     root = Path("data")
     person = "annotations/person_keypoints"
-    for spec, split, data_format, truth, pictures in (
+    for spec, split, data_format, truth, records in (
         (COCO, "train2017", "jpg", f"{person}_train2017.json", "images/train2017"),
         (COCO, "val2017", "zip", f"{person}_val2017.json", "images/val2017.zip"),
         (
@@ -238,5 +238,5 @@ def test_files_are_where_higher_hrnet_has_them():
         (CROWD_POSE, "trainval", "jpg", "json/crowdpose_trainval.json", "images"),
         (CROWD_POSE, "test", "zip", "json/crowdpose_test.json", "images.zip"),
     ):
-        expected = Layout(root / truth, root / pictures)
+        expected = Layout(root / truth, root / records)
         assert Layout.of(spec, root, split, data_format) == expected

@@ -58,13 +58,13 @@ def column(scene: Scene, joint: str) -> np.ndarray:
 # --- scenes -----------------------------------------------------------------------------
 
 
-def test_a_seed_is_a_picture():
+def test_a_seed_is_an_image():
     one, again, other = (draw_scene(seed, SMALL) for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one.image, other.image)
 
 
-def test_no_two_splits_or_seeds_share_a_picture():
+def test_no_two_splits_or_seeds_share_an_image():
     seeds = [
         scene_seed(seed, split, index)
         for seed in range(3)
@@ -84,7 +84,7 @@ def test_every_visible_joint_shows_on_its_person(scenes: list[Scene]):
     assert visible > 500
 
 
-def test_labelled_joints_are_in_the_picture_and_in_the_box(scenes: list[Scene]):
+def test_labelled_joints_are_in_the_image_and_in_the_box(scenes: list[Scene]):
     for scene in scenes:
         for person, keypoints in enumerate(scene.keypoints):
             xy, (x, y, w, h) = keypoints[keypoints[:, 2] > 0, :2], scene.boxes[person]
@@ -115,7 +115,7 @@ def test_scenes_know_hidden_joints_people_without_joints_and_crowds(scenes: list
     assert any((scene.people == CROWD).any() for scene in scenes)
 
 
-def test_who_shows_a_nose_has_the_left_on_the_right_of_the_picture(scenes: list[Scene]):
+def test_who_shows_a_nose_has_the_left_on_the_right_of_the_image(scenes: list[Scene]):
     compared = 0
     for scene in scenes:
         labelled = column(scene, "nose")[:, 2] > 0
@@ -187,9 +187,9 @@ def test_coco_layout_is_read_by_pycocotools(coco: Path, split: str):
     assert min(min(limb) for limb in category["skeleton"]) == 1
     assert len(annotations.getImgIds()) == COUNTS[split]
     for image in annotations.loadImgs(annotations.getImgIds()):
-        picture = cv2.imread(str(coco / f"images/{split}2017" / image["file_name"]))
+        pixels = cv2.imread(str(coco / f"images/{split}2017" / image["file_name"]))
         assert image["file_name"] == f"{image['id']:012d}.jpg"
-        assert picture.shape == (image["height"], image["width"], 3)
+        assert pixels.shape == (image["height"], image["width"], 3)
     for person in annotations.loadAnns(annotations.getAnnIds()):
         keypoints = np.reshape(person["keypoints"], (17, 3))
         assert person["num_keypoints"] == (keypoints[:, 2] > 0).sum()
@@ -263,11 +263,11 @@ def test_workers_share_the_work_and_change_nothing(coco: Path, tmp_path: Path):
     assert contents(tmp_path) == contents(coco)
 
 
-def test_another_seed_or_split_gives_other_pictures(coco: Path, tmp_path: Path):
+def test_another_seed_or_split_gives_other_images(coco: Path, tmp_path: Path):
     make_dataset(tmp_path, COCO, {"train": 8}, SMALL, seed=4)
     folders = (coco / "images/train2017", coco / "images/val2017", tmp_path / "images/train2017")
-    pictures = [path.read_bytes() for folder in folders for path in folder.iterdir()]
-    assert len(set(pictures)) == len(pictures) == 8 + 4 + 8
+    images = [path.read_bytes() for folder in folders for path in folder.iterdir()]
+    assert len(set(images)) == len(images) == 8 + 4 + 8
 
 
 def test_splits_may_have_parameters_of_their_own(tmp_path: Path):
@@ -293,7 +293,7 @@ def test_a_second_run_does_nothing_and_other_parameters_start_anew(tmp_path: Pat
     assert make_dataset(tmp_path, CROWD_POSE, counts, SMALL) == 2
     assert not (tmp_path / "annotations").exists()
     next((tmp_path / "images").glob("*.jpg")).unlink()
-    assert make_dataset(tmp_path, CROWD_POSE, counts, SMALL) == 2  # a picture was lost
+    assert make_dataset(tmp_path, CROWD_POSE, counts, SMALL) == 2  # an image was lost
 
 
 def test_an_interrupted_run_is_not_complete_and_is_made_good(coco: Path, tmp_path: Path):

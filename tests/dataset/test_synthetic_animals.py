@@ -35,7 +35,7 @@ def test_the_file_of_the_experiment_describes_the_animals_drawn():
     assert keypoints_of(cfg, is_train=True) == keypoints_of(cfg, is_train=False) == ANIMAL
 
 
-def test_a_seed_is_a_picture():
+def test_a_seed_is_an_image():
     one, again, other = (draw_scene(seed, SMALL, ANIMALS) for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one.image, other.image)
@@ -51,7 +51,7 @@ def test_every_visible_joint_shows_on_its_animal(scenes):
     assert visible > 400
 
 
-def test_labelled_joints_are_in_the_picture_and_hidden_ones_occur(scenes):
+def test_labelled_joints_are_in_the_image_and_hidden_ones_occur(scenes):
     keypoints = np.concatenate([scene.keypoints for scene in scenes])
     xy = keypoints[keypoints[..., 2] > 0, :2]
     assert ((np.rint(xy) >= 0) & (np.rint(xy) < scenes[0].image.shape[1::-1])).all()
@@ -60,7 +60,7 @@ def test_labelled_joints_are_in_the_picture_and_hidden_ones_occur(scenes):
 
 
 def test_the_left_legs_are_the_near_ones_of_who_looks_to_the_left():
-    """Near is lower in the picture too, so left and right can be told."""
+    """Near is lower in the image too, so left and right can be told."""
     rng = np.random.default_rng(0)
     lower = 0
     for _ in range(200):
@@ -105,6 +105,5 @@ def test_the_command_draws_the_same_bytes_again(tmp_path, call_tool):
         assert (done.code, done.err) == (0, "")
     assert "5 images rendered" in done.out
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
-    params = SceneParams(96, 64, 1, 2, 0.35, 0.95)
-    counts = {"train": 3, "val": 2}
+    counts, params = {"train": 3, "val": 2}, SceneParams(96, 64, 1, 2, 0.35, 0.95)
     assert make_dataset(tmp_path / "other", ANIMAL, counts, params) == 0  # already there

@@ -195,7 +195,7 @@ def huge_header(path: Path) -> None:
         (huge_header, "the file is no image"),
     ],
 )
-def test_a_image_that_cannot_be_read_is_named(
+def test_an_image_that_cannot_be_read_is_named(
     coco: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], object],
@@ -228,7 +228,7 @@ def test_an_annotation_of_no_image_is_named(coco: Path, capsys: pytest.CaptureFi
         (lambda tree: tree["categories"][0].update(keypoints=["nose"]), "has the joints"),
     ],
 )
-def test_an_entry_without_a_image_is_named_by_its_annotation_file(
+def test_an_entry_without_an_image_is_named_by_its_annotation_file(
     coco: Path,
     capsys: pytest.CaptureFixture[str],
     edit: Callable[[dict[str, Any]], object],
@@ -279,7 +279,7 @@ def test_many_faults_of_one_kind_are_twenty_lines_and_a_number() -> None:
 # --- two splits ---------------------------------------------------------------------------
 
 
-def test_a_image_in_both_splits_is_odd_and_named(
+def test_an_image_in_both_splits_is_odd_and_named(
     coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, _ = names_of(coco)

@@ -33,7 +33,7 @@ def first_id(root: Path, split: str, key: str) -> int:
     return json.loads((root / "json" / f"crowdpose_{split}.json").read_text())[key][0]["id"]
 
 
-def test_the_joined_file_has_the_pictures_of_both(
+def test_the_joined_file_has_the_images_of_both(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--data_dir", str(root)]) == 0
