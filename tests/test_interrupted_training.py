@@ -82,6 +82,16 @@ def test_a_run_that_gets_a_signal_saves_that_very_step(config, tmp_path, number)
     assert signal.getsignal(number) == before
 
 
+def test_an_ignored_ctrl_c_stays_ignored(config, tmp_path):
+    """As in a job that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with at_step(4, signal_me(signal.SIGINT)):
+            assert train(config(), tmp_path / "run") is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_ctrl_c_does_not_wait(config, tmp_path):
     def twice() -> None:
         signal_me(signal.SIGINT)()

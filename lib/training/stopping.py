@@ -36,7 +36,9 @@ class StopRequest:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # A signal that this process ignores stays ignored, like SIGINT in a script's background job.
+        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
