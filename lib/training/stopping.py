@@ -36,7 +36,7 @@ class StopRequest:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     def __enter__(self) -> StopRequest:
-        # A signal that this process ignores stays ignored, like SIGINT in a script's background job.
+        # An ignored signal stays ignored: SIGINT is in the background jobs of a script.
         numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
