@@ -102,9 +102,10 @@ class Predictor:
     ) -> Predictor:
         """A predictor from a file of weights or an exported model.onnx.
 
-        The weights may be a checkpoint, a sub-network, or a state dict alone; what else is given,
-        and what is needed when, is said in `lib.models.load.read_network`. device: "cuda:1", "cpu",
-        or the number of a GPU (the CPU where there is none); default: a GPU if there is one.
+        The weights may be a checkpoint, a sub-network, or a state dict alone. The settings are
+        those of `lib.models.load.read_network`; a state dict may need input_size or joints.
+        device: "cuda:1", "cpu", or the number of a GPU (the CPU where there is none); default: a
+        GPU if there is one.
 
         ValueError, in one line, when the file cannot be read or the settings do not fit it.
         """

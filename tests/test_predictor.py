@@ -62,12 +62,12 @@ def test_people_are_those_of_predict(trained, tmp_path, opts):
     image = noise(96, 128, 3)
     cfg = tiny_config(tmp_path, tmp_path, *LOW, *opts)
     people, scores = predict(cfg, network(cfg, seed=0).eval(), image)
-    found = Predictor.load(trained, opts=opts, device="cpu")(image)
+    result = Predictor.load(trained, opts=opts, device="cpu")(image)
     assert len(people) > 0
-    assert found.keypoints.shape == (len(people), 17, 3)
-    np.testing.assert_array_equal(found.keypoints, people[..., :3])
-    np.testing.assert_array_equal(found.tags, people[..., 3:])
-    np.testing.assert_array_equal(found.scores, scores)
+    assert result.keypoints.shape == (len(people), 17, 3)
+    np.testing.assert_array_equal(result.keypoints, people[..., :3])
+    np.testing.assert_array_equal(result.tags, people[..., 3:])
+    np.testing.assert_array_equal(result.scores, scores)
 
 
 def test_it_says_what_it_is(predictor):
@@ -122,10 +122,10 @@ def test_other_kinds_of_image_files_are_read_as_rgb(tmp_path, mode):
     else:
         image = PillowImage.fromarray(gray).convert(mode)
     image.save(tmp_path / "a.png")
-    found = read_image(tmp_path / "a.png")
-    assert (found.shape, found.dtype) == ((40, 60, 3), np.uint8)
+    rgb = read_image(tmp_path / "a.png")
+    assert (rgb.shape, rgb.dtype) == ((40, 60, 3), np.uint8)
     if mode != "1":
-        assert np.abs(found[..., 0].astype(int) - gray).max() <= 8
+        assert np.abs(rgb[..., 0].astype(int) - gray).max() <= 8
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n"])
@@ -154,9 +154,9 @@ def test_an_image_that_cannot_be_read_is_one_line(predictor, tmp_path, content):
     ],
 )
 def test_an_array_that_is_no_image_is_one_line(predictor, image, message):
-    for given in (image, [image]):
+    for argument in (image, [image]):
         with pytest.raises(ValueError, match=message) as caught:
-            predictor(given)
+            predictor(argument)
         assert "\n" not in str(caught.value)
 
 
@@ -249,7 +249,7 @@ def test_published_weights_alone_find_the_people_of_the_full_settings(data_root)
     cfg = load_config(YAMLS["crowd_pose"], img_size=448)
     model = read_network(weights, cfg=YAMLS["crowd_pose"], superconfig=search_m)
     people, scores = predict(cfg, model.build(torch.device("cpu")), read_image(path))
-    found = predictor(path)
-    assert len(found.scores) > 0
-    np.testing.assert_array_equal(found.keypoints, people[..., :3])
-    np.testing.assert_array_equal(found.scores, scores)
+    result = predictor(path)
+    assert len(result.scores) > 0
+    np.testing.assert_array_equal(result.keypoints, people[..., :3])
+    np.testing.assert_array_equal(result.scores, scores)

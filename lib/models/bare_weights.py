@@ -29,7 +29,7 @@ def published(arch: ArchSpec) -> ArchSpec | None:
 def settings_of_tensors(
     structure: Structure, path: Path, opts: Sequence[str], size: int | None, like: CfgNode | None
 ) -> CfgNode:
-    """Defaults, with what the tensors say in them."""
+    """The default settings, with the network and the joints that the tensors have."""
     outputs, data = _joints_of(structure, path, opts, like)
     if size is None and "DATASET.INPUT_SIZE" not in opts[::2]:
         if like is None:
@@ -59,20 +59,22 @@ def settings_of_tensors(
 def _joints_of(
     structure: Structure, path: Path, opts: Sequence[str], like: CfgNode | None
 ) -> tuple[Outputs, dict[str, Any]]:
-    """What the output channels are, and the DATASET node of the joints that are so many."""
-    asked = dict(zip(opts[::2], opts[1::2], strict=False)).get("DATASET.DATASET")
+    """How the output channels divide, and the DATASET node for that number of joints."""
+    data_set = dict(zip(opts[::2], opts[1::2], strict=False)).get("DATASET.DATASET")
     # Number of joints -> their names, and whether the last is the center of a person, which is
     # only assumed where the data set is named: 18 joints need not be COCO's and a center.
     known = {spec.num_joints: (spec, False) for spec in (COCO, CROWD_POSE)}
     if like:
         known[like.MODEL.NUM_JOINTS] = keypoints_of(like, is_train=True), like.DATASET.WITH_CENTER
-    if asked:
-        spec = _spec_of(asked)
+    if data_set:
+        spec = _spec_of(data_set)
         known = {spec.num_joints + 1: (spec, True), spec.num_joints: (spec, False)}
     outputs = split_channels(structure.channels, known)
     if outputs.num_joints not in known:
-        if asked:
-            raise ValueError(f"{path} finds {outputs.num_joints} joints, {asked} has {min(known)}")
+        if data_set:
+            raise ValueError(
+                f"{path} finds {outputs.num_joints} joints, {data_set} has {min(known)}"
+            )
         raise ValueError(
             f"{path} finds {outputs.num_joints} joints, not COCO's 17 or CrowdPose's 14; name "
             f"the data set or a file of joints: joints=FILE.yaml, or DATASET.DATASET FILE.yaml"
@@ -88,7 +90,7 @@ def _joints_of(
 
 
 def _spec_of(data_set: str) -> KeypointSpec:
-    """Of a data set's name or a file of joints."""
+    """The joints of a data set's name, or of a joints file."""
     if is_file(data_set):
         return read_joints(data_set, "DATASET.DATASET")
     return keypoints_of(CfgNode({"DATASET": {"DATASET": data_set}}), is_train=True)

@@ -100,7 +100,7 @@ class NetworkFile:
 
 
 class Record(NamedTuple):
-    """What a file, or the run it lies in, says of a network besides its tensors."""
+    """Settings and architecture that are stored with the tensors, or in the folder of the run."""
 
     config: dict[str, Any] | None = None  # settings as plain values
     arch: ArchSpec | None = None
@@ -171,7 +171,7 @@ def _joint_keys(joints: str | Path | None) -> list[str]:
 
 
 def _record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
-    """Of a checkpoint or a sub-network; None where it says nothing."""
+    """From the content of a checkpoint or a sub-network; None for a bare state dict."""
     provenance = saved.get("provenance")  # of a sub-network
     text = (provenance if isinstance(provenance, Mapping) else saved).get("config")
     config = parse_yaml(text, f"the config in {path}") if isinstance(text, str) else None
@@ -180,7 +180,7 @@ def _record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
 
 
 def _record_of_run(path: Path, structure: Structure | None) -> Record | None:
-    """Of weights that lie where their training has left them, if they fit what it says there."""
+    """From the checkpoint or the run card next to the weights, if these are of that run."""
     if path.name not in OF_A_RUN:
         return None
     for read in (_read_checkpoint, _read_card):
@@ -199,7 +199,7 @@ def _read_checkpoint(folder: Path) -> Record | None:
 
 
 def _read_card(folder: Path) -> Record:
-    """Of the last start of the run."""
+    """From the last start of a run."""
     start = json.loads((folder / RUN_CARD).read_text())["starts"][-1]
     return Record(dict(start["config"]), _read_arch(start["architecture"], folder / RUN_CARD))
 
@@ -235,7 +235,7 @@ def _check_kind(path: Path, structure: Structure | None, cfg: CfgNode) -> None:
 
 
 def _check_largest(path: Path, structure: Structure | None, cfg: CfgNode) -> None:
-    """ValueError for the state dict of a sub-network that is asked for as a supernet."""
+    """ValueError for the state dict of a sub-network that `cfg` calls a supernet."""
     if cfg.MODEL.NAME != SUPERNET or structure is None or structure.arch is None:
         return
     largest = largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS)
@@ -258,18 +258,17 @@ def _structure_of(state: Mapping[str, Tensor], path: Path) -> Structure | None:
 def _architecture(
     path: Path, record: Record, structure: Structure | None, superconfig: str | Path | None
 ) -> ArchSpec | None:
-    """As asked for, recorded, or read from the tensors; None where there are no such files."""
+    """Of `superconfig`, as recorded, or read from the tensors; None for HRNets: they have none."""
     of_tensors = structure.arch if structure else None
     if superconfig:
-        asked = ArchSpec.from_json(superconfig)
-        known = record.arch or (of_tensors and _with_size(of_tensors, asked.img_size))
-        same = known is None or (asked == known if record.arch else same_network(asked, known))
-        if known and not same:
+        requested = ArchSpec.from_json(superconfig)
+        known = record.arch or (of_tensors and _with_size(of_tensors, requested.img_size))
+        if known and not (known.img_size == requested.img_size and same_network(known, requested)):
             raise ValueError(
                 f"{path} is of another architecture ({known.summary}) than {superconfig} "
-                f"({asked.summary})"
+                f"({requested.summary})"
             )
-        return asked
+        return requested
     if record.arch or of_tensors is None:
         return record.arch
     return published(of_tensors) or of_tensors
@@ -285,7 +284,8 @@ def _input_size(
 ) -> int | None:
     """Pixels; None where the settings have it.
 
-    A run may have trained its architecture at another size; a sub-network has that of its own.
+    A run may have trained its architecture at another size than the JSON's. A sub-network has the
+    size of its architecture: the settings next to it are the supernet's.
     """
     of_arch = arch.img_size if arch and arch.img_size != NO_SIZE else None
     if record.config is None or record.is_subnet:

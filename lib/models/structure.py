@@ -224,10 +224,10 @@ def _count(shapes: Shapes, prefix: str) -> int:
 
 def _shapes_of(shapes: Shapes, pattern: str) -> list[tuple[int, ...]]:
     """Shapes of `pattern` with 0, 1, ... in it; KeyError where there is not one."""
-    found = [shapes[pattern.format(0)]]
-    while (name := pattern.format(len(found))) in shapes:
-        found.append(shapes[name])
-    return found
+    result = [shapes[pattern.format(0)]]
+    while (name := pattern.format(len(result))) in shapes:
+        result.append(shapes[name])
+    return result
 
 
 READERS: dict[

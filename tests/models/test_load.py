@@ -1,4 +1,4 @@
-"""A file of weights says which network it holds; what it cannot say is asked for, in one line."""
+"""A network is read from any file of weights; one line names what a file leaves open."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def save_bare(path: Path, model: nn.Module) -> Path:
     return path
 
 
-def message(path: Path, **asked) -> str:
-    """What is said in the one line of an error."""
+def message(path: Path, **options) -> str:
+    """The one line of the error."""
     with pytest.raises(ValueError, match=".") as caught:
-        read_network(path, **asked).build(CPU)
+        read_network(path, **options).build(CPU)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -247,9 +247,9 @@ def test_without_kernel_maps_a_supernet_is_one_where_the_settings_say_so(tmp_pat
     cfg = load_config(YAMLS["coco"], ["MODEL.NAME", "pose_supermobilenet"], img_size=512)
     supernet = save_bare(tmp_path / "super.pth", build_model(cfg))
     subnet = save_bare(tmp_path / "sub.pth", build_model(cfg, XS))
-    asked = {"cfg": YAMLS["coco"], "opts": ["MODEL.NAME", "pose_supermobilenet"]}
-    assert read_network(supernet, **asked).expect_supernet().arch == largest_arch(512)
-    assert "does not fit the supernet" in message(subnet, **asked)
+    options = {"cfg": YAMLS["coco"], "opts": ["MODEL.NAME", "pose_supermobilenet"]}
+    assert read_network(supernet, **options).expect_supernet().arch == largest_arch(512)
+    assert "does not fit the supernet" in message(subnet, **options)
     with pytest.raises(ValueError, match="is a pose_mobilenet; only a pose_supermobilenet has"):
         read_network(supernet).expect_supernet()
 
