@@ -27,8 +27,8 @@ from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.dataset.reader import ImageRecord
 from lib.models import build_model, place
+from lib.models.load import read_network
 from lib.search.latency import machine
-from lib.utils.checkpoint import load_weights
 from lib.utils.tables import markdown
 from tools.benchmark.network import add_network_flags, name_of, read_settings
 
@@ -42,11 +42,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     cfg, arch = read_settings(args)
+    if weights := args.model or cfg.TEST.MODEL_FILE:
+        file = read_network(weights, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
+        cfg, network = file.cfg, file.build(device)
+    else:
+        network = place(build_model(cfg, arch), device, cfg.MODEL.CHANNELS_LAST).eval()
     data = build_evaluation_set(cfg)
     clock = Clock(device)
-    network = place(build_model(cfg, arch), device, cfg.MODEL.CHANNELS_LAST).eval()
-    if weights := args.model or cfg.TEST.MODEL_FILE:
-        load_weights(network, weights)
     network = Timed(network, clock, "network")
     model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
     settings = InferenceSettings.from_config(cfg)
