@@ -69,7 +69,7 @@ class Part(NamedTuple):
     cells: list[str]  # text for each of HEADINGS
 
     @property
-    def drawn(self) -> list[Piece]:
+    def boxed(self) -> list[Piece]:
         """Pieces with a box: all blocks, or the last piece of a part without blocks."""
         return [piece for piece in self.pieces if piece.kind == "block"] or self.pieces[-1:]
 
@@ -157,7 +157,7 @@ def draw(archs: Sequence[tuple[str, ArchSpec]], joints: int) -> Figure:
     networks = [parts_of(arch, joints) for _, arch in archs]
     every = [part for parts in networks for part in parts.values()]
     tallest = max(part.side for part in every)
-    widest = max(sum(piece.out_channels for piece in part.drawn) for part in every)
+    widest = max(sum(piece.out_channels for piece in part.boxed) for part in every)
     bottom = TEXT_TOP - LINE * (2 + max("\n".join(part.cells).count("\n") for part in every))
     columns, unit = len(networks[0]), UNIT * len(archs)
     figure = Figure(layout="constrained")
@@ -182,9 +182,9 @@ def draw(archs: Sequence[tuple[str, ArchSpec]], joints: int) -> Figure:
 
 def boxes_of(part: Part, middle: float, channel: float, pixel: float) -> list[Rectangle]:
     """The part's boxes side by side around x = `middle`, for these sizes of channel and pixel."""
-    widths = [max(SMALLEST, piece.out_channels * channel) for piece in part.drawn]
+    widths = [max(SMALLEST, piece.out_channels * channel) for piece in part.boxed]
     height, left, boxes = part.side * pixel, middle - sum(widths) / 2, []
-    for piece, width in zip(part.drawn, widths, strict=True):
+    for piece, width in zip(part.boxed, widths, strict=True):
         box = Rectangle((left, -height / 2), width, height, edgecolor="white", linewidth=0.4)
         box.set_facecolor(COLORS[piece.kind])
         box.set_alpha(min(1, (piece.kernel or LARGE_KERNEL) / LARGE_KERNEL))

@@ -30,7 +30,7 @@ from lib.utils.dist import choose_device
 from lib.utils.images import read_image
 from lib.utils.plots import STYLE, save_figure
 from lib.utils.transforms import of_pixels, warp_matrix
-from lib.utils.vis import draw_heatmaps, draw_people, person_color
+from lib.utils.vis import draw_heatmaps, draw_people, person_color, resize_to
 
 MIN_JOINT = 0.1  # joints with a lower score are not shown
 SIDE = 452  # pixels, longer side of an image
@@ -100,7 +100,7 @@ def read_maps(
     people, scores = find_people(settings, heatmaps, tags, prepared)
     [grouped], _ = settings.parser.parse(heatmaps, tags, refine=False)  # in the same order
     order = [i for i in np.argsort(-np.array(scores), kind="stable") if scores[i] >= min_score]
-    small, scale = resized(image)
+    small, scale = resize_to(image, SIDE), SIDE / max(image.shape[:2])
     size = small.shape[1::-1]
     tags_first = tags[0].movedim(3, 1)  # (K or 1, L, H, W)
     flat = on_image(tags_first.flatten(0, 1), prepared, size, scale, cv2.INTER_NEAREST)
@@ -112,14 +112,6 @@ def read_maps(
         scores=[scores[i] for i in order],
         grouped=grouped[order],
     )
-
-
-def resized(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The image with a longer side of SIDE pixels, and the scale of that."""
-    scale = SIDE / max(image.shape[:2])
-    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=method), scale
 
 
 def on_image(

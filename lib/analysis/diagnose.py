@@ -24,7 +24,6 @@ a joint counts, not its score, as in AP.
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -92,14 +91,19 @@ def diagnose(
     by_image = defaultdict(list)
     for row in rows:
         by_image[row["image_id"]].append(row)
-    total = Diagnosis(np.zeros((spec.num_joints, len(CLASSES)), int), 0, 0, 0)
+    parts = []
     for image_id, labels in labels_by_image(ground_truth, spec).items():
         detections = by_image[image_id]
         keypoints = np.array([row["keypoints"] for row in detections], float)
         xy = keypoints.reshape(-1, spec.num_joints, 3)[..., :2]
         scores = np.array([row["score"] for row in detections], float)
-        total = Diagnosis(*map(operator.add, total, diagnose_image(spec, labels, xy, scores)))
-    return total
+        parts.append(diagnose_image(spec, labels, xy, scores))
+    return Diagnosis(
+        joints=np.sum([part.joints for part in parts], axis=0),
+        detected=sum(part.detected for part in parts),
+        missed=sum(part.missed for part in parts),
+        false=sum(part.false for part in parts),
+    )
 
 
 def diagnose_image(

@@ -14,7 +14,7 @@ from lib.analysis.ranking import Standing, rank
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
-from lib.utils.vis import caption, draw_people, save_image, tile
+from lib.utils.vis import caption, draw_people, resize_to, save_image, tile
 
 WORST, OTHERS = 12, 6  # images of a page
 PREFIXES = ("worst", "other", "first")  # of their file names
@@ -76,8 +76,10 @@ def write_galleries(
 
     if not labels:
         text = f"The first images, with the detections of a score of at least {MIN_SCORE}."
-        shown = predictions[:WORST]
-        counts = {p.image_id: f"{sum(s >= MIN_SCORE for s in p.scores)} found" for p in shown}
+        counts = {
+            prediction.image_id: f"{sum(score >= MIN_SCORE for score in prediction.scores)} found"
+            for prediction in predictions[:WORST]
+        }
         return [Gallery("People found", text, figures("first", counts))]
     ranking = rank(data, predictions)
     galleries = [Gallery("Worst images", LEGEND, figures("worst", _summaries(ranking[:WORST])))]
@@ -122,7 +124,7 @@ def draw_pair(
             colors[index] = person
             names[person] = f"{oks[person]:.2f}" if labels.judged[person] else "not judged"
     labelled = np.flatnonzero(labels.labelled.any(axis=1))
-    small = resized(image)
+    small = resize_to(image, SIDE)
     joints = scaled(labels.joints[labelled], len(small) / len(image))
     labelled_names = [names[person] for person in labelled]
     return {
@@ -137,18 +139,10 @@ def draw_detections(
     """(h, w, 3) uint8 RGB: detections of at least MIN_SCORE with scores; colors: (N,) numbers."""
     scores = np.array(prediction.scores)
     confident = np.flatnonzero(scores >= MIN_SCORE)
-    small = resized(image)
+    small = resize_to(image, SIDE)
     people = scaled(prediction.people[confident], len(small) / len(image))
     names = [f"{score:.2f}" for score in scores[confident]]
     return draw_people(small, people, spec, names=names, colors=colors[confident])
-
-
-def resized(image: np.ndarray) -> np.ndarray:
-    """The image with a longer side of SIDE pixels."""
-    height, width = image.shape[:2]
-    scale = SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def scaled(people: np.ndarray, scale: float) -> np.ndarray:

@@ -63,6 +63,14 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     return sheet
 
 
+def resize_to(image: np.ndarray, side: int) -> np.ndarray:
+    """The image with a longer side of `side` pixels."""
+    scale = side / max(image.shape[:2])
+    width, height = (max(1, round(scale * length)) for length in image.shape[1::-1])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
 def caption(image: np.ndarray, text: str) -> np.ndarray:
     """The image below a white line of text."""
     strip = np.full((16, image.shape[1], 3), 255, np.uint8)

@@ -17,7 +17,7 @@ from lib.keypoints import COCO
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from lib.utils.images import read_image
 from lib.utils.transforms import get_final_preds
-from lib.utils.vis import person_color
+from lib.utils.vis import person_color, resize_to
 from tests.helpers import TINY, network, tiny_config
 from tools import show_maps
 from tools.make_clip import walk
@@ -85,7 +85,7 @@ def test_a_peak_is_shown_where_its_joint_is_in_the_image(tmp_path, size, codec):
     maps[0, y, x] = 1
     place = np.array([[[x + 0.5, y + 0.5]]])
     [[joint]] = get_final_preds([place], prepared.center, prepared.scale, prepared.base_size)
-    small, scale = show_maps.resized(image)
+    small, scale = resize_to(image, show_maps.SIDE), show_maps.SIDE / max(size)
     [on_image] = show_maps.on_image(maps, prepared, small.shape[1::-1], scale, cv2.INTER_NEAREST)
     rows, columns = np.nonzero(on_image)
     pixel = scale * prepared.scale[0] * 200 / width  # of the map, as large as it is shown
