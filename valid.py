@@ -19,11 +19,9 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import Namespace
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -85,17 +83,16 @@ def _with_mode(argv: Sequence[str]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What is evaluated, and where its results go."""
 
     args: Namespace
     cfg: CfgNode
     arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes the network
+    weights: str  # file; "" without a network
+    sha256: str
     data: EvaluationSet
     output_dir: Path
-    weights: str = ""  # file; "" without a network
-    sha256: str = ""
 
 
 def main() -> int:
@@ -109,26 +106,25 @@ def main() -> int:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
-    run, model = Evaluation(args, cfg, arch, data, output_dir), None
+    model, weights, sha256 = None, "", ""
     if args.oracle != "both":
         network = find_network(args, cfg, output_dir)
-        model = network.build(process.device)
-        logger.info("weights from %s", network.source)
+        model, cfg, arch = network.build(process.device), network.cfg, network.arch
         weights, sha256 = str(network.source), hash_of(network.source)
-        run = Evaluation(args, network.cfg, network.arch, data, output_dir, weights, sha256)
-    if args.oracle:
-        model = Oracle.from_config(run.cfg, model, args.oracle)
-    assert model is not None
-    header = identity(run.cfg, run.sha256, run.arch, args.oracle)
+        logger.info("weights from %s", weights)
+    if args.oracle or model is None:
+        model = Oracle.from_config(cfg, model, args.oracle)
+    header = identity(cfg, sha256, arch, args.oracle)
     journals = PredictionJournals(result_path(data, output_dir), header, process)
     predictions, problems = predict_set(
-        InferenceSettings.from_config(run.cfg),
+        InferenceSettings.from_config(cfg),
         model,
         data,
         process,
         journals,
-        loading=LoaderSettings.from_config(run.cfg),
+        loading=LoaderSettings.from_config(cfg),
     )
+    run = Evaluation(args, cfg, arch, weights, sha256, data, output_dir)
     code = agree(process, lambda: report(run, predictions, problems))
     if code != cli.MISTAKE:
         journals.remove()
@@ -143,9 +139,7 @@ def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile
     if not cfg.TEST.MODEL_FILE:
         paths = [output_dir / name for name in MODEL_FILES if (output_dir / name).exists()]
         if not paths:
-            raise ValueError(
-                f"no weights in {output_dir}; train first, or name TEST.MODEL_FILE (--model)"
-            )
+            raise ValueError(f"no weights in {output_dir}; train first, or set TEST.MODEL_FILE")
         path = paths[0]
     return read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
 
@@ -181,25 +175,6 @@ def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) 
     else:
         path = result_path(data, run.output_dir)
         logger.info("%s is for the server that scores %s", path, data.split)
-    write_reports(run, predictions, problems, table)
-    if args.diagnose:
-        diagnosis = diagnose(data.spec, data.ground_truth, result_rows(data.spec, predictions))
-        print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
-    for problem in problems:
-        logger.warning("%s", problem)
-    if problems:
-        logger.warning("%d of %d images were left out", len(problems), len(data.records))
-    return 1 if problems else 0
-
-
-def write_reports(
-    run: Evaluation,
-    predictions: list[Prediction],
-    problems: list[str],
-    table: OrderedDict[str, float],
-) -> None:
-    """The files of --json, --csv, --vis and --report."""
-    args, data = run.args, run.data
     result = Report(
         arch=name_of(args),
         weights=run.weights,
@@ -209,10 +184,24 @@ def write_reports(
         problems=problems,
         table=table,
     )
+    write_reports(run, predictions, result)
+    for problem in problems:
+        logger.warning("%s", problem)
+    if problems:
+        logger.warning("%d of %d images were left out", len(problems), len(data.records))
+    return 1 if problems else 0
+
+
+def write_reports(run: Evaluation, predictions: list[Prediction], result: Report) -> None:
+    """What --json, --csv, --diagnose, --vis and --report ask for."""
+    args, data = run.args, run.data
     if args.json:
         write_json(args.json, result)
     if args.csv:
         write_csv(args.csv, result)
+    if args.diagnose:
+        diagnosis = diagnose(data.spec, data.ground_truth, result_rows(data.spec, predictions))
+        print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
     if args.vis:
         path = run.output_dir / f"{data.split}_people.png"
         ranking = rank(data, predictions) if data.has_people else []
