@@ -93,7 +93,12 @@ class Costs:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
-    settings = Evolution(args.generations, args.population, args.parents, args.mutation)
+    settings = Evolution(
+        generations=args.generations,
+        population=args.population,
+        parents=args.parents,
+        mutation=args.mutation,
+    )
     limits = read_limits(args)
     table = LatencyTable.read(args.latency_table) if args.latency_table else None
     network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
@@ -105,7 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     score = accuracy_of(cfg, supernet, args.search_images, args.calibrate)
     warn_of_seen_images(network, len(score.calibration.dataset))
     journal = open_journal(args, journal_header(args, cfg, space, limits))
-    search = Search(space, costs, score, limits, journal, args.seed, on_candidate=log)
+    search = Search(
+        space=space,
+        costs=costs,
+        score=score,
+        limits=limits,
+        journal=journal,
+        seed=args.seed,
+        on_candidate=log,
+    )
     count = args.generations * args.population
     candidates = search.sample_random(count) if args.random else search.evolve(settings)
     report(args, space, costs, candidates, limits)

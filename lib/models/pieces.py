@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 BUILDERS = {
     "stem": lambda p: make_stem(p.out_channels),
     "block": lambda p: InvertedBottleneck(
-        p.in_channels, p.out_channels, p.stride, p.expansion, p.kernel
+        p.in_channels, p.out_channels, stride=p.stride, expansion=p.expansion, kernel=p.kernel
     ),
     "deconv": lambda p: deconv2x(p.in_channels, p.out_channels, p.kernel),
     "norm": lambda p: nn.Sequential(nn.BatchNorm2d(p.in_channels), nn.ReLU(inplace=True)),
@@ -64,14 +64,26 @@ def pieces_of(
     for stage in arch.stages:
         for i, (expansion, kernel) in enumerate(stage.blocks):
             stride = stage.stride if i == 0 else 1
-            pieces.append(Piece("block", width, stage.channel, size, kernel, stride, expansion))
+            pieces.append(
+                Piece(
+                    "block",
+                    width,
+                    stage.channel,
+                    size,
+                    kernel=kernel,
+                    stride=stride,
+                    expansion=expansion,
+                )
+            )
             size //= stride
             width = stage.channel
     channels = [stage.channel for stage in arch.stages]
     raw = BackboneMaps(arch.input_channel, channels).raw
     for level, (out, kernel) in enumerate(zip(arch.deconv, deconv_kernels, strict=True)):
         sources = [width, raw[level]] if fusion else [width]
-        pieces += [Piece("deconv", source, out, size, kernel, 2) for source in sources]
+        pieces += [
+            Piece("deconv", source, out, size, kernel=kernel, stride=2) for source in sources
+        ]
         size, width = 2 * size, out
         pieces.append(Piece("norm", out, out, size))
         if level >= FIRST_PREDICTION:

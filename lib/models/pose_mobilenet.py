@@ -78,7 +78,9 @@ class LitePose(FusionHead):
     ) -> None:
         channels = [stage.channel for stage in arch.stages]
         widths = BackboneMaps(arch.input_channel, channels)
-        super().__init__(widths, arch.deconv, deconv_kernels, out_channels, fusion)
+        super().__init__(
+            widths, arch.deconv, kernels=deconv_kernels, out_channels=out_channels, fusion=fusion
+        )
         self.arch = arch
         self.first = make_stem(arch.input_channel)
         inputs = (arch.input_channel, *channels[:-1])

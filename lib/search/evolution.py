@@ -4,13 +4,18 @@
     best(search.evolve(Evolution(generations=10, population=20)))
 
 Generation 0 is sampled at random. Each later generation descends from the best candidates so far,
-half of it by mutation and half by crossover. A child then grows until the limits leave no room,
-because accuracy seldom falls with size: the best architectures lie at the limit.
+half of it by mutation and half by crossover. A child then grows: one dimension after the other, in
+random order, takes its most expensive option within the limits. Accuracy seldom falls with size, so
+the best architectures lie at the limit. A child of search-XS below a limit of 1 GMACs:
 
-    parent  width 16, resolution 256     0.60 GMACs of at most 0.80
-    mutate  width  8, resolution 256     0.31     one number changed by chance
-    grow    width 24, resolution 256     0.78     the most expensive width below the limit
-            no larger resolution fits    0.78     each number had its turn: the child is done
+                                          GMACs of its options          GMACs of the child
+    parent                                                              0.883
+    mutation   stages.1.channel  32 -> 16                               0.768
+    growth     stages.2.channel  48 -> 72   1.016 [0.875] 0.768 0.695   0.875
+               img_size          stays 256  3.501 ... 1.368 [0.875]     0.875
+               deconv.0          16 -> 64   [0.924] 0.908 0.892 0.875   0.924
+               input_channel     16 -> 24   [0.978] 0.978 0.924 0.883   0.978
+               no other dimension has a larger option that fits         0.978
 
 No architecture is scored twice, and none above a limit is scored. All sampling is a function of
 (seed, generation) and of earlier scores, so a killed search takes the same way again and reads

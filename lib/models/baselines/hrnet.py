@@ -115,9 +115,10 @@ def fuse_layer(channels: Sequence[int], source: int, target: int) -> nn.Module:
         convolution = conv_bn(channels[source], channels[target], 1)
         return nn.Sequential(*convolution, nn.Upsample(scale_factor=2 ** (source - target)))
     halvings = [
-        conv_bn_relu(channels[source], channels[source], 3, 2) for _ in range(target - source - 1)
+        conv_bn_relu(channels[source], channels[source], kernel=3, stride=2)
+        for _ in range(target - source - 1)
     ]
-    last = nn.Sequential(*conv_bn(channels[source], channels[target], 3, 2))
+    last = nn.Sequential(*conv_bn(channels[source], channels[target], kernel=3, stride=2))
     return nn.Sequential(*halvings, last)
 
 
@@ -135,7 +136,8 @@ def make_transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleLis
         nn.Identity() if old == new else conv_bn_relu(old, new, 3)
         for old, new in zip(before, after, strict=False)
     ]
-    return nn.ModuleList([*same_size, nn.Sequential(conv_bn_relu(before[-1], after[-1], 3, 2))])
+    halving = conv_bn_relu(before[-1], after[-1], kernel=3, stride=2)
+    return nn.ModuleList([*same_size, nn.Sequential(halving)])
 
 
 def widen(transition: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:

@@ -30,7 +30,7 @@ class LightweightOpenPose(nn.Module):
         super().__init__()
         blocks, width = [conv_bn_relu(3, 32, kernel=3, stride=2)], 32
         for out, stride, dilation in GROUPS + LAST_GROUP:
-            blocks.append(separable(width, out, stride, dilation))
+            blocks.append(separable(width, out, stride=stride, dilation=dilation))
             width = out
         self.backbone = nn.Sequential(*blocks)
         self.align = conv_relu(width, FEATURES, 1)
@@ -74,7 +74,14 @@ def separable(in_channels: int, out_channels: int, stride: int, dilation: int) -
     """Depthwise 3x3, 1x1; each with BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
-            in_channels, in_channels, 3, stride, dilation, dilation, groups=in_channels, bias=False
+            in_channels,
+            in_channels,
+            kernel_size=3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=in_channels,
+            bias=False,
         ),
         nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),

@@ -170,7 +170,14 @@ def make_features(width: float, depth: float) -> tuple[nn.Sequential, list[tuple
         out_channels = make_divisible(group.channels * width)
         for j in range(math.ceil(group.blocks * depth)):
             stride = group.stride if j == 0 else 1
-            features.append(MBConv(channels, out_channels, group.expansion, stride, group.kernel))
+            block = MBConv(
+                channels,
+                out_channels,
+                expansion=group.expansion,
+                stride=stride,
+                kernel=group.kernel,
+            )
+            features.append(block)
             channels = out_channels
         if i in TAPPED:
             taps.append((len(features) - 1, channels))

@@ -59,8 +59,8 @@ class HigherHRNet(HigherHead):
     ) -> None:
         second, third, fourth = stages
         super().__init__(fourth.channels[0], deconv, out_channels, final_kernel)
-        self.conv1, self.bn1 = conv_bn(3, STEM_WIDTH, 3, 2)
-        self.conv2, self.bn2 = conv_bn(STEM_WIDTH, STEM_WIDTH, 3, 2)
+        self.conv1, self.bn1 = conv_bn(3, STEM_WIDTH, kernel=3, stride=2)
+        self.conv2, self.bn2 = conv_bn(STEM_WIDTH, STEM_WIDTH, kernel=3, stride=2)
         self.relu = nn.ReLU(inplace=True)
         stem_out = stem_planes * Bottleneck.expansion
         inputs = (STEM_WIDTH, *(stem_out,) * (STEM_BLOCKS - 1))

@@ -20,7 +20,9 @@ def conv_bn(
     if depthwise:
         conv = DepthwiseConv2d(out_channels, kernel, stride)
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
+        )
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
@@ -44,5 +46,11 @@ def deconv2x(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTranspo
         raise ValueError(f"deconv kernel {kernel}; possible: {sorted(DECONV_GEOMETRY)}")
     padding, output_padding = DECONV_GEOMETRY[kernel]
     return nn.ConvTranspose2d(
-        in_channels, out_channels, kernel, 2, padding, output_padding, bias=False
+        in_channels,
+        out_channels,
+        kernel,
+        stride=2,
+        padding=padding,
+        output_padding=output_padding,
+        bias=False,
     )

@@ -23,7 +23,13 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(
-            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
+            channels,
+            channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=channels,
+            bias=False,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +42,11 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, training: bool) -> Te
     """x (B, C, H, W), weight (C, 1, k, k) -> (B, C, H / stride, W / stride)"""
     if training and in_pieces(x, weight):
         return _InPieces.apply(x, weight, stride)
-    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+    return plain_conv(x, weight, stride)
+
+
+def plain_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    return F.conv2d(x, weight, None, stride, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
 def in_pieces(x: Tensor, weight: Tensor) -> bool:
@@ -58,7 +68,7 @@ class _InPieces(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+        return plain_conv(x, weight, stride)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
