@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ FLOORS = (  # a package imports from itself and from floors before its own
     ("lib.training", "lib.search", "lib.deploy"),
     ("lib.predictor",),
     ("arch_manager",),
-    ("dist_train", "valid", "weight_transfer", "hubconf", "tools"),
+    ("dist_train", "valid", "weight_transfer", "hubconf"),
+    ("tools",),
     ("tests",),
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
@@ -70,6 +72,15 @@ def package_of(module: str) -> str:
 
 def may_import(package: str, other: str) -> bool:
     return other == package or FLOOR_OF[other] < FLOOR_OF[package]
+
+
+def test_imports_point_downward():
+    assert not [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in sorted(imports(tree_of(path)))
+        if not may_import(package_of(module), package_of(name))
+    ]
 
 
 def inner_imports(module: str) -> set[str]:
@@ -140,6 +151,16 @@ def test_the_readme_is_short():
 # --- calls ------------------------------------------------------------------------------
 
 
+def test_no_literal_is_unpacked():
+    """`f(*(a, b))` hides which value binds to what: use keywords."""
+    assert not [
+        f"{path}:{node.lineno}"
+        for path in [*CODE, *TESTS]
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Starred) and isinstance(node.value, (ast.Tuple, ast.List))
+    ]
+
+
 def is_avoided(node: ast.AST) -> bool:
     """A bare except, eval(...), exec(...) or x.cuda(...)."""
     if isinstance(node, ast.ExceptHandler):
@@ -186,6 +207,17 @@ def texts(path: Path) -> Iterator[str]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_words_are_those_of_the_field():
+    avoided = re.compile("|".join(rf"\b(?:{word})\b" for word in AVOIDED), re.IGNORECASE)
+    assert not [
+        f"{path}: {match[0]!r} in {text[max(0, match.start() - 30) : match.end() + 20]!r}"
+        for path in [*CODE, *PAGES]
+        for text in texts(path)
+        if text not in ALLOWED
+        for match in avoided.finditer(text)
+    ]
 
 
 # --- the guard rails themselves -----------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Normalization, the flip test, the stages, up-sampling, non-maximum suppression and the codec are
 part of the graph. It calls the functions of the evaluation where they can be traced; the rest is
-written anew below for tensors of fixed rank, without loops over peaks.
+written again below for tensors of fixed rank, without loops over peaks.
 """
 
 from __future__ import annotations

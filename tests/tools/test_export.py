@@ -271,7 +271,8 @@ def test_the_runner_is_one_short_file_without_pytorch_or_ours():
     names = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {
-        *("numpy", "onnxruntime"),
+        "numpy",
+        "onnxruntime",
         "PIL",  # below `if __name__ == "__main__"`
     }
 
