@@ -17,6 +17,8 @@ from lib.keypoints import COCO, CROWD_POSE, KeypointSpec, keypoints_of
 from lib.models.arch import ArchSpec
 from lib.models.structure import Outputs, Structure, same_network, split_channels
 
+# Keys of DATASET that are not the defaults (COCO's) for a known data set, as in experiments/.
+FILES = {"crowd_pose": {"ROOT": "data/crowd_pose", "TRAIN": "trainval", "TEST": "test"}}
 PUBLISHED = Path(__file__).resolve().parents[2] / "mobile_configs"
 
 
@@ -85,6 +87,7 @@ def _joints_of(
         "DATASET_TEST": spec.name,
         "NUM_JOINTS": outputs.num_joints,
         "WITH_CENTER": center,
+        **FILES.get(spec.name, {}),
     }
     return outputs, data | ({"KEYPOINTS": spec.to_dict()} if spec.is_custom else {})
 

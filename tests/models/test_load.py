@@ -146,6 +146,8 @@ def test_published_weights_alone_are_enough(tmp_path, name, data_set):
     assert (file.arch, file.input_size, file.spec.name) == (arch, arch.img_size, data_set)
     for node in ("MODEL", "LOSS", "TEST"):
         assert file.cfg[node] == expected[node]
+    for key in ("ROOT", "TRAIN", "TEST"):
+        assert file.cfg.DATASET[key] == expected.DATASET[key]
     assert type(file.build(CPU)) is LitePose
     described = read_network(tmp_path / "w.pth", cfg=YAMLS[data_set])
     assert (described.arch, described.cfg) == (arch, expected)
