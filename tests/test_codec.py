@@ -67,10 +67,10 @@ def test_the_test_time_warp_keeps_a_joint_on_what_it_marks(input_size, size):
     cfg = load_config(
         YAMLS["coco"], ["MODEL.CODEC", "unbiased", "DATASET.INPUT_SIZE", str(input_size)]
     )
-    given = prepare(settings_of(cfg), light(*at, width, height))
-    matrix = warp_matrix(given.center, given.scale, given.base_size)
+    inputs = prepare(settings_of(cfg), light(*at, width, height))
+    matrix = warp_matrix(inputs.center, inputs.scale, inputs.base_size)
     expected = (np.array(at) + UNBIASED.pixel_center) @ matrix[:, :2].T + matrix[:, 2]
-    np.testing.assert_allclose(centroid(given.images[0].numpy()), expected, atol=0.06)
+    np.testing.assert_allclose(centroid(inputs.images[0].numpy()), expected, atol=0.06)
 
 
 def test_resizing_a_step_keeps_a_joint_on_what_it_marks():
@@ -152,8 +152,8 @@ def test_a_joint_between_two_pixels_is_one_joint():
     heatmaps = heatmap_targets(joints, torch.tensor([[2.0]]), 32, UNBIASED)
     assert (heatmaps == heatmaps.max()).sum() == 4 * 17
     tags = torch.linspace(0, 0.2, 32 * 32).view(1, 1, 32, 32, 1).expand(1, 17, 32, 32, 1)
-    given = prepare(settings_of(cfg), np.zeros((512, 512, 3), np.uint8))
-    people, _ = find_people(settings_of(cfg), heatmaps, tags, given)
+    inputs = prepare(settings_of(cfg), np.zeros((512, 512, 3), np.uint8))
+    people, _ = find_people(settings_of(cfg), heatmaps, tags, inputs)
     assert len(people) == 1
 
 

@@ -1,4 +1,4 @@
-"""Own joints from the annotation file to the demo, and what is said where they do not fit."""
+"""Custom keypoints from the annotations to the demo, and messages where they do not fit."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def args(arch, tmp_path):
     """Flags and keys of a script on the data set in `data`."""
 
     def make(data_set: str, data: Path, *opts: str) -> list[str]:
-        given = ["--cfg", str(YAMLS[data_set]), "--superconfig", str(arch)]
-        return [*given, *tiny_opts(data, tmp_path), *FEW_FOUND, *opts]
+        flags = ["--cfg", str(YAMLS[data_set]), "--superconfig", str(arch)]
+        return [*flags, *tiny_opts(data, tmp_path), *FEW_FOUND, *opts]
 
     return make
 
@@ -98,7 +98,9 @@ def test_a_network_is_evaluated_joint_by_joint(trained, animal_root, args, call,
     assert all(len(row["keypoints"]) == 24 for row in json_of(*(folder / "results").iterdir()))
 
 
-def test_a_checkpoint_alone_finds_own_joints_in_an_image(trained, animal_root, call_tool, tmp_path):
+def test_a_checkpoint_alone_finds_custom_keypoints_in_an_image(
+    trained, animal_root, call_tool, tmp_path
+):
     """The file of joints is gone, as on another machine."""
     image = next((animal_root / "images/val").iterdir())
     model = ("--model", trained, "--min-score", "0")
@@ -106,9 +108,9 @@ def test_a_checkpoint_alone_finds_own_joints_in_an_image(trained, animal_root, c
     assert (done.code, done.err) == (0, "")
     [category] = json_of(tmp_path / "out/images.json")["categories"]
     assert (category["name"], tuple(category["keypoints"])) == ("animal", ANIMAL.joints)
-    found = json_of(tmp_path / "out/results.json")
-    assert found
-    assert all(len(row["keypoints"]) == 24 for row in found)
+    results = json_of(tmp_path / "out/results.json")
+    assert results
+    assert all(len(row["keypoints"]) == 24 for row in results)
     assert Predictor.load(trained).keypoints == ANIMAL
 
 
@@ -120,7 +122,7 @@ def exported(trained, tmp_path_factory) -> Path:
     return out
 
 
-def test_an_exported_network_knows_own_joints(exported, tmp_path, animal_root):
+def test_an_exported_network_knows_custom_keypoints(exported, tmp_path, animal_root):
     card = json_of(exported / "card.json")
     assert (card["data_set"], tuple(card["joints"])) == ("animal", ANIMAL.joints)
     predictor = Predictor.load(exported / "model.onnx")
@@ -132,7 +134,7 @@ def test_an_exported_network_knows_own_joints(exported, tmp_path, animal_root):
     assert people.keypoints.shape[1:] == (8, 3)
 
 
-def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
+def test_a_cut_of_a_supernet_finds_custom_keypoints(animal_root, call, tmp_path):
     supernet = (*SUPERNET, "DATASET.INPUT_SIZE", "64", "SUPERNET.CALIBRATION_IMAGES", "6")
     cfg = tiny_config(animal_root, tmp_path, *supernet, data_set="animal")
     assert train(cfg, tmp_path / "run", arch=SMALL) is None
@@ -151,7 +153,7 @@ def test_a_cut_of_a_supernet_finds_own_joints(animal_root, call, tmp_path):
     assert_one_line(done, "predicts the 8 joints of animal")
 
 
-def test_a_cache_holds_own_images(animal_root, args, call, call_tool, tmp_path):
+def test_a_cache_holds_custom_images(animal_root, args, call, call_tool, tmp_path):
     cache = ("DATASET.CACHE", str(tmp_path / "cache"))
     assert call_tool(cache_images.main, *args("animal", animal_root, *cache)).code == 0
     done = call("dist_train", *args("animal", animal_root, *cache))
@@ -241,9 +243,9 @@ def change(root: Path, edit: Callable[[dict], Any], split: str = "val") -> Path:
 
 
 @pytest.fixture
-def own(animal_root, tmp_path) -> Path:
+def copy(animal_root, tmp_path) -> Path:
     """A copy of the data set that a test may spoil."""
-    root = tmp_path / "own"
+    root = tmp_path / "copy"
     shutil.copytree(animal_root, root)
     return root
 
@@ -267,15 +269,15 @@ def bare(tree: dict) -> None:
     tree["annotations"].append({"image_id": first, "category_id": 3, "bbox": [1, 1, 20, 20]})
 
 
-def test_what_annotations_lack_is_derived(own, tmp_path):
-    change(own, bare)
-    change(own, bare, "train")
-    table = perfect_table(own, tmp_path)
+def test_what_annotations_lack_is_derived(copy, tmp_path):
+    change(copy, bare)
+    change(copy, bare, "train")
+    table = perfect_table(copy, tmp_path)
     assert table["AP"] == pytest.approx(1)
     assert table["AR"] == pytest.approx(1)
     rows = json_of(tmp_path / "results/keypoints_val_results.json")
     assert {row["category_id"] for row in rows} == {7}
-    cfg = tiny_config(own, tmp_path, data_set="animal")
+    cfg = tiny_config(copy, tmp_path, data_set="animal")
     images = build_dataset(cfg).records
     assert not any(image.ignore for image in images)  # a tree is no person to be left out
     for image in images:
@@ -298,9 +300,9 @@ def ids_from_0(tree: dict) -> None:
 
 
 @pytest.mark.parametrize("edit", [without_categories, ids_from_0])
-def test_a_file_as_other_tools_write_it_is_scored_like_ours(own, tmp_path, edit):
-    change(own, edit)
-    assert perfect_table(own, tmp_path)["AP"] == pytest.approx(1)
+def test_a_file_as_other_tools_write_it_is_scored_like_ours(copy, tmp_path, edit):
+    change(copy, edit)
+    assert perfect_table(copy, tmp_path)["AP"] == pytest.approx(1)
 
 
 def first(tree: dict) -> dict:
@@ -343,35 +345,35 @@ ODD: dict[str, tuple[Callable[[dict], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_odd_annotation_is_one_line(own, trained, args, call, call_tool, kind, tmp_path):
-    edit, told = ODD[kind]
-    path = change(own, edit)
-    done = call("valid", *args("animal", own, "TEST.MODEL_FILE", str(trained)))
-    assert_one_line(done, str(path), told)
+def test_an_odd_annotation_is_one_line(copy, trained, args, call, call_tool, kind, tmp_path):
+    edit, message = ODD[kind]
+    path = change(copy, edit)
+    done = call("valid", *args("animal", copy, "TEST.MODEL_FILE", str(trained)))
+    assert_one_line(done, str(path), message)
     flags = ("--cfg", YAMLS["animal"], "--split", "test")
-    checked = call_tool(check_data.main, *flags, *tiny_opts(own, tmp_path))
+    checked = call_tool(check_data.main, *flags, *tiny_opts(copy, tmp_path))
     assert checked.code == (0 if kind == "nobody" else 1), checked
     assert "Traceback" not in checked.err
 
 
-def test_what_may_be_lacking_is_no_fault(own, call_tool, tmp_path):
-    change(own, bare)
+def test_what_may_be_lacking_is_no_fault(copy, call_tool, tmp_path):
+    change(copy, bare)
     flags = ("--cfg", YAMLS["animal"], "--split", "test")
-    done = call_tool(check_data.main, *flags, *tiny_opts(own, tmp_path))
+    done = call_tool(check_data.main, *flags, *tiny_opts(copy, tmp_path))
     assert done.code == 0, done
     assert "0 broken or missing, 0 odd" in done.out
 
 
-def test_a_missing_split_names_the_file_that_would_be_it(own, args, call):
-    done = call("dist_train", *args("animal", own, "DATASET.TRAIN", "training"))
-    assert_one_line(done, f"cannot read the annotations {own}/annotations/training.json")
+def test_a_missing_split_names_the_file_that_would_be_it(copy, args, call):
+    done = call("dist_train", *args("animal", copy, "DATASET.TRAIN", "training"))
+    assert_one_line(done, f"cannot read the annotations {copy}/annotations/training.json")
 
 
-def test_images_may_lie_in_an_archive(own, tmp_path):
-    shutil.make_archive(str(own / "images/val"), "zip", own / "images/val")
-    shutil.rmtree(own / "images/val")
+def test_images_may_lie_in_an_archive(copy, tmp_path):
+    shutil.make_archive(str(copy / "images/val"), "zip", copy / "images/val")
+    shutil.rmtree(copy / "images/val")
     opts = ("DATASET.DATA_FORMAT", "zip")
-    data = build_evaluation_set(tiny_config(own, tmp_path, *opts, data_set="animal"))
+    data = build_evaluation_set(tiny_config(copy, tmp_path, *opts, data_set="animal"))
     assert data.files.read(data.records[0]).shape == (96, 128, 3)
 
 

@@ -1,4 +1,4 @@
-"""Every file below experiments/ trains and is evaluated, and the ablations cost what is said."""
+"""Every file below experiments/ trains and is evaluated, and the ablations cost what the paper says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_experiment_trains_and_is_evaluated(path, request, tmp_path, monkeypa
     monkeypatch.setattr(run, "save_training", lambda *args: None)
     monkeypatch.setattr(run, "save_weights", lambda *args: None)
     data_set = path.relative_to(ROOT).parts[1]
-    known = data_set in ("animal", "crowd_pose")  # what is drawn is in COCO's layout
+    known = data_set in ("animal", "crowd_pose")  # synthetic data are in COCO's layout
     data = request.getfixturevalue(f"{data_set if known else 'coco'}_root")
     small = [str(part) for pair in SMALL.items() for part in pair]
     cfg = load_config(path, [*tiny_opts(data, tmp_path), *small])
@@ -58,7 +58,7 @@ def test_the_kernels_of_the_ablation_are_the_only_difference(kernel):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "arch", "said"),
+    ("experiment", "arch", "gmacs"),
     [
         ("scratch", ABLATION / "kernel_3.json", 3.77),
         ("scratch", ABLATION / "kernel_5.json", 4.14),
@@ -66,12 +66,12 @@ def test_the_kernels_of_the_ablation_are_the_only_difference(kernel):
         ("no_fusion", HALF, 4.06),
     ],
 )
-def test_an_ablation_costs_what_the_paper_says(experiment: str, arch: Path, said: float):
+def test_an_ablation_costs_what_the_paper_says(experiment: str, arch: Path, gmacs: float):
     spec = ArchSpec.from_json(arch)
     cfg = load_config(ABLATION / f"{experiment}.yaml", img_size=spec.img_size)
     with torch.device("meta"):
         macs = count_macs(build_model(cfg, spec), spec.img_size)
-    assert macs["paper"] / 1e9 == pytest.approx(said, abs=0.02)
+    assert macs["paper"] / 1e9 == pytest.approx(gmacs, abs=0.02)
 
 
 def test_only_the_head_differs_without_fusion():

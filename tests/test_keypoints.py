@@ -103,25 +103,27 @@ def test_a_file_describes_joints(joints_file):
 
 def test_flips_order_and_sigmas_are_as_given(joints_file):
     sigmas = {name: 0.01 * (i + 1) for i, name in enumerate(ANIMAL["joints"])}
-    given = {
+    content = {
         "flips": [["head", "tail"]],
         "order": ["tail", *ANIMAL["joints"][:-1]],
         "sigmas": dict(reversed(sigmas.items())),
     }
-    spec = read(joints_file(changed(given)))
+    spec = read(joints_file(changed(content)))
     assert spec.flip_index == [5, 1, 2, 3, 4, 0]
     assert spec.order_index == (5, 0, 1, 2, 3, 4)
     assert spec.sigmas == tuple(sigmas.values())
     assert read(joints_file(changed({"limbs": None}))).limbs == ()
 
 
-@pytest.mark.parametrize(("changes", "told"), REFUSED, ids=[told[:40] for _, told in REFUSED])
-def test_a_mistake_in_a_file_of_joints_names_file_and_key(joints_file, changes, told):
+@pytest.mark.parametrize(
+    ("changes", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED]
+)
+def test_a_mistake_in_a_file_of_joints_names_file_and_key(joints_file, changes, message):
     path = joints_file(changed(changes))
     with pytest.raises(ValueError, match=r"beetle\.yaml") as caught:
         read(path)
     assert str(caught.value).startswith(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -110,7 +110,7 @@ def render(cfg: CfgNode, path: Path, count: int) -> bool:
     except ValueError as error:
         print(f"no page is rendered: {error}")
         return False
-    save_image(str(path), page)
+    save_image(path, page)
     print(f"training images and their targets: {path}")
     return True
 

@@ -109,7 +109,7 @@ def test_a_list_that_misses_a_stage_is_told_so(key):
 
 
 @pytest.mark.parametrize(
-    ("opts", "told"),
+    ("opts", "message"),
     [
         (["DATASET.NUM_JOINTS", "14"], "DATASET.NUM_JOINTS is 14, but"),
         (["MODEL.NUM_JOINTS", "14"], "MODEL.NUM_JOINTS is 14, DATASET.NUM_JOINTS is 17"),
@@ -117,8 +117,8 @@ def test_a_list_that_misses_a_stage_is_told_so(key):
         (["DATASET.WITH_CENTER", "True"], "has 17 joints plus the center"),
     ],
 )
-def test_joints_must_be_those_of_the_data_set(opts, told):
-    assert told in refused(*opts)
+def test_joints_must_be_those_of_the_data_set(opts, message):
+    assert message in refused(*opts)
 
 
 def test_the_center_is_one_joint_more():
@@ -141,7 +141,7 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
 
 
 @pytest.mark.parametrize(
-    ("opts", "told"),
+    ("opts", "message"),
     [
         (["DATASET.INPUT_SIZE", "100"], "DATASET.INPUT_SIZE is 100"),
         (["TEST.IMAGES_PER_GPU", "0"], "TEST.IMAGES_PER_GPU is 0; at least 1"),
@@ -161,8 +161,8 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
         (["TEST.WITH_AE", "(True, True)"], "TEST.WITH_AE asks for tags of stage 1"),
     ],
 )
-def test_settings_that_no_network_has_are_refused(opts, told):
-    assert told in refused(*opts)
+def test_settings_that_no_network_has_are_refused(opts, message):
+    assert message in refused(*opts)
 
 
 def test_the_command_line_wins_over_the_yaml():

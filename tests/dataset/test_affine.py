@@ -24,12 +24,12 @@ def test_matrices_equal_the_original(case):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_keypoint_follows_its_pixel(seed):
     rng = np.random.default_rng(seed)
-    drawn = RandomAffine(128, []).sample(rng, 200, 160)
+    affine = RandomAffine(128, []).sample(rng, 200, 160)
     x, y = rng.integers(60, 140), rng.integers(50, 110)
     rows, columns = np.mgrid[:160, :200]  # a spot wide enough to survive the scaling
     image = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
-    crop = drawn.warp(image, 128)
-    joint = drawn.move(np.array([x, y, 2.0]), 128)
+    crop = affine.warp(image, 128)
+    joint = affine.move(np.array([x, y, 2.0]), 128)
     if not (20 < joint[0] < 108 and 20 < joint[1] < 108):
         return  # the spot is cut off by the border of the crop
     rows, columns = np.mgrid[:128, :128]
@@ -44,12 +44,12 @@ def test_a_drawn_crop_stays_in_its_range():
         crop_size=64, map_sizes=[], scale_type="long", min_scale=0.5, max_scale=2, max_rotation=10
     )
     for seed in range(200):
-        drawn = ranges.sample(np.random.default_rng(seed), 300, 200)
-        assert 150 <= drawn.side <= 600
-        assert abs(drawn.degrees) <= 10
-        reach = 40 * drawn.side / 200
-        assert abs(drawn.center[0] - 150) <= reach
-        assert abs(drawn.center[1] - 100) <= reach
+        affine = ranges.sample(np.random.default_rng(seed), 300, 200)
+        assert 150 <= affine.side <= 600
+        assert abs(affine.degrees) <= 10
+        reach = 40 * affine.side / 200
+        assert abs(affine.center[0] - 150) <= reach
+        assert abs(affine.center[1] - 100) <= reach
 
 
 def test_no_augmentation_shows_the_whole_image():

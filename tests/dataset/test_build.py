@@ -30,9 +30,9 @@ def orders(length: int, world_size: int, **kwargs) -> list[list[tuple[int, int]]
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 17])
 def test_every_index_comes_once_over_all_processes(length, world_size):
-    keys = orders(length, world_size)
-    assert {len(own) for own in keys} == {len(EpochSampler(length, world_size=world_size))}
-    indices = sorted(index for own in keys for _, index in own)
+    per_process = orders(length, world_size)
+    assert {len(keys) for keys in per_process} == {len(EpochSampler(length, world_size=world_size))}
+    indices = sorted(index for keys in per_process for _, index in keys)
     assert set(indices) == set(range(length))
     assert len(indices) - length < world_size  # no more repeats than even shares need
     if length % world_size == 0:
@@ -135,12 +135,12 @@ def test_images_without_annotations_are_evaluated_but_not_trained_on(tmp_path, c
 def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_path, caplog):
     everybody = build_dataset(tiny_config(coco_root, tmp_path))
     total = sum(len(record.joints) for record in everybody.records)
-    shown = sum(len(record.joints) > 0 for record in everybody.records)
-    assert total > shown
+    with_people = sum(len(record.joints) > 0 for record in everybody.records)
+    assert total > with_people
     with caplog.at_level(logging.WARNING):
         dataset = build_dataset(tiny_config(coco_root, tmp_path, "DATASET.MAX_NUM_PEOPLE", "1"))
     [record] = caplog.records
-    assert record.getMessage().startswith(f"{total - shown} people are left out")
+    assert record.getMessage().startswith(f"{total - with_people} people are left out")
     assert "MAX_NUM_PEOPLE 1" in record.getMessage()
     for record, whole in zip(dataset.records, everybody.records, strict=True):
         if len(whole.joints):

@@ -21,12 +21,12 @@ SMALL = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
 
 @pytest.fixture
 def fill(coco_root, tmp_path):
-    """Runs the tool on the drawn images; the config of a training on its cache."""
+    """Runs the tool on the synthetic images; the config of a training on its cache."""
 
     def run(*opts: str, root=coco_root):
-        own = [*tiny_opts(root, tmp_path), *SMALL, "DATASET.CACHE", str(tmp_path / "cache"), *opts]
-        code = cache_images.main(["--cfg", str(YAMLS["coco"]), *own])
-        return code, tiny_config(root, tmp_path, *SMALL, *own[-2 - len(opts) :])
+        args = [*tiny_opts(root, tmp_path), *SMALL, "DATASET.CACHE", str(tmp_path / "cache"), *opts]
+        code = cache_images.main(["--cfg", str(YAMLS["coco"]), *args])
+        return code, tiny_config(root, tmp_path, *SMALL, *args[-2 - len(opts) :])
 
     return run
 
@@ -53,19 +53,19 @@ def test_the_side_leaves_a_pixel_for_each_of_the_input(tmp_path, size, kind, exp
 def test_a_joint_stays_on_its_pixel_in_a_shrunk_image(seed, codec_center):
     """Also where width and height shrink by different ratios, as rounding makes them."""
     rng = np.random.default_rng(seed)
-    drawn = RandomAffine(128, [], pixel_center=codec_center).sample(rng, 200, 160)
+    affine = RandomAffine(128, [], pixel_center=codec_center).sample(rng, 200, 160)
     x, y = rng.uniform(70, 130), rng.uniform(60, 100)
     rows, columns = np.mgrid[:160, :200]
     image = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
     crops = [
-        drawn.warp(shrink(image, size), 128, (200, 160))
+        affine.warp(shrink(image, size), 128, (200, 160))
         for size in ((200, 160), (101, 80), (100, 79), (67, 53))
     ]
     rows, columns = np.mgrid[:128, :128]
     centers = [
         np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum() for crop in crops
     ]
-    joint = drawn.move(np.array([x, y, 2.0]), 128)[:2] - codec_center
+    joint = affine.move(np.array([x, y, 2.0]), 128)[:2] - codec_center
     if not ((joint > 30) & (joint < 98)).all():
         return  # the spot is cut off by the border of the crop
     for center in centers:

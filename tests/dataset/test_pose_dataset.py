@@ -34,17 +34,17 @@ def record(index: int = 1, people: int = 1, **fields) -> ImageRecord:
     joints[..., 0] = joints[..., 1] = np.arange(17) * 2 + 10
     joints[..., :2] += np.arange(people)[:, None, None]
     boxes = np.tile(np.float32([10, 10, 32, 20]), (people, 1))
-    shown = ImageRecord(index, f"{index}.png", 80, 60, joints, boxes, ())
-    return shown._replace(**fields)
+    result = ImageRecord(index, f"{index}.png", 80, 60, joints, boxes, ())
+    return result._replace(**fields)
 
 
 def dataset(
     folder: Path, *records: ImageRecord, affine=WHOLE, flip: float = 0, **settings
 ) -> PoseDataset:
     """The images exist; a crop shows the whole of them, 64 pixels wide."""
-    for shown in records:
-        noise = np.random.default_rng(shown.id).integers(0, 256, (shown.height, shown.width, 3))
-        cv2.imwrite(str(folder / shown.file_name), noise.astype(np.uint8))
+    for one in records:
+        noise = np.random.default_rng(one.id).integers(0, 256, (one.height, one.width, 3))
+        cv2.imwrite(str(folder / one.file_name), noise.astype(np.uint8))
     sample = SampleSettings(**settings)
     spec = COCO.with_center() if sample.with_center else COCO
     transforms = [affine, RandomFlip(flip, spec.flip_index)]
@@ -59,15 +59,15 @@ def rectangle(x: slice, y: slice) -> dict:
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     records = [record(i) for i in (1, 2)]
-    drawn = {
+    samples = {
         key: dataset(tmp_path, *records, affine=CROP, seed=key[0])[key[1:]]
         for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1))
     }
     again = dataset(tmp_path, *records, affine=CROP)[0, 0]
-    first = drawn.pop((0, 0, 0))
+    first = samples.pop((0, 0, 0))
     np.testing.assert_array_equal(again.image, first.image)
     np.testing.assert_array_equal(again.joints, first.joints)
-    for other in drawn.values():
+    for other in samples.values():
         assert not np.array_equal(other.joints, first.joints)
         assert not np.array_equal(other.image, first.image)
 
@@ -143,9 +143,9 @@ def test_an_image_of_another_size_than_annotated_is_named(tmp_path):
 def test_the_largest_people_are_kept_in_their_order():
     crowded = record(people=4)
     crowded.boxes[:, 2] = [5, 30, 20, 40]
-    kept = keep_largest(crowded, 2)
-    np.testing.assert_array_equal(kept.joints, crowded.joints[[1, 3]])
-    np.testing.assert_array_equal(kept.boxes, crowded.boxes[[1, 3]])
+    largest = keep_largest(crowded, 2)
+    np.testing.assert_array_equal(largest.joints, crowded.joints[[1, 3]])
+    np.testing.assert_array_equal(largest.boxes, crowded.boxes[[1, 3]])
     assert keep_largest(crowded, 4) is crowded
 
 
@@ -167,11 +167,11 @@ def test_an_unreadable_image_stops_or_is_skipped_as_the_key_says(tmp_path, caplo
 
 
 def test_the_center_is_the_mean_of_the_labelled_joints(tmp_path):
-    shown = record(people=2)
-    shown.joints[0, 3:] = 0
-    shown.joints[0, :3, :2] = [[10, 20], [20, 30], [30, 10]]
-    plain = dataset(tmp_path, shown)[0, 0].joints
-    joints = dataset(tmp_path, shown, with_center=True)[0, 0].joints
+    two = record(people=2)
+    two.joints[0, 3:] = 0
+    two.joints[0, :3, :2] = [[10, 20], [20, 30], [30, 10]]
+    plain = dataset(tmp_path, two)[0, 0].joints
+    joints = dataset(tmp_path, two, with_center=True)[0, 0].joints
     assert joints.shape == (2, 18, 3)
     np.testing.assert_array_equal(joints[:, :17], plain)
     still = Affine((40, 30), 80, 0)

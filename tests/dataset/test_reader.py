@@ -103,7 +103,7 @@ def test_images_with_enough_labelled_joints_are_selected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b'{"images": [', "is not JSON"),
         (b"", "is not JSON"),
@@ -112,9 +112,9 @@ def test_images_with_enough_labelled_joints_are_selected(tmp_path):
         (b"{}", "has no list of images"),
     ],
 )
-def test_a_file_that_is_no_annotation_file_is_named(tmp_path, content, told):
+def test_a_file_that_is_no_annotation_file_is_named(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.json {told}"):
+    with pytest.raises(ValueError, match=rf"a\.json {message}"):
         read_records(tmp_path / "a.json", COCO)
 
 
@@ -225,7 +225,7 @@ def test_an_image_missing_from_an_archive_is_named(tmp_path, records):
 def test_files_are_where_higher_hrnet_has_them():
     root = Path("data")
     person = "annotations/person_keypoints"
-    for spec, split, data_format, truth, records in (
+    for spec, split, data_format, annotations, records in (
         (COCO, "train2017", "jpg", f"{person}_train2017.json", "images/train2017"),
         (COCO, "val2017", "zip", f"{person}_val2017.json", "images/val2017.zip"),
         (
@@ -238,5 +238,5 @@ def test_files_are_where_higher_hrnet_has_them():
         (CROWD_POSE, "trainval", "jpg", "json/crowdpose_trainval.json", "images"),
         (CROWD_POSE, "test", "zip", "json/crowdpose_test.json", "images.zip"),
     ):
-        expected = Layout(root / truth, root / records)
+        expected = Layout(root / annotations, root / records)
         assert Layout.of(spec, root, split, data_format) == expected

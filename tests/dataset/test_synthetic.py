@@ -138,9 +138,9 @@ def test_seen_from_behind_there_is_no_face_and_the_left_is_on_the_left():
 
 def test_a_flipped_pose_swaps_left_and_right():
     pose = sample_pose(np.random.default_rng(0), back_probability=0.5)
-    mirror = [POINTS.index(opposite(name)) for name in POINTS]
+    opposites = [POINTS.index(opposite(name)) for name in POINTS]
     angles = {name: -angle for name, angle in pose._asdict().items() if name != "limbs"}
-    flipped = joints_of(Pose(**angles, limbs=pose.limbs[[1, 0, 3, 2]]))[mirror]
+    flipped = joints_of(Pose(**angles, limbs=pose.limbs[[1, 0, 3, 2]]))[opposites]
     np.testing.assert_allclose(flipped, joints_of(pose) * (-1, 1, 1), atol=1e-12)
 
 

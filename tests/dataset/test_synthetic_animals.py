@@ -1,4 +1,4 @@
-"""Drawn animals: eight joints that a file describes, in the layout of an own data set."""
+"""Synthetic animals: eight joints of a joints file, in the layout of custom keypoints."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_labelled_joints_are_in_the_image_and_hidden_ones_occur(scenes):
 
 
 def test_the_left_legs_are_the_near_ones_of_who_looks_to_the_left():
-    """Near is lower in the image too, so left and right can be told."""
+    """Near is lower in the image too, so left and right can be distinguished."""
     rng = np.random.default_rng(0)
     lower = 0
     for _ in range(200):
