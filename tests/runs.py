@@ -18,10 +18,9 @@ import dist_train
 from lib.core.meter import Meter
 from lib.core.trainer import StepState
 from lib.models.arch import ArchSpec, uniform_arch
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.optim import get_optimizer, get_scaler, get_scheduler
 from lib.utils.checkpoint import load_checkpoint, unwrap
 from lib.utils.dist import ALONE, Process
-from lib.utils.precision import Precision
 from tests.helpers import TINY, as_opts
 
 CPU = torch.device("cpu")
@@ -39,7 +38,7 @@ FILES = ("checkpoint.pth.tar", "final_state0.pth.tar")  # of a finished run
 
 
 def train(cfg: CfgNode, out: Path, process: Process = ALONE, arch: ArchSpec = TINY) -> int | None:
-    """What `dist_train.py` does behind its flags; the exit code."""
+    """Train as `dist_train.py` does, without its flags; the exit code."""
     dist_train.set_backends(cfg)
     model = dist_train.start_model(cfg, arch, process)
     criterion = dist_train.start_criterion(cfg, None, CPU)
@@ -57,14 +56,14 @@ def step_state(
         model=model,
         optimizer=optimizer,
         scheduler=get_scheduler(cfg, optimizer, steps_per_epoch),
-        precision=Precision.from_config(cfg, process.device),
+        scaler=get_scaler(cfg, process.device),
         process=process,
     )
 
 
 @contextlib.contextmanager
 def at_step(step: int, act: Callable[[], None]) -> Iterator[None]:
-    """`act` at the end of that step, counted from 1, before anything is saved."""
+    """Call `act` at the end of step `step`, counted from 1, before anything is saved."""
     update = Meter.update
 
     def updated(self: Meter, *args, **kwargs) -> None:
@@ -78,12 +77,12 @@ def at_step(step: int, act: Callable[[], None]) -> Iterator[None]:
 
 
 def signal_me(number: int) -> Callable[[], None]:
-    """Sends it to this process."""
+    """A function that sends a signal to this process."""
     return lambda: os.kill(os.getpid(), number)
 
 
 def killed(step: int, work: Callable[[], None]) -> None:
-    """`work` in a process of its own, killed without a warning at the end of that step."""
+    """`work` in a forked process that gets SIGKILL at the end of step `step`."""
 
     def until_then() -> None:
         with at_step(step, signal_me(signal.SIGKILL)):
@@ -93,7 +92,7 @@ def killed(step: int, work: Callable[[], None]) -> None:
 
 
 def dies(until_then: Callable[[], None]) -> None:
-    """Call it in a process of its own, where it kills itself."""
+    """Call it in a forked process, which has to die of SIGKILL."""
     process = multiprocessing.get_context("fork").Process(target=until_then)
     process.start()
     process.join()
@@ -112,16 +111,16 @@ def flat(tree, name="") -> dict:
 
 
 def assert_equal_files(one: Path, other: Path, leave_out: tuple[str, ...] = ()) -> None:
-    ours, theirs = flat(load_checkpoint(one)), flat(load_checkpoint(other))
-    assert list(ours) == list(theirs)
-    for name, value in ours.items():
+    first, second = flat(load_checkpoint(one)), flat(load_checkpoint(other))
+    assert list(first) == list(second)
+    for name, value in first.items():
         if name.startswith(leave_out):
             continue
-        same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
-        assert same, name
+        expected = second[name]
+        assert torch.equal(value, expected) if torch.is_tensor(value) else value == expected, name
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Of two output folders."""
+    """Two output folders have equal checkpoints and final weights."""
     for name in FILES:
         assert_equal_files(one / name, other / name)

@@ -136,48 +136,36 @@ class Meter:
         self.images += sum(len(batch.images) for batch in result.batches)
         image_ids = [i for batch in result.batches for i in batch.image_ids.tolist()]
         archs = " and ".join(arch.summary for arch in result.archs if arch)
-        place = f"epoch {result.epoch}, step {self.step} (images {image_ids}"
-        place += f", architecture {archs})" if archs else ")"
+        images = f"images {image_ids}" + (f", architecture {archs}" if archs else "")
+        place = f"epoch {result.epoch}, step {self.step} ({images})"
         self.traces.append(Trace(place, result.archs, result.losses, result.gradient_norm))
         self.bar.update()
 
     def _warn_skipped(self, trace: Trace) -> None:
-        """Name the step where this process has the non-finite loss; else the first process does."""
         [losses] = read_losses([trace])
         if not math.isfinite(total(losses)):
             logger.warning("%s; the step is skipped", trace.non_finite(losses))
         elif self.process.is_main:
-            logger.warning(
-                "skipped %s: gradients, or another process's loss, are not finite", trace.place
-            )
+            why = "gradients, or another process's loss, are not finite"
+            logger.warning("skipped %s: %s", trace.place, why)
 
     def _values(self, lr: float) -> dict[str, float]:
-        losses = self.check()
+        """Means over the steps since the last print; the gradient norm without overflows."""
+        losses = mean_terms(self.check())
         elapsed = time.perf_counter() - self.since
-        means = mean_terms(losses)
+        norms = [t.gradient_norm for t in self.traces if t.gradient_norm is not None]
+        finite = [n for n in torch.stack(norms).tolist() if math.isfinite(n)] if norms else []
+        archs = [arch for trace in self.traces for arch in trace.archs if arch]
+        numbers = mean_terms([self.describe(arch) for arch in archs]) if self.describe else {}
         return {
-            "loss": total(means),
-            **means,
-            **self._gradients(),
+            "loss": total(losses),
+            **losses,
+            **({"gradient norm": sum(finite) / len(finite)} if finite else {}),
             "lr": lr,
             "images/s": self.images / elapsed,
             "data wait": self.waited / elapsed,
-            **self._archs(),
+            **{f"arch/{name}": value for name, value in numbers.items()},
         }
-
-    def _gradients(self) -> dict[str, float]:
-        """Mean gradient norm since the last print, without overflows of a loss scaler."""
-        norms = [t.gradient_norm for t in self.traces if t.gradient_norm is not None]
-        finite = [n for n in torch.stack(norms).tolist() if math.isfinite(n)] if norms else []
-        return {"gradient norm": sum(finite) / len(finite)} if finite else {}
-
-    def _archs(self) -> dict[str, float]:
-        """Means of the numbers that describe the sub-networks since the last print."""
-        archs = [arch for trace in self.traces for arch in trace.archs if arch]
-        if self.describe is None or not archs:
-            return {}
-        means = mean_terms([self.describe(arch) for arch in archs])
-        return {f"arch/{name}": value for name, value in means.items()}
 
     def _print(self, epoch: int, values: dict[str, float]) -> None:
         per_step = (time.perf_counter() - self.begin) / (self.step - self.begin_step)

@@ -20,7 +20,7 @@ from lib.core.views import View, ViewSettings, make_views
 from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets
 from lib.utils.dist import ALONE, Process, all_true
-from lib.utils.precision import Precision
+from lib.utils.precision import half_precision
 
 if TYPE_CHECKING:  # importing it would load all networks
     from lib.models.arch import ArchSpec
@@ -37,6 +37,7 @@ class StepSettings(ViewSettings):
     accumulate: int = 1  # batches per step
     clip_norm: float = 0.0  # of the gradients of all parameters together; 0: no clipping
     skip_non_finite: bool = False  # leave out a step with a non-finite loss instead of stopping
+    half_precision: bool = False  # float16 on a GPU, bfloat16 on a CPU
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> StepSettings:
@@ -48,24 +49,25 @@ class StepSettings(ViewSettings):
             accumulate=cfg.TRAIN.ACCUMULATE,
             clip_norm=cfg.TRAIN.CLIP_NORM,
             skip_non_finite=cfg.TRAIN.NON_FINITE == "skip",
+            half_precision=cfg.FP16.ENABLED,
         )
 
 
 @dataclass
 class StepState:
-    """What a step changes."""
+    """What a step changes, and the process that computes it."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR  # stepped after each step
-    precision: Precision
+    scaler: torch.amp.GradScaler  # of the loss; enabled for float16
     process: Process = ALONE
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the current epoch
 
 
 class SupernetPlan(NamedTuple):
-    """How a supernet is trained: which sub-networks take part in a step."""
+    """Which sub-networks of a supernet take part in a step."""
 
     archs: Callable[[int], Sequence[ArchSpec]]  # of a step, counted from the start of the run
     imitate: Imitation | None = None  # in-place distillation: the others learn from the first
@@ -88,10 +90,10 @@ def do_train(
     state.model.train()
     skip = state.step * settings.accumulate * settings.images_per_batch
     cast(Any, loader.sampler).set_epoch(state.epoch, skip=skip)
+    imitate = plan.imitate if plan else None
     with worker_errors(loader, state.epoch, meter):
         for batches in meter.timed(groups(loader, settings.accumulate)):
             archs = plan.archs(meter.step) if plan else [None]
-            imitate = plan.imitate if plan else None
             result = train_step(state, criterion, settings, batches, archs, imitate)
             meter.update(result, lr=state.optimizer.param_groups[0]["lr"])
             state.scheduler.step()
@@ -109,52 +111,38 @@ def train_step(
     archs: Sequence[ArchSpec | None] = (None,),
     imitate: Imitation | None = None,
 ) -> StepResult:
-    """Update the weights once: by the mean loss over all images of `batches` and all `archs`.
+    """Update the weights once, by the mean loss over all images of `batches` and all `archs`.
 
     Nothing is read from the device, except with `skip_non_finite`. With `imitate`, the
     architectures after the first also learn its heatmaps (Yu et al. 2019, in-place distillation).
     """
-    backup = BufferBackup(state.model) if settings.skip_non_finite else None
+    # A forward pass changes BatchNorm statistics, even if its step is skipped.
+    buffers = list(state.model.buffers()) if settings.skip_non_finite else []
+    backup = [buffer.clone() for buffer in buffers]
     state.optimizer.zero_grad(set_to_none=True)
-    result = accumulate_gradients(state, criterion, settings, batches, archs, imitate)
-    if backup and not is_finite(state, result.losses):
-        backup.restore()
-        return result._replace(skipped=True)
-    norm = update_weights(state.model, state.optimizer, state.precision, settings.clip_norm)
-    return result._replace(gradient_norm=norm)
-
-
-def accumulate_gradients(
-    state: StepState,
-    criterion: Criterion,
-    settings: StepSettings,
-    batches: Sequence[Batch],
-    archs: Sequence[ArchSpec | None],
-    imitate: Imitation | None,
-) -> StepResult:
-    """The gradients of a step; an image of a short batch counts as much as any other."""
     num_images = sum(len(batch.images) for batch in batches)
-    first: tuple[list[Tensor], Targets] | None = None
     losses: dict[str, Tensor] = {}
+    first: list[tuple[list[Tensor], Targets]] = []
     for i, batch in enumerate(batches):
-        views = make_views(batch.to(state.precision.device), archs, settings)
-        share = len(batch.images) / num_images
-        # Processes average their gradients once, with those of the last batch.
-        with contextlib.nullcontext() if i + 1 == len(batches) else without_sync(state.model):
-            outputs, terms = add_gradients(
-                state.model, criterion, state.precision, views, imitate, share
-            )
-        first = first or (outputs, views[0].targets)
+        views = make_views(batch.to(state.process.device), archs, settings)
+        share = len(batch.images) / num_images  # an image of a short batch counts like any other
+        with average_gradients(state.model, i + 1 == len(batches)):
+            outputs, terms = add_gradients(state, criterion, settings, views, imitate, share)
         add_terms(losses, terms)
-    assert first is not None, "a step has at least one batch"
-    outputs, targets = first
-    return StepResult(state.epoch, batches, archs, outputs, targets, losses)
+        first = first or [(outputs, views[0].targets)]
+    [(outputs, targets)] = first
+    result = StepResult(state.epoch, batches, archs, outputs, targets, losses)
+    if settings.skip_non_finite and not is_finite(state, losses):
+        for buffer, copy in zip(buffers, backup, strict=True):
+            buffer.copy_(copy)
+        return result._replace(skipped=True)
+    return result._replace(gradient_norm=update_weights(state, settings.clip_norm))
 
 
 def add_gradients(
-    model: nn.Module,
+    state: StepState,
     criterion: Criterion,
-    precision: Precision,
+    settings: StepSettings,
     views: Sequence[View],
     imitate: Imitation | None = None,
     share: float = 1.0,
@@ -166,36 +154,31 @@ def add_gradients(
     first_outputs: list[Tensor] = []
     sums: dict[str, Tensor] = {}
     for view in views:
-        with precision.autocast():
-            outputs = model(view.images) if view.arch is None else model(view.images, view.arch)
-        outputs = [output.float() for output in outputs]
+        with half_precision(view.images.device, settings.half_precision):
+            arch = () if view.arch is None else (view.arch,)
+            outputs = [output.float() for output in state.model(view.images, *arch)]
         losses = criterion(view.images, outputs, view.targets)
         if first_outputs and imitate is not None:
             losses |= imitate(outputs, first_outputs, view.targets)
         losses = {name: term * share / len(views) for name, term in losses.items()}
-        precision.scaler.scale(torch.as_tensor(sum(losses.values()))).backward()
+        state.scaler.scale(total(losses)).backward()
         first_outputs = first_outputs or [output.detach() for output in outputs]
         add_terms(sums, losses)
     return first_outputs, sums
 
 
-def update_weights(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    clip_norm: float = 0.0,
-) -> Tensor:
+def update_weights(state: StepState, clip_norm: float = 0.0) -> Tensor:
     """Apply the gradients, scaled down to the norm `clip_norm` where longer (0: no clipping).
 
-    The unscaled norm before clipping, still on the device.
+    The norm before clipping, without the loss scale, still on the device.
     """
-    precision.scaler.unscale_(optimizer)
+    state.scaler.unscale_(state.optimizer)
     if clip_norm:
-        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
     else:
-        norm = gradient_norm(model)
-    precision.scaler.step(optimizer)
-    precision.scaler.update()
+        norm = gradient_norm(state.model)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     return norm
 
 
@@ -204,6 +187,22 @@ def gradient_norm(model: nn.Module) -> Tensor:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
     return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def is_finite(state: StepState, losses: Mapping[str, Tensor]) -> bool:
+    """Whether loss and gradients are finite in all processes.
+
+    With loss scaling, gradients may overflow: the scaler itself leaves out such a step.
+    """
+    finite = torch.isfinite(total(losses))
+    if not state.scaler.is_enabled():
+        finite = finite & torch.isfinite(gradient_norm(state.model))
+    return all_true(state.process, finite)
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The loss: the sum of its terms."""
+    return cast(Tensor, sum(losses.values()))
 
 
 def add_terms(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
@@ -219,31 +218,10 @@ def groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def without_sync(model: nn.Module) -> contextlib.AbstractContextManager:
-    """DistributedDataParallel's `no_sync`: gradients stay in this process."""
-    return cast(Any, model).no_sync() if hasattr(model, "no_sync") else contextlib.nullcontext()
-
-
-class BufferBackup:
-    """A copy of a network's buffers (BatchNorm statistics), which a forward pass changes."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.copies = [(buffer, buffer.clone()) for buffer in model.buffers()]
-
-    def restore(self) -> None:
-        for buffer, copy in self.copies:
-            buffer.copy_(copy)
-
-
-def is_finite(state: StepState, losses: Mapping[str, Tensor]) -> bool:
-    """Whether loss and gradients are finite in all processes.
-
-    With loss scaling, gradients may overflow: the scaler itself leaves out such a step.
-    """
-    finite = torch.isfinite(torch.as_tensor(sum(losses.values())))
-    if not state.precision.scaler.is_enabled():
-        finite = finite & torch.isfinite(gradient_norm(state.model))
-    return all_true(state.process, finite)
+def average_gradients(model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
+    """DistributedDataParallel averages over the processes once a step, with the last batch."""
+    is_shared = isinstance(model, nn.parallel.DistributedDataParallel)
+    return model.no_sync() if is_shared and not is_last else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from lib.core.inference import InferenceSettings, stage_maps
 from lib.core.meter import StepResult
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
-from lib.keypoints import KeypointSpec, keypoints_of
+from lib.keypoints import keypoints_of
 from lib.training.scalars import SCALARS, append_scalars, truncate_scalars
 from lib.utils.vis import draw_heatmaps, draw_people, tile
 
 logger = logging.getLogger(__name__)
 
-BATCH_IMAGES = 4  # shown of a batch
-SHEET_IMAGES = 8  # shown of an evaluation
+BATCH_IMAGES = 4  # drawn of a batch
+SHEET_IMAGES = 8  # drawn of an evaluation
 IMAGES_EVERY = 10  # prints
 VIEWS = {  # name in TensorBoard -> key of DEBUG
     "ground_truth/people": "SAVE_BATCH_IMAGES_GT",
@@ -36,52 +36,31 @@ VIEWS = {  # name in TensorBoard -> key of DEBUG
 
 
 class Board:
-    """Writes OUTPUT_DIR's scalars.jsonl and, where tensorboard is installed, TensorBoard files.
+    """Writes scalars.jsonl in `output_dir` and, where tensorboard is installed, files in `log_dir`.
 
-    A run that resumes after `step` removes what was written beyond it. `views`: those of VIEWS that
-    are drawn; None: no images at all.
+    DEBUG.* chooses the images. A run that resumes after `step` removes what was written beyond it.
     """
 
-    def __init__(
-        self,
-        settings: InferenceSettings,
-        spec: KeypointSpec,
-        views: Collection[str] | None,
-        log_dir: Path,
-        output_dir: Path,
-        step: int = 0,
-    ) -> None:
-        self.settings = settings
-        self.spec = spec
-        self.views = views
+    def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
+        self.settings = InferenceSettings.from_config(cfg)
+        self.spec = keypoints_of(cfg, is_train=True)
+        self.has_images = cfg.DEBUG.DEBUG
+        self.views = [name for name, key in VIEWS.items() if cfg.DEBUG[key]]
         self.writer = open_tensorboard(log_dir, step)
         self.log = output_dir / SCALARS
         self.prints = 0
         truncate_scalars(self.log, step)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> Board:
-        """As DEBUG.* says."""
-        views = [name for name, key in VIEWS.items() if cfg.DEBUG[key]]
-        return cls(
-            InferenceSettings.from_config(cfg),
-            spec=keypoints_of(cfg, is_train=True),
-            views=views if cfg.DEBUG.DEBUG else None,
-            log_dir=log_dir,
-            output_dir=output_dir,
-            step=step,
-        )
-
     def training(self, step: int, values: Mapping[str, float], result: StepResult) -> None:
         """A point on each curve; every IMAGES_EVERY calls the first images of the batch."""
         self.scalars(step, {f"train/{name}": value for name, value in values.items()})
         self.prints += 1
-        if not (self.writer and self.views) or self.prints % IMAGES_EVERY != 1:
+        if not (self.writer and self.has_images) or self.prints % IMAGES_EVERY != 1:
             return
-        shown = range(min(BATCH_IMAGES, len(result.batches[0].images)))
-        rows = [self._draw(i, result) for i in shown]
+        count = min(BATCH_IMAGES, len(result.batches[0].images))
+        images = [self._draw(i, result) for i in range(count)]
         for name in self.views:
-            sheet = tile([row[name] for row in rows], columns=BATCH_IMAGES)
+            sheet = tile([views[name] for views in images], columns=BATCH_IMAGES)
             self.writer.add_image(name, sheet, step, dataformats="HWC")
         if arch := result.archs[0]:
             self.writer.add_text("prediction/architecture", arch.summary, step)
@@ -95,7 +74,7 @@ class Board:
     ) -> None:
         """The AP table, and the same images each time, those with people first."""
         self.scalars(step, {f"val/{name}": value for name, value in table.items()})
-        if self.writer and self.views is not None and predictions:
+        if self.writer and self.has_images and predictions:
             people_first = sorted(data.records, key=lambda record: not len(record.joints))
             sheet = contact_sheet(data._replace(records=people_first), predictions, SHEET_IMAGES)
             self.writer.add_image("val/people", sheet, step, dataformats="HWC")

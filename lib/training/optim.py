@@ -1,4 +1,4 @@
-"""Optimizer and learning rate schedule."""
+"""Optimizer, learning rate schedule and loss scaler."""
 
 from __future__ import annotations
 
@@ -54,3 +54,14 @@ def cosine_factor(epoch: float, start: float, end: float) -> float:
     """Falls from 1 at `start` to 0 at `end` along half a cosine."""
     done = min(1.0, max(0.0, (epoch - start) / max(end - start, 1e-9)))
     return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def get_scaler(cfg: CfgNode, device: torch.device) -> torch.amp.GradScaler:
+    """Enabled for float16 (FP16.ENABLED on a GPU); bfloat16 on a CPU needs no scaling."""
+    fp16 = cfg.FP16
+    return torch.amp.GradScaler(
+        device.type,
+        init_scale=2.0**16 if fp16.DYNAMIC_LOSS_SCALE else fp16.STATIC_LOSS_SCALE,
+        growth_interval=2000 if fp16.DYNAMIC_LOSS_SCALE else 2**31 - 1,
+        enabled=fp16.ENABLED and device.type == "cuda",
+    )

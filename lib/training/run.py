@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +16,12 @@ from lib.core.inference import InferenceSettings
 from lib.core.meter import Meter
 from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import predict_set
-from lib.core.results import Prediction
 from lib.core.trainer import Criterion, StepSettings, SupernetPlan, do_train
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set, make_dataloader
 from lib.models.arch import ArchSpec
 from lib.training.average import WeightAverage
 from lib.training.board import Board
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.optim import get_optimizer, get_scaler, get_scheduler
 from lib.training.state import Layout, TrainingState, place_schedule, resume, save_training
 from lib.training.stopping import StopRequest
 from lib.utils.checkpoint import newest_whole, save_weights, unwrap
@@ -31,7 +29,6 @@ from lib.utils.cli import STOPPED
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import Process, barrier, broadcast, share_buffers
 from lib.utils.files import versions_of
-from lib.utils.precision import Precision
 from lib.utils.run_card import RUN_CARD, add_start
 
 logger = logging.getLogger(__name__)
@@ -70,9 +67,8 @@ def train(
         return None
     board = None
     if process.is_main:
-        origin = resumed_from and {"checkpoint": str(resumed_from), "step": done}
-        add_start(output_dir / RUN_CARD, describe_start(cfg, state, origin))
-        board = Board.from_config(cfg, log_dir, output_dir, done)
+        add_start(output_dir / RUN_CARD, describe_start(cfg, state, resumed_from, done))
+        board = Board(cfg, log_dir, output_dir, done)
     meter = Meter(
         total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
         every=cfg.PRINT_FREQ,
@@ -96,7 +92,10 @@ def train(
                 return STOPPED
             with meter.paused():
                 run.after_epoch()
-    run.finish()
+    if board is not None:
+        save_weights(output_dir / FINAL, state.evaluated)
+        logger.info("trained: %s", output_dir / FINAL)
+        board.close()
     return None
 
 
@@ -110,7 +109,7 @@ def start_state(
         model=model,
         optimizer=optimizer,
         scheduler=get_scheduler(cfg, optimizer, steps),
-        precision=Precision.from_config(cfg, process.device),
+        scaler=get_scaler(cfg, process.device),
         process=process,
         epoch=cfg.TRAIN.BEGIN_EPOCH,
         arch=arch.to_dict() if arch else None,
@@ -148,25 +147,25 @@ def newest_for_all(path: Path, process: Process) -> Path:
     answer = None
     if process.is_main:
         try:
-            answer = {"path": str(newest_whole(path))}
+            answer = newest_whole(path)
         except ValueError as error:
-            answer = {"problem": str(error)}
-    answer = broadcast(process, answer)
-    if "problem" in answer:
-        raise ValueError(answer["problem"])
-    return Path(answer["path"])
+            answer = error
+    shared = broadcast(process, answer)
+    if isinstance(shared, ValueError):
+        raise shared
+    return shared
 
 
 def describe_start(
-    cfg: CfgNode, state: TrainingState, resumed_from: Mapping[str, Any] | None
+    cfg: CfgNode, state: TrainingState, resumed_from: Path | None, step: int
 ) -> dict[str, Any]:
-    """The entry of the run card, without code and machine."""
+    """The entry of the run card for a start after `step`, without code and machine."""
     network = unwrap(state.model)
     return {
         "processes": state.process.world_size,
         "device": str(state.process.device),
         "seed": cfg.SEED,
-        "resumed_from": resumed_from,
+        "resumed_from": resumed_from and {"checkpoint": str(resumed_from), "step": step},
         "parameters": count_params(network),
         "macs": count_macs(network, cfg.DATASET.INPUT_SIZE),
         "architecture": state.arch,
@@ -187,7 +186,7 @@ class Run:
     board: Board | None  # None: not the first process
 
     def after_step(self) -> bool:
-        """Update the EMA, save where due; whether to stop."""
+        """Update the EMA, save if due; whether to stop."""
         state, every = self.state, self.cfg.TRAIN.SAVE_STEPS
         state.step += 1
         if state.average:
@@ -199,15 +198,12 @@ class Run:
         return stop
 
     def after_epoch(self) -> None:
-        """Evaluate and save where due."""
-        state, every = self.state, self.cfg.TRAIN.VALIDATE_EVERY
-        predictions = None
-        if self.data is not None and self.is_due(state.epoch + 1, every):
+        """Evaluate and save, if due."""
+        state = self.state
+        if self.data is not None and self.is_due(state.epoch + 1, self.cfg.TRAIN.VALIDATE_EVERY):
             self.save()  # an evaluation may take longer than what is left of a job's time
-            predictions = self.predict(self.data)
+            self.evaluate(self.data)
         state.epoch, state.step = state.epoch + 1, 0
-        if self.data is not None and predictions is not None and state.process.is_main:
-            self.evaluate(self.data, predictions)
         if self.is_due(state.epoch, self.cfg.TRAIN.SAVE_EVERY):
             self.save()
         barrier(state.process)
@@ -220,39 +216,26 @@ class Run:
         if self.state.process.is_main:
             save_training(self.state, self.output_dir / CHECKPOINT, self.cfg.TRAIN.KEEP)
 
-    def predict(self, data: EvaluationSet) -> list[Prediction]:
-        """Predictions by all processes; only the first process gets them."""
-        network, process = self.state.evaluated, self.state.process
-        share_buffers(network, process)
+    def evaluate(self, data: EvaluationSet) -> None:
+        """Predict in all processes; the first one scores, and saves the best weights so far."""
+        state, step = self.state, self.meter.step
+        share_buffers(state.evaluated, state.process)
         predictions, problems = predict_set(
             InferenceSettings.from_config(self.cfg),
-            network,
+            state.evaluated,
             data,
-            process,
+            state.process,
             loading=LoaderSettings.from_config(self.cfg),
         )
+        if self.board is None:
+            return
         for problem in problems:
             logger.warning("%s", problem)
-        return predictions
-
-    def evaluate(self, data: EvaluationSet, predictions: list[Prediction]) -> None:
-        """Print AP, add it to the curves, and save the weights if they are the best so far."""
         table = evaluate_predictions(data, predictions, self.output_dir)
-        logger.info(
-            "evaluation after step %d\n%s",
-            self.meter.step,
-            markdown_table(table, self.cfg.MODEL.NAME),
-        )
-        if self.board:
-            self.board.evaluation(self.meter.step, table, data, predictions)
+        rows = markdown_table(table, self.cfg.MODEL.NAME)
+        logger.info("evaluation after step %d\n%s", step, rows)
+        self.board.evaluation(step, table, data, predictions)
         ap = table.get("AP", 0.0)
-        if ap >= self.state.best_ap:
-            self.state.best_ap = ap
-            save_weights(self.output_dir / BEST, self.state.evaluated)
-
-    def finish(self) -> None:
-        if self.state.process.is_main:
-            save_weights(self.output_dir / FINAL, self.state.evaluated)
-            logger.info("trained: %s", self.output_dir / FINAL)
-        if self.board:
-            self.board.close()
+        if ap >= state.best_ap:
+            state.best_ap = ap
+            save_weights(self.output_dir / BEST, state.evaluated)

@@ -75,7 +75,7 @@ def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None
         state_dict=state.evaluated.state_dict(),
         optimizer=state.optimizer.state_dict(),
         scheduler=state.scheduler.state_dict(),
-        scaler=state.precision.scaler.state_dict(),
+        scaler=state.scaler.state_dict(),
         random={"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
         **ema,
     )
@@ -94,7 +94,7 @@ def resume(state: TrainingState, path: str | Path) -> None:
     # The learning rate is the configured one; the checkpoint tells the place in the schedule.
     state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
     place_schedule(state, state.scheduler.last_epoch)
-    state.precision.scaler.load_state_dict(saved["scaler"])
+    state.scaler.load_state_dict(saved["scaler"])
     state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
     state.step = saved.get("step", 0)
     torch.set_rng_state(saved["random"]["torch"])

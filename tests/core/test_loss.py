@@ -14,7 +14,7 @@ from tests.helpers import GOLDEN
 
 
 def recorded_case(case: int):
-    """Outputs and targets drawn as tests/golden/README.md says."""
+    """Random outputs and targets, made as in tests/golden/README.md, and the recorded losses."""
     golden = np.load(GOLDEN / "losses.npz")
     rng = np.random.default_rng(case)
     sizes = (64, 128)
@@ -52,13 +52,13 @@ def naive_ae(tags, visible, kind):
     """One image, (P, K) lists: the definition, in loops."""
     people = []
     for row, seen in zip(tags.tolist(), visible.tolist(), strict=True):
-        own = [t for t, v in zip(row, seen, strict=True) if v]
-        if own:
-            people.append(own)
-    means = [sum(own) / len(own) for own in people]
+        person = [t for t, v in zip(row, seen, strict=True) if v]
+        if person:
+            people.append(person)
+    means = [sum(person) / len(person) for person in people]
     pull = push = 0.0
-    for own, mean in zip(people, means, strict=True):
-        pull += sum((t - mean) ** 2 for t in own) / len(own) / len(people)
+    for person, mean in zip(people, means, strict=True):
+        pull += sum((t - mean) ** 2 for t in person) / len(person) / len(people)
     for i, a in enumerate(means):
         for j, b in enumerate(means):
             if i != j:

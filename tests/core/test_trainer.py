@@ -31,7 +31,7 @@ from lib.training.optim import get_optimizer
 from lib.training.scalars import read_scalars
 from lib.utils.checkpoint import load_checkpoint, unwrap
 from lib.utils.dist import ALONE, Process, wrap
-from lib.utils.precision import Precision
+from lib.utils.precision import half_precision
 from tests.helpers import TINY, tiny_config
 from tests.runs import CPU, assert_equal_files, step_state, train
 
@@ -146,15 +146,15 @@ def test_mixed_precision_runs_on_the_cpu(start):
     cfg, model, batch = start("FP16.ENABLED", "True")
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     state = step_state(cfg, model)
-    with state.precision.autocast():
+    with half_precision(CPU):
         assert model(view_of(cfg, batch).images)[0].dtype == torch.bfloat16
     before = [p.detach().clone() for p in model.parameters()]
     result = train_step(state, criterion, settings, [batch])
     assert all(output.dtype == torch.float32 for output in result.outputs)
     assert all(torch.isfinite(term) for term in result.losses.values())
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
-    state.precision = Precision(CPU)
-    assert set(train_step(state, criterion, settings, [batch]).losses) == set(result.losses)
+    full = replace(settings, half_precision=False)
+    assert set(train_step(state, criterion, full, [batch]).losses) == set(result.losses)
 
 
 def test_a_term_without_weight_is_left_out(start):
@@ -233,13 +233,14 @@ def test_two_processes_accumulate_what_one_does(coco_root, tmp_path, together):
 
 def test_a_clipped_gradient_has_its_direction_and_the_maximal_norm(start):
     cfg, model, batch = start(*SGD, "TRAIN.MOMENTUM", "0.0", "TRAIN.WD", "0.0")
-    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    add_gradients(model, criterion, Precision(CPU), [view_of(cfg, batch)])
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    state = step_state(cfg, model)
+    add_gradients(state, criterion, settings, [view_of(cfg, batch)])
     parameters = list(model.parameters())
     gradients = [p.grad.clone() for p in parameters]
     length = torch.cat([g.flatten() for g in gradients]).norm()
     before = [p.detach().clone() for p in parameters]
-    update_weights(model, optimizer, Precision(CPU), clip_norm=0.25 * length.item())
+    update_weights(state, clip_norm=0.25 * length.item())
     for p, old, gradient in zip(parameters, before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), old - 1e-2 * 0.25 * gradient, rtol=1e-5, atol=1e-7)
 
@@ -247,15 +248,15 @@ def test_a_clipped_gradient_has_its_direction_and_the_maximal_norm(start):
 @pytest.mark.parametrize("bound", [0.0, 1e-3, 1e6])
 def test_the_norm_is_of_all_gradients_before_they_are_clipped_or_scaled(start, bound):
     cfg, model, batch = start()
-    criterion, optimizer = MultiLossFactory.from_config(cfg), get_optimizer(cfg, model)
-    scaled = Precision(CPU)
-    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    for precision in (Precision(CPU), scaled):
-        optimizer.zero_grad(set_to_none=True)
-        add_gradients(model, criterion, precision, [view_of(cfg, batch)])
+    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    state = step_state(cfg, model)
+    for scaler in (state.scaler, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+        state.scaler = scaler
+        state.optimizer.zero_grad(set_to_none=True)
+        add_gradients(state, criterion, settings, [view_of(cfg, batch)])
         gradients = [p.grad for p in model.parameters()]
-        length = torch.cat([g.flatten() for g in gradients]).norm() / precision.scaler.get_scale()
-        norm = update_weights(model, optimizer, precision, bound)
+        length = torch.cat([g.flatten() for g in gradients]).norm() / scaler.get_scale()
+        norm = update_weights(state, bound)
         torch.testing.assert_close(norm, length)
 
 

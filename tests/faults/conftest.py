@@ -1,4 +1,4 @@
-"""Trainings for faults to befall."""
+"""Trainings to interrupt and to damage."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ RUN = {  # two epochs of six steps and an evaluation, with a checkpoint after ev
 
 @pytest.fixture(scope="session")
 def job(coco_root, tmp_path_factory) -> Callable[[Path], Job]:
-    """A training that has not begun, below a folder."""
+    """Make a training, not started yet, that writes below a folder."""
     arch = tmp_path_factory.mktemp("arch") / "tiny.json"
     TINY.to_json(arch)
 
     def make(out: Path) -> Job:
         files = ["--cfg", str(YAMLS["coco"]), "--superconfig", str(arch)]
         folder = out / "output/coco_kpt/pose_mobilenet/mobile"
-        return Job([*files, *tiny_opts(coco_root, out), *as_opts(RUN)], folder, out / "said")
+        return Job([*files, *tiny_opts(coco_root, out), *as_opts(RUN)], folder, out / "output.txt")
 
     return make
 
 
 class Whole(NamedTuple):
-    """A training that nothing befell."""
+    """An uninterrupted training."""
 
     job: Job
     seconds: float
@@ -44,7 +44,7 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="session")
 def whole(job, tmp_path_factory) -> Whole:
-    mine = job(tmp_path_factory.mktemp("whole"))
+    whole = job(tmp_path_factory.mktemp("whole"))
     began = time.monotonic()
-    assert mine.run() == 0, mine.last_words()
-    return Whole(mine, time.monotonic() - began)
+    assert whole.run() == 0, whole.last_output()
+    return Whole(whole, time.monotonic() - began)

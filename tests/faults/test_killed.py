@@ -1,4 +1,4 @@
-"""Killed without a warning, whatever it is doing."""
+"""SIGKILL at any moment, to a training or to a loader process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from lib.dataset.pose_dataset import PoseDataset
 from lib.utils.checkpoint import load_checkpoint
-from tests.faults.jobs import assert_same_jobs, draws
+from tests.faults.jobs import assert_same_jobs, random_faults
 from tests.helpers import tiny_config
 from tests.runs import signal_me, train
 
@@ -18,8 +18,8 @@ STEPS = ["TRAIN.IMAGES_PER_GPU", "1", "TRAIN.END_EPOCH", "2"]
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_the_same(job, whole, tmp_path):
-    """Bit for bit, and no kill costs what was saved: while starting, saving, evaluating."""
-    rng, part, hits, finished = draws(), job(tmp_path / "0"), [], 0
+    """Bit for bit, and no kill loses saved steps: while starting, saving, evaluating."""
+    rng, part, hits, finished = random_faults(), job(tmp_path / "0"), [], 0
     while len(hits) < KILLS or sum(steps > 0 for steps in hits) < 3:  # there must be steps to lose
         before = part.steps()
         process = part.start()
@@ -31,11 +31,11 @@ def test_a_run_killed_at_any_moment_ends_the_same(job, whole, tmp_path):
             finished += 1
             part = job(tmp_path / str(finished))
             continue
-        assert process.exitcode == -signal.SIGKILL, part.last_words()
+        assert process.exitcode == -signal.SIGKILL, part.last_output()
         hits.append(part.steps())
         assert hits[-1] >= before
     print(f"steps saved when killed: {hits}; runs finished meanwhile: {finished}")
-    assert part.run() == 0, part.last_words()
+    assert part.run() == 0, part.last_output()
     assert_same_jobs(whole.job, part)
 
 

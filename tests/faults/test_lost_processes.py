@@ -12,7 +12,7 @@ import pytest
 
 from lib.utils.dist import start_process
 from tests.conftest import FORK
-from tests.faults.jobs import Job, assert_same_jobs, end, free_port, nobody_left, wait_until
+from tests.faults.jobs import Job, all_exited, assert_same_jobs, end, free_port, wait_until
 from tests.helpers import ROOT, tiny_config
 from tests.runs import at_step, signal_me, train
 
@@ -22,7 +22,7 @@ SECONDS = 300  # on a machine with other work
 
 @pytest.mark.parametrize("lost", [1, 0])
 def test_a_process_that_is_killed_ends_the_other(job, tmp_path, lost):
-    """With an exit code that says so, and nobody is left, of loader processes neither."""
+    """With a nonzero exit code, and all loader processes exit too."""
     part, url = job(tmp_path), f"tcp://127.0.0.1:{free_port()}"
     more = ("--world-size", "2", "--dist-url", url, "TRAIN.END_EPOCH", "500", "WORKERS", "1")
     reader, writer = os.pipe()
@@ -32,8 +32,8 @@ def test_a_process_that_is_killed_ends_the_other(job, tmp_path, lost):
         wait_until(part.checkpoint.exists)
         ranks[lost].kill()
         ranks[1 - lost].join(timeout=SECONDS)
-        assert ranks[1 - lost].exitcode not in (None, 0), part.last_words()
-        assert nobody_left(reader, SECONDS)
+        assert ranks[1 - lost].exitcode not in (None, 0), part.last_output()
+        assert all_exited(reader, SECONDS)
         assert part.steps() > 0
     finally:
         end(ranks)
@@ -63,14 +63,14 @@ def test_a_process_that_hangs_ends_the_other(coco_root, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(job, tmp_path_factory) -> Job:
-    """A training of two processes that nothing befell."""
+    """An uninterrupted training of two processes."""
     both, url = job(tmp_path_factory.mktemp("pair")), f"tcp://127.0.0.1:{free_port()}"
     ranks = [
         both.start("--world-size", "2", "--rank", str(rank), "--dist-url", url) for rank in range(2)
     ]
     for rank in ranks:
         rank.join()
-    assert [rank.exitcode for rank in ranks] == [0, 0], both.last_words()
+    assert [rank.exitcode for rank in ranks] == [0, 0], both.last_output()
     return both
 
 
@@ -97,7 +97,7 @@ cli.run(dist_train.main)
 
 @pytest.mark.slow
 def test_a_job_on_two_nodes_that_lost_a_process_is_restarted(job, pair, tmp_path):
-    """By torchrun, one launcher a node; it ends as if nothing had happened."""
+    """By torchrun, one launcher per node; it ends in the weights of an uninterrupted job."""
     part = job(tmp_path)
     (tmp_path / "dying.py").write_text(DYING)
     meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=1"]
@@ -113,10 +113,10 @@ def test_a_job_on_two_nodes_that_lost_a_process_is_restarted(job, pair, tmp_path
         for _ in range(2)
     ]
     try:
-        said = [node.communicate(timeout=2 * SECONDS)[0] for node in nodes]
+        outputs = [node.communicate(timeout=2 * SECONDS)[0] for node in nodes]
     finally:
         for node in nodes:
             node.kill()
-    assert [node.returncode for node in nodes] == [0, 0], said
-    assert "after epoch 0 and 2 steps" in "".join(said)
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "after epoch 0 and 2 steps" in "".join(outputs)
     assert_same_jobs(pair, part)

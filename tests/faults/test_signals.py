@@ -1,4 +1,4 @@
-"""Asked to stop by signals, at the wrong moments and more than once."""
+"""Signals to stop, at inconvenient moments and more than once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import dist_train
 from lib.core import predictions
 from lib.training import run
 from lib.utils.cli import MISTAKE, STOPPED
-from tests.faults.jobs import Job, assert_same_jobs, draws, end, wait_until
+from tests.faults.jobs import Job, assert_same_jobs, end, random_faults, wait_until
 from tests.runs import signal_me
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
 def signals_in(module: object, name: str, *numbers: int) -> Callable[[], None]:
-    """A change to this process: as soon as it calls that function, it gets these signals."""
+    """A function that makes this process get the signals when it calls `module.name`."""
 
     def change() -> None:
         function = getattr(module, name)
@@ -36,7 +36,7 @@ def signals_in(module: object, name: str, *numbers: int) -> Callable[[], None]:
 
 
 def assert_goes_on(part: Job, whole: Job) -> None:
-    assert part.run() == 0, part.last_words()
+    assert part.run() == 0, part.last_output()
     assert_same_jobs(whole, part)
 
 
@@ -46,13 +46,13 @@ def assert_goes_on(part: Job, whole: Job) -> None:
 )
 @pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, -TERM)])
 def test_a_run_that_starts_ends_at_once(job, tmp_path, module, where, number, code):
-    """Nothing is lost by it."""
+    """The checkpoint is unchanged."""
     part = job(tmp_path)
     assert part.run("TRAIN.END_EPOCH", "1") == 0
-    before, said = part.checkpoint.read_bytes(), part.said.stat().st_size
+    before, length = part.checkpoint.read_bytes(), part.output.stat().st_size
     assert part.run(first=signals_in(module, where, number)) == code
     assert part.checkpoint.read_bytes() == before
-    assert "Traceback" not in part.said.read_text()[said:]
+    assert "Traceback" not in part.output.read_text()[length:]
 
 
 @pytest.mark.parametrize("number", [INT, TERM])
@@ -66,7 +66,7 @@ def test_a_signal_during_an_evaluation_waits_for_the_next_step(job, whole, tmp_p
 def test_a_second_ctrl_c_during_an_evaluation_does_not_wait(job, whole, tmp_path):
     part = job(tmp_path)
     assert part.run("WORKERS", "1", first=signals_in(predictions, "each_outcome", INT, INT)) == 130
-    assert part.said.read_text().splitlines()[-1] == "interrupted"
+    assert part.output.read_text().splitlines()[-1] == "interrupted"
     assert part.steps() == 6
     assert_goes_on(part, whole.job)
 
@@ -80,11 +80,11 @@ def test_a_signal_while_a_checkpoint_is_written_lets_it_be_written(job, whole, t
 
 @pytest.mark.slow
 def test_a_storm_of_sigterms_is_one_request(job, whole, tmp_path):
-    """To everybody, from any moment on, until the last process has gone.
+    """To the whole process group, from a random moment until the last process has exited.
 
-    MISTAKE, in one line, where a loader process is told between its fork and its first line.
+    MISTAKE: a loader process gets the signal between its fork and its first line.
     """
-    rng, codes = draws(), []
+    rng, codes = random_faults(), []
     for number in range(5):
         part = job(tmp_path / str(number))
         process = part.start("WORKERS", "1")
@@ -101,8 +101,8 @@ def test_a_storm_of_sigterms_is_one_request(job, whole, tmp_path):
     assert set(codes) <= {0, STOPPED, MISTAKE, -TERM}  # before the first step, and after the last
 
 
-def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(job, tmp_path):
-    """The whole process group is told, loader processes too, as by Ctrl-C or a job's end."""
+def test_a_signal_to_all_processes_ends_a_training_with_its_exit_code(job, tmp_path):
+    """To the whole process group, loader processes included, as by Ctrl-C or a job's end."""
     part = job(tmp_path)
     process = part.start("TRAIN.END_EPOCH", "500", "WORKERS", "1")
     try:
@@ -111,6 +111,6 @@ def test_a_signal_to_everybody_ends_a_training_with_its_own_exit_code(job, tmp_p
         process.join(timeout=300)
     finally:
         end([process])
-    assert process.exitcode == STOPPED, part.last_words()
-    assert "the same command goes on from it" in part.last_words()
-    assert "Traceback" not in part.said.read_text()
+    assert process.exitcode == STOPPED, part.last_output()
+    assert "the same command goes on from it" in part.last_output()
+    assert "Traceback" not in part.output.read_text()

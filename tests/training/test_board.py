@@ -33,7 +33,7 @@ RUN, CURVES, CARD = "run", "run/scalars.jsonl", "run/run_card.json"
 def events(folder: Path) -> list[Event]:
     """All that TensorBoard would read, in the order of writing.
 
-    Names of files do not tell the order of starts within a second.
+    Names of files do not have the order of starts within a second.
     """
     read = []
     for path in sorted(folder.glob("events*")):
@@ -73,13 +73,13 @@ def test_people_are_drawn_where_they_are_at_any_resolution(
     """The maps are the targets of one person, rendered at `size` for a crop of 128 pixels."""
     crop = ["DATASET.INPUT_SIZE", "128", "DATASET.OUTPUT_SIZE", "[32,64]", "MODEL.CODEC", codec]
     cfg = config(*ALL_VIEWS, *crop)
-    board = Board.from_config(cfg, tmp_path / "log", tmp_path)
+    board = Board(cfg, tmp_path / "log", tmp_path)
     batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
     batch = batch._replace(joints=batch.joints[:, :1], sigmas=batch.sigmas[:, :1])
     targets = make_view(batch, size, StepSettings.from_config(cfg)).targets
     coarse, fine = targets.heatmaps
     people = []
-    monkeypatch.setattr(module, "draw_people", lambda image, drawn, spec: people.append(drawn))
+    monkeypatch.setattr(module, "draw_people", lambda image, joints, spec: people.append(joints))
     monkeypatch.setattr(module, "tile", lambda *_, **__: np.zeros((4, 4, 3), np.uint8))
     outputs = [torch.cat([coarse, 0 * coarse], 1), fine]
     board.training(1, {}, StepResult(0, [batch], [None], outputs, targets, losses={}))
@@ -131,7 +131,7 @@ def test_two_processes_write_once(config, tmp_path, together):
 def test_an_evaluation_draws_the_same_images_each_time(config, tmp_path, monkeypatch):
     """Those with people first; images without a prediction are left out."""
     cfg = config(*ALL_VIEWS)
-    board, data = Board.from_config(cfg, tmp_path / "log", tmp_path), build_evaluation_set(cfg)
+    board, data = Board(cfg, tmp_path / "log", tmp_path), build_evaluation_set(cfg)
     empty = data.records[0]._replace(joints=data.records[0].joints[:0])
     data = data._replace(records=[empty, *data.records[1:]])
     sheets = []
@@ -144,7 +144,7 @@ def test_an_evaluation_draws_the_same_images_each_time(config, tmp_path, monkeyp
     board.evaluation(9, {}, data, [])
     assert len(sheets) == 2
     assert all(count == SHEET_IMAGES for _, _, count in sheets)
-    orders = [[record.id for record in drawn.records] for drawn, _, _ in sheets]
+    orders = [[record.id for record in ordered.records] for ordered, _, _ in sheets]
     assert orders[0] == orders[1]
     assert orders[0][-1] == empty.id
     assert list(read_scalars(board.log)["val/AP"]) == [3, 6]

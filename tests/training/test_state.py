@@ -1,4 +1,4 @@
-"""A run resumes where it was saved, or one line tells why it cannot."""
+"""A run resumes where it was saved, or one line explains why it cannot."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,9 @@ from lib.dataset.samples import Sample, collate
 from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.search.latency import machine
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.training.optim import get_optimizer, get_scaler, get_scheduler
 from lib.utils.complexity import count_macs
 from lib.utils.dist import ALONE
-from lib.utils.precision import Precision
 from lib.utils.tables import markdown
 from tools.benchmark.activations import traffic
 from tools.benchmark.network import add_network_flags, name_of, read_settings
@@ -81,10 +81,11 @@ def our_step(
 ) -> Callable[[int], dict[str, Tensor]]:
     """A function from step number to the losses of a step of `dist_train.py`."""
     torch.manual_seed(0)
-    model = dist_train.start_model(cfg, arch, ALONE._replace(device=device)).train()
+    process = ALONE._replace(device=device)
+    model = dist_train.start_model(cfg, arch, process).train()
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
-    optimizer, precision = get_optimizer(cfg, model), Precision.from_config(cfg, device)
-    state = StepState(model, optimizer, get_scheduler(cfg, optimizer, 1), precision)
+    optimizer, scaler = get_optimizer(cfg, model), get_scaler(cfg, device)
+    state = StepState(model, optimizer, get_scheduler(cfg, optimizer, 1), scaler, process)
     plan = dist_train.supernet_plan(cfg, model)
     batch = collate(samples).to(device)
 
@@ -107,7 +108,10 @@ def plain_step(
     torch.manual_seed(0)
     model = build_model(cfg, arch).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.TRAIN.LR)
-    criterion, precision = MultiLossFactory.from_config(cfg), Precision(device)
+    no_scaler = torch.amp.GradScaler(enabled=False)
+    state = StepState(model, optimizer, get_scheduler(cfg, optimizer, 1), no_scaler)
+    criterion = MultiLossFactory.from_config(cfg)
+    float32 = replace(StepSettings.from_config(cfg), half_precision=False)
     plan = dist_train.supernet_plan(cfg, model)
     cache: dict[int, tuple[Tensor, Any]] = {}
 
@@ -125,9 +129,9 @@ def plain_step(
         archs = plan.archs(i) if plan else [None]
         views = [View(*data(one.img_size if one else cfg.DATASET.INPUT_SIZE), one) for one in archs]
         imitate = plan.imitate if plan else None
-        optimizer.zero_grad(set_to_none=True)
-        losses = add_gradients(model, criterion, precision, views, imitate)[1]
-        update_weights(model, optimizer, precision)
+        state.optimizer.zero_grad(set_to_none=True)
+        losses = add_gradients(state, criterion, float32, views, imitate)[1]
+        update_weights(state)
         return losses
 
     return step
