@@ -1,4 +1,4 @@
-"""Every file below experiments/ trains and is evaluated, and the ablations cost what the paper says."""
+"""Every file below experiments/ trains and is evaluated; ablations cost what the paper says."""
 
 from __future__ import annotations
 

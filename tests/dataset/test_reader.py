@@ -225,7 +225,7 @@ def test_an_image_missing_from_an_archive_is_named(tmp_path, records):
 def test_files_are_where_higher_hrnet_has_them():
     root = Path("data")
     person = "annotations/person_keypoints"
-    for spec, split, data_format, annotations, records in (
+    for spec, split, data_format, file, folder in (
         (COCO, "train2017", "jpg", f"{person}_train2017.json", "images/train2017"),
         (COCO, "val2017", "zip", f"{person}_val2017.json", "images/val2017.zip"),
         (
@@ -238,5 +238,5 @@ def test_files_are_where_higher_hrnet_has_them():
         (CROWD_POSE, "trainval", "jpg", "json/crowdpose_trainval.json", "images"),
         (CROWD_POSE, "test", "zip", "json/crowdpose_test.json", "images.zip"),
     ):
-        expected = Layout(root / annotations, root / records)
+        expected = Layout(root / file, root / folder)
         assert Layout.of(spec, root, split, data_format) == expected
