@@ -150,7 +150,7 @@ def test_every_option_of_every_dimension_is_sampled_equally_often():
         ({"kernels": (9,)}, r"possible: \[3, 5, 7\]"),
     ],
 )
-def test_an_impossible_space_is_told_what_is_possible(settings, message):
+def test_an_impossible_space_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(XS, **settings)
 
@@ -172,12 +172,12 @@ def test_an_impossible_space_is_told_what_is_possible(settings, message):
         ),
     ],
 )
-def test_an_architecture_of_another_space_is_told_why(arch, message):
+def test_an_architecture_of_another_space_is_refused(arch, message):
     with pytest.raises(ValueError, match=message):
         XS.encode(arch)
 
 
-def test_what_cannot_be_asked_for_is_told():
+def test_a_sample_outside_the_space_is_refused():
     with pytest.raises(ValueError, match=r"resolution is 300; this space has \[256, 320"):
         XS.fixed_sample(300, 0.5)
     with pytest.raises(ValueError, match=r"ratio is 0\.6; this space has \[0\.25, 0\.5"):

@@ -76,7 +76,7 @@ def test_a_layer_that_sees_the_images_does_not_care_for_the_size_of_batches():
             torch.testing.assert_close(getattr(other, name), getattr(results[0], name))
 
 
-def test_a_distribution_far_from_the_old_statistics_is_found():
+def test_statistics_far_from_the_old_ones_are_reached():
     model = network()
     layer = model.first[0][1]
     layer.running_mean.fill_(1e3)

@@ -111,6 +111,6 @@ def test_training_moves_the_statistics_of_the_active_channels_only():
         (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(6, 5)), "kernel 5"),
     ],
 )
-def test_an_architecture_that_does_not_fit_is_told_why(arch, message):
+def test_an_architecture_that_does_not_fit_is_refused(arch, message):
     with pytest.raises(ValueError, match=message):
         supernet()(seeded_image(0, 64), arch)

@@ -52,16 +52,16 @@ def test_shares_of_any_size_are_one_batch(together):
         return [t.tolist() for t in answers(layer_of(SyncBatchNorm2d), local, gradient)]
 
     out, grad, weight, bias, mean, var = answers(layer_of(nn.BatchNorm2d), x, wanted)
-    found = [[torch.tensor(t, dtype=torch.float64) for t in each] for each in together(work)]
+    outputs = [[torch.tensor(t, dtype=torch.float64) for t in each] for each in together(work)]
 
     def close(one: torch.Tensor, other: torch.Tensor) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
-    close(torch.cat([each[0] for each in found]), out)
-    close(torch.cat([each[1] for each in found]), grad)
-    close(sum(each[2] for each in found), weight)
-    close(sum(each[3] for each in found), bias)
-    for each in found:
+    close(torch.cat([each[0] for each in outputs]), out)
+    close(torch.cat([each[1] for each in outputs]), grad)
+    close(sum(each[2] for each in outputs), weight)
+    close(sum(each[3] for each in outputs), bias)
+    for each in outputs:
         close(each[4], mean)
         close(each[5], var)
         assert each[4][4] == 0  # the channel that did not take part

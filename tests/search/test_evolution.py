@@ -1,4 +1,4 @@
-"""The search finds what is there, pays for nothing twice, and survives being killed."""
+"""The search finds the best, pays for nothing twice, and survives being killed."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def search_in(folder: Path, limit=1e9, seed=0, score=separable, space=None, name
     return Search(space or Line(), total, score, {"gmacs": limit}, journal, seed)
 
 
-def test_the_best_of_a_separable_space_is_found(tmp_path):
-    found = search_in(tmp_path, space=Line(5, 4)).evolve(Evolution(20, 20, 5, 0.2))
-    assert best(found).arch == (3, 3, 3, 3, 3)
+def test_the_best_of_a_separable_space_is_reached(tmp_path):
+    candidates = search_in(tmp_path, space=Line(5, 4)).evolve(Evolution(20, 20, 5, 0.2))
+    assert best(candidates).arch == (3, 3, 3, 3, 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -70,18 +70,18 @@ def test_evolution_is_at_least_as_good_as_as_many_random_candidates(tmp_path, se
 
 def test_children_leave_no_room_below_the_limit_for_one_more(tmp_path):
     """The limit falls between two costs here, and random candidates use less of it."""
-    found = search_in(tmp_path, 14.5).evolve(SHORT)
-    children = [one for one in found if one.generation > 0]
+    candidates = search_in(tmp_path, 14.5).evolve(SHORT)
+    children = [one for one in candidates if one.generation > 0]
     assert {one.costs["gmacs"] for one in children} == {14}
-    assert any(one.costs["gmacs"] < 14 for one in found)
+    assert any(one.costs["gmacs"] < 14 for one in candidates)
 
 
 def test_nothing_is_above_the_limit_or_scored_twice(tmp_path):
     scored = []
     search = search_in(tmp_path, 12, score=lambda arch: scored.append(arch) or separable(arch))
-    found = search.evolve(SHORT)
-    assert all(one.costs["gmacs"] <= 12 for one in found)
-    assert [one.arch for one in found] == scored
+    candidates = search.evolve(SHORT)
+    assert all(one.costs["gmacs"] <= 12 for one in candidates)
+    assert [one.arch for one in candidates] == scored
     assert len(set(scored)) == len(scored) == BUDGET
 
 
@@ -115,19 +115,19 @@ def test_a_killed_search_comes_to_the_same_result(tmp_path):
 
 
 def test_a_small_space_is_searched_completely(tmp_path):
-    found = search_in(tmp_path, space=Line(2, 3)).evolve(SHORT)
-    assert len(found) == len({one.arch for one in found}) == 9
+    candidates = search_in(tmp_path, space=Line(2, 3)).evolve(SHORT)
+    assert len(candidates) == len({one.arch for one in candidates}) == 9
 
 
-def test_where_the_limit_leaves_little_it_is_still_found(tmp_path):
+def test_a_limit_that_leaves_little_is_searched_completely(tmp_path):
     """Thirteen of 5 ** 12 architectures are sampled below it far too rarely."""
     space = Line(12, 5)
-    found = search_in(tmp_path, 1, space=space).evolve(SHORT)
-    assert best(found).arch == (*[0] * 11, 1)
-    assert len(found) == 13
+    candidates = search_in(tmp_path, 1, space=space).evolve(SHORT)
+    assert best(candidates).arch == (*[0] * 11, 1)
+    assert len(candidates) == 13
 
 
-def test_an_impossible_limit_is_told_with_the_smallest_cost(tmp_path):
+def test_an_impossible_limit_is_refused_with_the_smallest_cost(tmp_path):
     search = search_in(tmp_path, 2)
     search.costs = lambda arch: {"gmacs": 3.25 + sum(arch)}
     with pytest.raises(ValueError, match=r"limit on gmacs is 2, the smallest found 3\.25"):
@@ -186,7 +186,7 @@ def test_a_journal_of_another_run_is_refused_by_name(tmp_path, header, message):
 
 
 @pytest.mark.parametrize("line", ["nonsense", "[1]", '{"score": 1}'])
-def test_a_damaged_line_is_told(tmp_path, line):
+def test_a_damaged_line_is_refused(tmp_path, line):
     path = tmp_path / "j.jsonl"
     Journal(path, {"seed": 0})
     path.write_text(path.read_text() + line + "\n" + json.dumps({"key": [1]}) + "\n")

@@ -145,18 +145,18 @@ def test_a_killed_search_goes_on_and_ends_as_another_would(args, call, tmp_path)
 
 
 @pytest.mark.parametrize("rule", ["true", "paper"])
-def test_the_files_tell_of_every_candidate(args, call, scored, data, tmp_path, rule):
+def test_the_files_hold_every_candidate(args, call, scored, data, tmp_path, rule):
     done = call(args("--rule", rule, limit="0.012"))
     assert (done.code, done.err) == (0, "")
-    found = rows(tmp_path / "out")
-    assert len(found) == len(scored) == 8
-    assert [row["generation"] for row in found] == ["0"] * 4 + ["1"] * 4
-    assert all(float(row[f"gmacs_{rule}"]) <= 0.012 for row in found)
-    assert list(found[0])[:6] == "generation AP gmacs_true gmacs_paper ms img_size".split()
-    assert list(found[0])[6:9] == "input_channel stages.0.channel stages.1.channel".split()
-    assert len(found[0]) == 5 + 9  # each choice of the space
+    table = rows(tmp_path / "out")
+    assert len(table) == len(scored) == 8
+    assert [row["generation"] for row in table] == ["0"] * 4 + ["1"] * 4
+    assert all(float(row[f"gmacs_{rule}"]) <= 0.012 for row in table)
+    assert list(table[0])[:6] == "generation AP gmacs_true gmacs_paper ms img_size".split()
+    assert list(table[0])[6:9] == "input_channel stages.0.channel stages.1.channel".split()
+    assert len(table[0]) == 5 + 9  # each choice of the space
     winner = ArchSpec.from_json(tmp_path / "out" / "winner.json")
-    top = max(found, key=lambda row: float(row["AP"]))
+    top = max(table, key=lambda row: float(row["AP"]))
     assert int(top["img_size"]) == winner.img_size
     assert [int(top[f"stages.{i}.channel"]) for i in range(4)] == [
         stage.channel for stage in winner.stages
@@ -208,7 +208,7 @@ def test_annotations_are_read_once(args, call, monkeypatch):
     assert len(read) == 1
 
 
-def test_latency_is_looked_up_in_a_measured_table(args, call, scored, data, tmp_path):
+def test_latency_comes_from_a_measured_table(args, call, scored, data, tmp_path):
     table, largest = tmp_path / "table.json", tmp_path / "largest.json"
     LARGEST.to_json(largest)
     flags = ["pieces", "--cfg", CFG, "--superconfig", str(largest), "--out", str(table)]
@@ -234,7 +234,7 @@ def test_the_images_to_search_on_are_the_last_and_not_calibrated_on(data):
     assert held_out.has_people
 
 
-def test_a_supernet_that_has_seen_them_is_told(args, call, scored):
+def test_a_supernet_trained_on_them_gets_a_warning(args, call, scored):
     assert "was trained on the images" not in call(args()).out
     seen = call(args("--search-images", "4", out="seen"))
     assert "for a fair AP, train it with DATASET.MAX_IMAGES 6" in seen.out
@@ -316,7 +316,7 @@ def test_another_supernet_is_another_search(args, call, scored, supernet, tmp_pa
     assert_one_line(call(args("--supernet", str(other))), "its supernet is")
 
 
-def test_a_table_of_another_space_is_told(args, call, scored, tmp_path):
+def test_a_table_of_another_space_is_refused(args, call, scored, tmp_path):
     path = tmp_path / "table.json"
     LatencyTable("here", {("stem", 3, 8, 64, 0, 1, 0): 1.0}).write(path)
     assert json.loads(path.read_text())["machine"] == "here"
