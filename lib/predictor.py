@@ -40,6 +40,7 @@ class Network(Protocol):
     """Image -> people in three steps, each of which may run in another thread."""
 
     spec: KeypointSpec
+    arch: ArchSpec | None  # None: no mobile_configs file describes the network
     input_size: int
     codec: str
 
@@ -61,6 +62,7 @@ class TorchNetwork:
 
     def __init__(self, file: NetworkFile, device: torch.device) -> None:
         self.spec = file.spec
+        self.arch = file.arch
         self.input_size = file.input_size
         self.codec = file.codec
         self.settings = InferenceSettings.from_config(file.cfg)
@@ -84,9 +86,8 @@ class TorchNetwork:
 class Predictor:
     """Finds people: `predictor(image)`, or in steps `group(compute(prepare(image)))`."""
 
-    def __init__(self, network: Network, arch: ArchSpec | None = None) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
-        self.arch = arch  # None: no mobile_configs file describes the network
 
     @classmethod
     def load(
@@ -124,12 +125,17 @@ class Predictor:
             input_size=input_size,
             joints=joints,
         ).expect_subnet()
-        return cls(TorchNetwork(file, choose_device(device, file.cfg.GPUS[0])), file.arch)
+        return cls(TorchNetwork(file, choose_device(device, file.cfg.GPUS[0])))
 
     @property
     def keypoints(self) -> KeypointSpec:
         """Names, limbs and flips of the joints that it finds."""
         return self.network.spec
+
+    @property
+    def arch(self) -> ArchSpec | None:
+        """Widths and kernels of a LitePose; None for other networks."""
+        return self.network.arch
 
     @property
     def input_size(self) -> int:

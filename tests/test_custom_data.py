@@ -126,6 +126,7 @@ def test_an_exported_network_knows_custom_keypoints(exported, tmp_path, animal_r
     card = json_of(exported / "card.json")
     assert (card["data_set"], tuple(card["joints"])) == ("animal", ANIMAL.joints)
     predictor = Predictor.load(exported / "model.onnx")
+    assert (predictor.arch, predictor.input_size, predictor.codec) == (TINY, 64, "unbiased")
     spec = predictor.keypoints
     assert (spec.joints, spec.limbs, spec.sigmas) == (ANIMAL.joints, ANIMAL.limbs, ANIMAL.sigmas)
     assert spec.flip_index == ANIMAL.flip_index

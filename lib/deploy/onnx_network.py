@@ -21,6 +21,7 @@ from lib.core.group import GroupParams, group_by_tag
 from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
 from lib.keypoints import KEYPOINTS, KeypointSpec
+from lib.models.arch import ArchSpec
 from lib.utils.transforms import (
     PIXEL_STD,
     get_final_preds,
@@ -54,6 +55,8 @@ class OnnxNetwork:
         self.session = session
         self.input_name = session.get_inputs()[0].name  # "images"; "pictures" in older files
         self.spec = spec
+        arch = card.get("provenance", {}).get("arch")
+        self.arch = ArchSpec.from_dict(arch) if arch else None
         self.input_size: int = card["input"]["side"]
         self.fixed_size: list[int] | None = card["input"]["size"]  # width, height; None: any
         self.scale_type: str = card["input"]["scale_type"]
