@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib.analysis.oracle import Oracle
 from lib.core.evaluate import score_predictions
@@ -25,7 +25,6 @@ from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import predict_set
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.dataset.reader import ImageRecord
 from lib.models import build_model, place
 from lib.models.load import read_network
 from lib.search.latency import machine
@@ -49,8 +48,10 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         network = place(build_model(cfg, arch), device, cfg.MODEL.CHANNELS_LAST).eval()
     data = build_evaluation_set(cfg)
     clock = Clock(device)
-    network = Timed(network, clock, "network")
-    model = Outer(Oracle.from_config(cfg, network) if args.oracle else network, clock, "model")
+    clock.time_calls(network, "network")
+    model = Oracle.from_config(cfg, network) if args.oracle else network
+    if args.oracle:
+        clock.time_calls(model, "oracle")
     settings = InferenceSettings.from_config(cfg)
     people = time_parts(settings, model, data, clock)
     count = len(data.records)
@@ -67,10 +68,13 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     }
 
 
-def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, clock: Clock) -> int:
+def time_parts(
+    settings: InferenceSettings, model: nn.Module, data: EvaluationSet, clock: Clock
+) -> int:
     """Evaluate `data` image by image; return the number of people found."""
     warm_up = prepare(settings, data.files.read(data.records[0]))
-    model.set_records(data.records[:1])
+    if isinstance(model, Oracle):
+        model.set_records(data.records[:1])
     network_maps(settings, model, [warm_up])
     clock.seconds.clear()
     predictions = []
@@ -79,12 +83,14 @@ def time_parts(settings: InferenceSettings, model: Outer, data: EvaluationSet, c
             image = data.files.read(record)
         with clock.time("warp"):
             prepared = prepare(settings, image)
-        model.set_records([record])
+        if isinstance(model, Oracle):
+            model.set_records([record])
         with clock.time("maps"):
             maps = network_maps(settings, model, [prepared])
         with clock.time("group"):
             predictions.append(Prediction(record.id, *find_people(settings, *maps, prepared)))
-    clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds["model"]
+    inner = "oracle" if isinstance(model, Oracle) else "network"
+    clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds[inner]
     with clock.time("score"):
         score_predictions(data, predictions)
     return sum(len(prediction.people) for prediction in predictions)
@@ -99,36 +105,22 @@ class Clock:
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        begin = self._now()
+        self._add(name, -1)
         yield
-        self.seconds[name] += self._now() - begin
+        self._add(name, 1)
+
+    def time_calls(self, module: nn.Module, name: str) -> None:
+        """Count the forward passes of `module` as `name`."""
+        module.register_forward_pre_hook(lambda *_: self._add(name, -1))
+        module.register_forward_hook(lambda *_: self._add(name, 1))
+
+    def _add(self, name: str, sign: int) -> None:
+        self.seconds[name] += sign * self._now()
 
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-class Timed(nn.Module):
-    """A module whose forward passes are counted as `name`."""
-
-    def __init__(self, module: nn.Module, clock: Clock, name: str) -> None:
-        super().__init__()
-        self.module = module
-        self.clock = clock
-        self.name = name
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        with self.clock.time(self.name):
-            return self.module(images)
-
-
-class Outer(Timed):
-    """The model of the evaluation: the network, or an oracle around it."""
-
-    def set_records(self, records: Sequence[ImageRecord]) -> None:
-        if isinstance(self.module, Oracle):
-            self.module.set_records(records)
 
 
 def table(report: dict[str, Any]) -> str:

@@ -137,7 +137,7 @@ def where_and_when() -> dict[str, str]:
 
 def records(costs: Mapping[Row, Cost], times: Times) -> list[dict[str, Any]]:
     """A flat dict for each row of the tables, all with the same keys."""
-    found = []
+    records = []
     for title, rows in TABLES.items():
         for row in rows:
             record = {"table": title, "network": row.name, **costs[row]._asdict()}
@@ -148,8 +148,8 @@ def records(costs: Mapping[Row, Cost], times: Times) -> list[dict[str, Any]]:
                 record[f"paper {device} ms"] = value
             for way in ways_of(times):
                 record[f"{way} ms"] = times.get(row.name, {}).get(way)
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def plot(folder: Path, costs: Mapping[Row, Cost], times: Times) -> None:
