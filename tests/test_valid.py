@@ -15,6 +15,7 @@ import torch
 
 import valid
 from lib.core import predictions
+from lib.dataset import reader
 from lib.models import build_model
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint, save_weights
@@ -252,6 +253,14 @@ def test_the_table_is_written_with_its_circumstances(call, args, broken, weights
         [row] = csv.DictReader(file)
     expected_row = {**expected, "problems": 1, **table}
     assert row == {name: str(value) for name, value in expected_row.items()}
+
+
+def test_annotations_are_parsed_once_for_all_reports(call, args, monkeypatch, tmp_path):
+    files, read_json = [], reader.read_json
+    monkeypatch.setattr(reader, "read_json", lambda path: files.append(path) or read_json(path))
+    reports = ("--report", str(tmp_path / "page"), "--diagnose", "--vis", "2")
+    assert call("valid", *reports, *args()).code == 0
+    assert len(files) == 1
 
 
 @pytest.mark.parametrize("flag", ["--json", "--csv"])

@@ -1,4 +1,4 @@
-"""Decoding answers what its readable specification answers, on any scene and any device's path."""
+"""The decoder equals its readable specification on random scenes, for CPU and device maps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[str], str]:
 @pytest.mark.parametrize("tile", range(TILES))
 def test_people_are_those_of_the_specification(tile):
     """By both kinds of maps: the one for the CPU and the one for other devices."""
-    found = 0
+    people_in_all = 0
     for seed in range(tile, SCENES, TILES):
         det, tag, settings, data_set = random_scene(seed)
         adjust, refine = seed % 3 > 0, seed % 2 > 0
@@ -66,8 +66,8 @@ def test_people_are_those_of_the_specification(tile):
             # Coordinates are sums of a whole and a fraction, rounded to float32 once or twice.
             np.testing.assert_allclose(people, expected, atol=1e-5, err_msg=f"scene {seed}")
             np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
-        found += len(people)
-    assert found > 100
+        people_in_all += len(people)
+    assert people_in_all > 100
 
 
 def as_batch(maps: np.ndarray) -> torch.Tensor:
@@ -90,10 +90,7 @@ def test_the_best_pixel_is_that_of_the_whole_map(height, width):
             np.argmax(det[k] - np.round(np.sqrt(((tag[k] - mean) ** 2).sum(axis=-1))))
             for k, mean in zip(joint, means, strict=True)
         ]
-        for maps in (
-            HostMaps(det, tag),
-            DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag)),
-        ):
+        for maps in (HostMaps(det, tag), DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag))):
             best = maps.best_pixels(joint, means)
             np.testing.assert_array_equal(best.y * width + best.x, expected)
 
@@ -102,7 +99,7 @@ PARAMS = GroupParams(joint_order=tuple(range(14)))
 
 
 @pytest.mark.parametrize("people", [1, 2, 5, 12, 30])
-def test_of_equal_distances_stronger_joints_go_to_people_found_earlier(people):
+def test_of_equal_distances_stronger_joints_go_to_earlier_people(people):
     """All candidates are within half a unit of all people: every assignment costs the same."""
     rng = np.random.default_rng(people)
     for candidates in (people, max(people - 1, 1), people + 3):
@@ -112,24 +109,24 @@ def test_of_equal_distances_stronger_joints_go_to_people_found_earlier(people):
         assert assign(distance, values, PARAMS).tolist() == expected
 
 
-def test_a_nearer_person_wins_where_a_unit_of_distance_tells():
+def test_a_nearer_person_wins_by_a_unit_of_distance():
     crossed = np.array([[0.9, 0.1], [0.1, 0.9]])
     assert assign(crossed, np.array([0.9, 0.8]), PARAMS).tolist() == [1, 0]
 
 
-def test_a_joint_too_far_in_tag_is_nobodys():
+def test_a_joint_too_far_in_tag_is_not_assigned():
     assert assign(np.array([[1.0]]), np.array([0.9]), PARAMS).tolist() == [-1]
     assert assign(np.array([[0.99]]), np.array([0.9]), PARAMS).tolist() == [0]
 
 
-def test_people_do_not_depend_on_the_order_of_equal_scenes():
-    """A mirrored scene has the mirrored people, whatever the order in which peaks are met."""
+def test_people_do_not_depend_on_the_order_of_peaks():
+    """A flipped scene has the flipped people, although peaks come in another order."""
     scene = Scene(8, 17, height=64, width=96, tag_dims=2, seed=3, visible=1.0, tag_step=0.5)
     det, tag = scene.render()
     parser = HeatmapParser(load_config(YAMLS["coco"]))
     [people], _ = parser.parse(as_batch(det), as_batch(tag), adjust=False, refine=False)
-    mirrored = [np.ascontiguousarray(maps[:, :, ::-1]) for maps in (det, tag)]
-    [again], _ = parser.parse(*map(as_batch, mirrored), adjust=False, refine=False)
+    flipped = [np.ascontiguousarray(maps[:, :, ::-1]) for maps in (det, tag)]
+    [again], _ = parser.parse(*map(as_batch, flipped), adjust=False, refine=False)
     again[..., 0] = np.where(again[..., 2] > 0, 95 - again[..., 0], 0)
     key = [np.argsort(p.sum(axis=(1, 2))) for p in (people, again)]
     np.testing.assert_array_equal(people[key[0]], again[key[1]])

@@ -1,4 +1,4 @@
-"""Grouping equals the original's recorded people; scenes without people are ordinary."""
+"""Grouping equals the recorded people of the original; a scene may have nobody."""
 
 from __future__ import annotations
 
