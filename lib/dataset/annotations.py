@@ -162,15 +162,22 @@ def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]
 
     ValueError when it is none of these, or of an image of another size.
     """
-    frame: Any = rle_tools.frPyObjects  # its type hints lack some of the accepted forms
+    encode: Any = rle_tools.frPyObjects  # its type hints lack some of the accepted forms
+    pixels = height * width
     try:
         if not isinstance(segmentation, dict):
-            return dict(rle_tools.merge(frame(segmentation, height, width)))
-        size = list(segmentation["size"])
-        if isinstance(segmentation["counts"], list):
-            segmentation = dict(frame(segmentation, *size))
+            return dict(rle_tools.merge(encode(segmentation, height, width)))
+        size, counts = list(segmentation["size"]), segmentation["counts"]
+        if isinstance(counts, list):
+            segmentation, pixels = dict(encode(segmentation, *size)), sum(counts)
     except Exception as error:  # pycocotools raises this very class
         raise ValueError(f"the segmentation cannot be read: {error!r}") from None
     if size != [height, width]:
         raise ValueError(f"the segmentation's size is {size}, the image's {[height, width]}")
+    if not isinstance(counts, (list, str, bytes)):
+        raise ValueError(f"the segmentation's counts are {counts!r}, no list and no text")
+    if pixels != height * width:
+        raise ValueError(
+            f"the segmentation's counts add up to {pixels}, the image has {height * width} pixels"
+        )
     return segmentation

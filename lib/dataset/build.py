@@ -17,7 +17,6 @@ from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
     ImageFiles,
     ImageRecord,
-    category_in,
     ground_truth_of,
     layout_of,
     read_annotations,
@@ -166,13 +165,14 @@ class EvaluationSet(NamedTuple):
     annotations: Path
     records: list[ImageRecord]
     files: ImageFiles
-    ground_truth: Mapping[str, Any]  # annotation tree of `records`, without outlines; parsed once.
-    # Evaluators write into annotations: give them copies.
+    # The annotation tree of `records` without outlines, parsed once. Evaluators write into
+    # annotations: give them copies.
+    ground_truth: Mapping[str, Any]
 
     @property
     def category_id(self) -> int:
         """Of people, in annotations and results."""
-        return category_in(self.ground_truth, self.spec)
+        return self.ground_truth["categories"][0]["id"] if self.spec.is_custom else 1
 
     @property
     def has_people(self) -> bool:

@@ -172,11 +172,6 @@ def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
     return complete(tree, spec, path) if spec.is_custom else tree
 
 
-def category_in(tree: Mapping[str, Any], spec: KeypointSpec) -> int:
-    """The category id of people in an annotation tree, and so in results on it."""
-    return tree["categories"][0]["id"] if spec.is_custom else 1
-
-
 def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
     """All images of an annotation file, in its order, those without people included."""
     return records_of(read_annotations(path, spec), spec, path)
