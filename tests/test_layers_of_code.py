@@ -83,6 +83,18 @@ def test_imports_point_downward():
     ]
 
 
+def test_few_files_read_the_config_or_build_networks():
+    """All others take values, and networks that are built already."""
+    within = {
+        "lib.config": ("lib.config", "lib.models.load", "lib.models.bare_weights"),
+        "lib.models": ("lib.models", "lib.predictor"),
+    }
+    for module, path in MODULES.items():
+        used = {package_of(name) for name in imports(tree_of(path)) if name != "lib.models.arch"}
+        for package in used & set(within) if module.startswith("lib.") else ():
+            assert module.startswith(within[package]), f"{module} imports {package}"
+
+
 def inner_imports(module: str) -> set[str]:
     package = package_of(module)
     return {name for name in imports(tree_of(MODULES[module])) if package_of(name) == package}
