@@ -1,4 +1,4 @@
-"""From heatmaps and tags to people (Newell et al. 2017; paper, section 3.2)."""
+"""From heatmaps and tags to people (associative embedding, Newell et al. 2017)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heatmap and associative-embedding losses (paper, section 3.2; Newell et al. 2017).
+"""Heatmap and associative-embedding losses (Newell et al. 2017, as in HigherHRNet).
 
 Functions for the mathematics, a module that holds the factors.
 """
