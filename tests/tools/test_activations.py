@@ -33,7 +33,7 @@ class Residual(nn.Module):
     ("model", "channels"),
     [
         (nn.Conv2d(3, 5, 1), 3 + 5),
-        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU()), 3 + 5 + 5),  # the caller holds the picture
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU()), 3 + 5 + 5),  # the caller holds the image
         (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True)), 3 + 5),
         (nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1), nn.Conv2d(2, 3, 1)), 3 + 5 + 2),
         (Residual(), 3 + 5 + 3),

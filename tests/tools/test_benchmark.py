@@ -82,7 +82,7 @@ def test_depthwise_counts_every_layer(tmp_path, capsys):
     assert "| all |" in capsys.readouterr().out
 
 
-def test_memory_is_told_a_picture(coco_root, tmp_path, capsys):
+def test_memory_is_reported_a_image(coco_root, tmp_path, capsys):
     TINY.to_json(tmp_path / "tiny.json")
     args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "6"]
     benchmark.main(["memory", *args, *tiny_opts(coco_root, tmp_path)])
@@ -124,7 +124,7 @@ def test_the_unbiased_codec_reaches_higher_on_small_inputs(coco_root, tmp_path):
 
 @pytest.mark.parametrize("data_set", ["coco", "crowd_pose"])
 def test_the_unbiased_codec_loses_next_to_nothing_of_real_annotations(data_root, data_set):
-    """The bar: .97 at 256 pixels. CrowdPose's annotations come without their pictures."""
+    """The bar: .97 at 256 pixels. CrowdPose's annotations come without their images."""
     split = {"coco": "val2017", "crowd_pose": "val"}[data_set]
     opts = ["DATASET.ROOT", str(data_root / data_set), "DATASET.TEST", split, "VERBOSE", "False"]
     opts += ["DATASET.MIN_LABELLED_JOINTS", "6", "DATASET.INPUT_SIZE", "256"]

@@ -78,7 +78,7 @@ def test_the_cost_is_of_the_network_in_the_card(card):
     assert cost_of(card, (128, 64))["macs"] == 2 * cost["macs"]
 
 
-def test_the_input_is_as_told_or_as_exported(card):
+def test_the_input_is_as_reported_or_as_exported(card):
     assert input_size(card, None) == (64, 64)
     with pytest.raises(ValueError, match="exported for 64x64 alone"):
         input_size(card, "128x64")
@@ -88,7 +88,7 @@ def test_the_input_is_as_told_or_as_exported(card):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--size", "100x64"], "multiples of 64"),
         (["--size", "64"], "width x height"),
@@ -97,9 +97,9 @@ def test_the_input_is_as_told_or_as_exported(card):
         (["--rounds", "0"], "from 1"),
     ],
 )
-def test_mistakes_are_one_line(exported, capsys, monkeypatch, flags, said):
+def test_mistakes_are_one_line(exported, capsys, monkeypatch, flags, message):
     monkeypatch.setattr(sys, "argv", ["benchmark", "latency", str(exported), *flags])
-    assert refused(capsys, said)
+    assert refused(capsys, message)
 
 
 def test_a_folder_without_an_export_is_one_line(tmp_path, capsys, monkeypatch):
@@ -107,8 +107,8 @@ def test_a_folder_without_an_export_is_one_line(tmp_path, capsys, monkeypatch):
     assert refused(capsys, "tools.export")
 
 
-def refused(capsys, said: str) -> bool:
+def refused(capsys, message: str) -> bool:
     with pytest.raises(SystemExit) as stopped:
         cli.run(benchmark.main)
     lines = capsys.readouterr().err.strip().splitlines()
-    return stopped.value.code == cli.MISTAKE and len(lines) == 1 and said in lines[0]
+    return stopped.value.code == cli.MISTAKE and len(lines) == 1 and message in lines[0]

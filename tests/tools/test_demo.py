@@ -73,7 +73,7 @@ POINTS = PointPredictor()
 
 
 @pytest.fixture
-def look(tmp_path, capsys, caplog):
+def run_demo(tmp_path, capsys, caplog):
     """The demonstration with a network that sees white points; its output is in `out`."""
 
     def run(*inputs: object, predictor: Any = POINTS, **flags) -> Result:
@@ -94,7 +94,7 @@ def out(tmp_path) -> Path:
 
 @pytest.fixture
 def clip(tmp_path):
-    """Writes a video of such pictures."""
+    """Writes a video of such images."""
 
     def make(pictures: list[np.ndarray], name: str = "clip") -> Path:
         file = VideoFile(tmp_path / name, 10.0, pictures[0])
@@ -128,12 +128,12 @@ def is_one_line(text: str) -> bool:
     return text.count("\n") == 1 and "Traceback" not in text
 
 
-# --- pictures ---------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------
 
 
-def test_people_are_drawn_on_a_picture_and_listed(look, out, tmp_path):
+def test_people_are_rendered_on_a_image_and_listed(run_demo, out, tmp_path):
     given = picture_file(tmp_path / "in/a.png", scene((60, 70)))
-    assert look(given).code == 0
+    assert run_demo(given).code == 0
     [row], [image] = rows_of(out), listed(out)
     assert row["image_id"] == image["id"] == 1
     assert row["score"] == 0.9
@@ -148,72 +148,72 @@ def test_people_are_drawn_on_a_picture_and_listed(look, out, tmp_path):
     assert not changed[:, 110:].any()
 
 
-def test_what_was_found_loads_as_coco_results(look, out, tmp_path):
+def test_what_was_found_loads_as_coco_results(run_demo, out, tmp_path):
     for i in range(3):
         picture_file(tmp_path / f"in/{i}.png", scene(*[(30 + 50 * p, 60) for p in range(i)]))
-    assert "3 people in 3 images" in look(tmp_path / "in").out
+    assert "3 people in 3 images" in run_demo(tmp_path / "in").out
     results = Annotations(str(out / "images.json")).loadRes(str(out / "results.json"))
     assert [len(results.getAnnIds(imgIds=i)) for i in (1, 2, 3)] == [0, 1, 2]
 
 
-def test_a_picture_without_people_comes_out_as_it_is(look, out, tmp_path):
+def test_a_image_without_people_comes_out_as_it_is(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene())
-    assert look(tmp_path / "in").code == 0
+    assert run_demo(tmp_path / "in").code == 0
     assert (read_image(out / "a.png") == scene()).all()
     assert rows_of(out) == []
 
 
-def test_whoever_is_less_sure_than_asked_for_is_left_out(look, out, tmp_path):
+def test_whoever_is_less_sure_than_asked_for_is_left_out(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene((30, 60), (80, 60), (130, 60)))
-    look(tmp_path / "in", min_score=0.8)
+    run_demo(tmp_path / "in", min_score=0.8)
     assert [row["score"] for row in rows_of(out)] == [0.9, 0.8]
 
 
-def test_the_same_name_twice_gives_two_files(look, out, tmp_path):
+def test_the_same_name_twice_gives_two_files(run_demo, out, tmp_path):
     for name in ("one/a.png", "other/a.png", "other/a.jpg", "other/a_2.png"):
         picture_file(tmp_path / name, scene())
-    look(tmp_path / "one", tmp_path / "other")
+    run_demo(tmp_path / "one", tmp_path / "other")
     names = [image["drawn"] for image in listed(out)]
     assert names == ["a.png", "a_2.jpg", "a_3.png", "a_2_2.png"]
     assert all((out / name).exists() for name in names)
 
 
-def test_the_second_run_replaces_the_first(look, out, tmp_path):
+def test_the_second_run_replaces_the_first(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene((60, 60)))
-    assert look(tmp_path / "in").code == look(tmp_path / "in").code == 0
+    assert run_demo(tmp_path / "in").code == run_demo(tmp_path / "in").code == 0
     assert len(rows_of(out)) == len(listed(out)) == 1
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_left_out(look, out, tmp_path):
+def test_a_image_that_cannot_be_read_is_named_and_left_out(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene())
     (tmp_path / "in/b.png").write_bytes(b"no picture")
     picture_file(tmp_path / "in/c.png", scene())
-    done = look(tmp_path / "in")
+    done = run_demo(tmp_path / "in")
     assert done.code == 1
     assert "b.png is not a readable image" in done.err
     assert [image["drawn"] for image in listed(out)] == ["a.png", "c.png"]
 
 
-def test_a_picture_alone_that_cannot_be_read_is_a_mistake(look, tmp_path):
+def test_a_image_alone_that_cannot_be_read_is_a_mistake(run_demo, tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
-    done = look(tmp_path / "b.png")
+    done = run_demo(tmp_path / "b.png")
     assert done.code == cli.MISTAKE
     assert is_one_line(done.err)
     assert "b.png" in done.err
 
 
-def test_pictures_are_never_written_over_themselves(look, out):
+def test_images_are_never_written_over_themselves(run_demo, out):
     picture_file(out / "a.png", scene((60, 60)))
-    done = look(out)
+    done = run_demo(out)
     assert done.code == cli.MISTAKE
     assert "is the folder of" in done.err
     assert (read_image(out / "a.png") == scene((60, 60))).all()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(look, out, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene())
     out.write_text("a file")
-    done = look(tmp_path / "in")
+    done = run_demo(tmp_path / "in")
     assert done.code == cli.MISTAKE
     assert is_one_line(done.err)
 
@@ -221,9 +221,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(look, out, tmp_path):
 # --- videos -----------------------------------------------------------------------------
 
 
-def test_a_video_comes_out_with_as_many_frames_of_the_same_size(look, out, clip):
+def test_a_video_comes_out_with_as_many_frames_of_the_same_size(run_demo, out, clip):
     path = clip([scene((30 + i, 60)) for i in range(12)])
-    assert look(path).code == 0
+    assert run_demo(path).code == 0
     frames = frames_of(out / "clip.mp4")
     assert len(frames) == 12
     assert frames[0].shape == (120, 160, 3)
@@ -232,32 +232,32 @@ def test_a_video_comes_out_with_as_many_frames_of_the_same_size(look, out, clip)
     assert not any("track_id" in row for row in rows_of(out))
 
 
-def test_people_of_a_video_have_ids_and_colors_that_stay(look, out, clip):
+def test_people_of_a_video_have_ids_and_colors_that_stay(run_demo, out, clip):
     ways = [((20 + 4 * i, 60), (140 - 4 * i, 60)) for i in range(31)]
-    look(clip([scene(*both) for both in ways]), track=True)
+    run_demo(clip([scene(*both) for both in ways]), track=True)
     by_id = {own: [row for row in rows_of(out) if row["track_id"] == own] for own in (1, 2)}
     assert sorted(map(len, by_id.values()))[1] == 31  # one is found where two meet
     middle = [np.mean(by_id[own][-1]["keypoints"][::3]) for own in (1, 2)]
     assert middle[0] > 100 > 60 > middle[1]
 
 
-def test_each_video_counts_its_people_from_one(look, out, clip):
+def test_each_video_counts_its_people_from_one(run_demo, out, clip):
     one = clip([scene((60, 60))] * 3, "one")
     other = clip([scene((60, 60)), scene((60, 60), (110, 60))], "other")
-    look(one, other, one, track=True)
+    run_demo(one, other, one, track=True)
     assert [row["track_id"] for row in rows_of(out)] == [1, 1, 1, 1, 1, 2, 1, 1, 1]
     assert [len(frames_of(out / f"{n}.mp4")) for n in ("one", "other", "one_2")] == [3, 2, 3]
 
 
-def test_pictures_and_videos_may_come_together(look, out, clip, tmp_path):
+def test_images_and_videos_may_come_together(run_demo, out, clip, tmp_path):
     picture = picture_file(tmp_path / "in/a.png", scene((60, 60)))
-    look(picture, clip([scene((60, 60))] * 2), picture, track=True)
+    run_demo(picture, clip([scene((60, 60))] * 2), picture, track=True)
     assert [row.get("track_id") for row in rows_of(out)] == [None, 1, 1, None]
     assert [image["drawn"] for image in listed(out)] == ["a.png"] + ["clip.mp4"] * 2 + ["a_2.png"]
 
 
-def test_it_tells_how_fast_each_part_is(look, clip):
-    text = look(clip([scene()] * 3)).out
+def test_it_tells_how_fast_each_part_is(run_demo, clip):
+    text = run_demo(clip([scene()] * 3)).out
     assert "| part | read | network | group | draw | write | all, overlapping |" in text
     numbers = [float(word) for word in text.splitlines()[-1].split("|")[2:-1]]
     assert len(numbers) == 6
@@ -266,7 +266,7 @@ def test_it_tells_how_fast_each_part_is(look, clip):
 
 @pytest.mark.parametrize("step", ["prepare", "compute", "group"])
 def test_an_error_in_any_thread_ends_a_video_with_its_line_and_leaves_it_whole(
-    look, out, clip, step
+    run_demo, out, clip, step
 ):
     calls = []
 
@@ -276,7 +276,7 @@ def test_an_error_in_any_thread_ends_a_video_with_its_line_and_leaves_it_whole(
             raise RuntimeError("out of memory\nsomewhere deep")
         return getattr(POINTS, step)(given)
 
-    done = look(clip([scene()] * 12), predictor=POINTS._replace(**{step: fail}))
+    done = run_demo(clip([scene()] * 12), predictor=POINTS._replace(**{step: fail}))
     assert done.code == cli.MISTAKE
     assert is_one_line(done.err)
     assert "clip.mp4, frame 6: out of memory" in done.err
@@ -284,7 +284,7 @@ def test_an_error_in_any_thread_ends_a_video_with_its_line_and_leaves_it_whole(
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
 
 
-def test_an_error_with_one_picture_leaves_out_that_one(look, out, tmp_path):
+def test_an_error_with_one_image_leaves_out_that_one(run_demo, out, tmp_path):
     def fail_once(given):
         if len(points_of(given)) == 2:
             raise RuntimeError("out of memory")
@@ -292,13 +292,13 @@ def test_an_error_with_one_picture_leaves_out_that_one(look, out, tmp_path):
 
     for i in range(4):
         picture_file(tmp_path / f"in/{i}.png", scene(*[(30 + 40 * p, 60) for p in range(i)]))
-    done = look(tmp_path / "in", predictor=POINTS._replace(compute=fail_once))
+    done = run_demo(tmp_path / "in", predictor=POINTS._replace(compute=fail_once))
     assert done.code == 1
     assert "2.png: out of memory" in done.err
     assert [image["drawn"] for image in listed(out)] == ["0.png", "1.png", "3.png"]
 
 
-def test_ctrl_c_leaves_a_video_and_lists_that_are_whole(look, out, clip):
+def test_ctrl_c_leaves_a_video_and_lists_that_are_whole(run_demo, out, clip):
     calls = []
 
     def interrupt(given):
@@ -307,7 +307,7 @@ def test_ctrl_c_leaves_a_video_and_lists_that_are_whole(look, out, clip):
             os.kill(os.getpid(), signal.SIGINT)
         return given
 
-    done = look(clip([scene((60, 60))] * 50), predictor=POINTS._replace(compute=interrupt))
+    done = run_demo(clip([scene((60, 60))] * 50), predictor=POINTS._replace(compute=interrupt))
     assert done.code == 130
     assert "interrupted" in done.err
     count = len(frames_of(out / "clip.mp4"))
@@ -317,9 +317,9 @@ def test_ctrl_c_leaves_a_video_and_lists_that_are_whole(look, out, clip):
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
 
 
-def test_a_video_that_cannot_be_read_is_named_among_others(look, out, clip, tmp_path):
+def test_a_video_that_cannot_be_read_is_named_among_others(run_demo, out, clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    done = look(tmp_path / "bad.mp4", clip([scene()] * 2))
+    done = run_demo(tmp_path / "bad.mp4", clip([scene()] * 2))
     assert done.code == 1
     assert "bad.mp4 has no readable frames" in done.err
     assert len(frames_of(out / "clip.mp4")) == 2
@@ -369,16 +369,16 @@ def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
     assert rows_of(tmp_path / "output/demo") == []
 
 
-def test_people_of_maps_that_are_not_finite_are_told(look, trained, street, monkeypatch):
+def test_people_of_maps_that_are_not_finite_are_reported(run_demo, trained, street, monkeypatch):
     people = np.full((1, 17, 5), np.inf)
     monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
-    done = look(street, predictor=Predictor.load(trained))
+    done = run_demo(street, predictor=Predictor.load(trained))
     assert done.code == cli.MISTAKE
     assert "street.png: the network's maps are not finite" in done.err
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--model", "none.pth.tar"], "there is no checkpoint none.pth.tar"),
         (["--input", "nothing"], "there is no file or folder nothing"),
@@ -389,10 +389,10 @@ def test_people_of_maps_that_are_not_finite_are_told(look, trained, street, monk
         (["TEST.FLIP_TEST"], "has no value"),
     ],
 )
-def test_a_mistake_is_one_line(call, trained, street, flags, said):
+def test_a_mistake_is_one_line(call, trained, street, flags, message):
     done = call("--input", street, "--model", trained, *flags)
     assert done.code == cli.MISTAKE
-    assert said in done.err
+    assert message in done.err
     assert is_one_line(done.err)
 
 

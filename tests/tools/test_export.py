@@ -126,7 +126,7 @@ def test_the_network_alone_gives_its_maps(checkpoint, coco_root, tmp_path, capsy
         open_model(folder / "model.onnx")
 
 
-def test_a_cut_of_a_supernet_can_be_exported(coco_root, tmp_path):
+def test_a_sub_network_can_be_exported(coco_root, tmp_path):
     """Its settings are the supernet's."""
     cfg = tiny_config(coco_root, tmp_path, "MODEL.NAME", "pose_supermobilenet")
     supernet = network(cfg)
@@ -153,10 +153,10 @@ def test_the_program_runs_in_pytorch_alone(fixed):
     np.testing.assert_allclose(outputs[1].detach().numpy(), values, rtol=1e-5)
 
 
-# --- several pictures at a time -----------------------------------------------------------
+# --- several images at a time -----------------------------------------------------------
 
 
-def test_any_number_of_pictures_at_a_time_gives_what_each_gives_alone(pixels):
+def test_any_number_of_images_at_a_time_gives_what_each_gives_alone(pixels):
     session, _ = open_model(pixels.folder / "model.onnx")
     program = torch.export.load(pixels.folder / "model.pt2").module()
     pictures = noise(3, 64, 128, 3)
@@ -190,7 +190,7 @@ def test_the_device_finds_the_people_of_the_evaluation(pixels, coco_root, tmp_pa
     assert np.abs(people[found] - expected[order][found][:, :3]).max(initial=0) < 0.01
 
 
-def test_pictures_of_every_kind_are_taken(fixed):
+def test_images_of_every_kind_are_taken(fixed):
     model = open_model(fixed.folder / "model.onnx")
     grey = noise(50, 90)
     rgb = np.repeat(grey[..., None], 3, axis=2)
@@ -201,7 +201,7 @@ def test_pictures_of_every_kind_are_taken(fixed):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_large_picture_is_shrunk_into_a_fixed_size(fixed):
+def test_a_large_image_is_shrunk_into_a_fixed_size(fixed):
     session, card = open_model(fixed.folder / "model.onnx")
     people, _ = find_people(session, card, np.tile(noise(60, 80, 3), (100, 100, 1)))
     found = people[people[..., 2] > 0]
@@ -223,7 +223,7 @@ def test_where_nobody_is_there_are_no_people(fixed):
     [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
     ids=["two channels", "floats", "empty"],
 )
-def test_what_is_no_picture_is_refused(fixed, picture):
+def test_what_is_no_image_is_refused(fixed, picture):
     with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8, not"):
         find_people(*open_model(fixed.folder / "model.onnx"), picture)
 
@@ -280,22 +280,22 @@ def test_the_runner_is_one_short_file_without_pytorch_or_ours():
 # --- mistakes -----------------------------------------------------------------------------
 
 
-def assert_refused(capsys, *args: str, said: tuple[str, ...]) -> None:
+def assert_refused(capsys, *args: str, words: tuple[str, ...]) -> None:
     assert cli.code_of(lambda: export.main([*args])) == cli.MISTAKE
     [line] = capsys.readouterr().err.splitlines()
-    for words in said:
-        assert words in line
+    for word in words:
+        assert word in line
 
 
 def test_weights_that_cannot_be_read_are_named(capsys, tmp_path):
     out = ("--out", str(tmp_path / "out"))
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "text").write_text("weights")
-    assert_refused(capsys, "--model", str(tmp_path / "no"), *out, said=("no checkpoint", "no"))
+    assert_refused(capsys, "--model", str(tmp_path / "no"), *out, words=("no checkpoint", "no"))
     for name in ("empty", "text"):
         path = str(tmp_path / name)
-        assert_refused(capsys, "--model", path, *out, said=(path,))
-    assert_refused(capsys, *out, said=("--model",))
+        assert_refused(capsys, "--model", path, *out, words=(path,))
+    assert_refused(capsys, *out, words=("--model",))
     assert not (tmp_path / "out").exists()
 
 
@@ -303,10 +303,10 @@ def test_bare_weights_need_their_settings(capsys, coco_root, tmp_path):
     path = tmp_path / "model_best.pth.tar"
     save_weights(path, network(tiny_config(coco_root, tmp_path)))
     args = ("--model", str(path), "--out", str(tmp_path / "out"))
-    assert_refused(capsys, *args, said=(str(path), "input size"))
+    assert_refused(capsys, *args, words=(str(path), "input size"))
     OTHER.to_json(tmp_path / "other.json")
     named = ("--cfg", str(YAMLS["coco"]), "--superconfig", str(tmp_path / "other.json"))
-    assert_refused(capsys, *args, *named, said=("is of another architecture",))
+    assert_refused(capsys, *args, *named, words=("is of another architecture",))
 
 
 def test_a_supernet_is_to_be_cut_first(capsys, coco_root, tmp_path):
@@ -315,19 +315,19 @@ def test_a_supernet_is_to_be_cut_first(capsys, coco_root, tmp_path):
     path = tmp_path / "checkpoint.pth.tar"
     save_checkpoint(path, state_dict=model.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
     args = ("--model", str(path), "--out", str(tmp_path / "out"))
-    assert_refused(capsys, *args, said=(str(path), "supernet", "weight_transfer.py"))
+    assert_refused(capsys, *args, words=(str(path), "supernet", "weight_transfer.py"))
 
 
 @pytest.mark.parametrize("size", ["100x64", "64", "0x64", "64x-64", "axb"])
 def test_a_size_is_of_multiples_of_64(capsys, checkpoint, tmp_path, size):
     args = ("--model", str(checkpoint), "--out", str(tmp_path))
-    assert_refused(capsys, *args, f"--size={size}", said=(size, "multiples of 64"))
+    assert_refused(capsys, *args, f"--size={size}", words=(size, "multiples of 64"))
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(capsys, checkpoint, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_the_work(capsys, checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
     args = ("--model", str(checkpoint), "--out", str(tmp_path / "file/out"))
-    assert_refused(capsys, *args, said=(str(tmp_path / "file/out"),))
+    assert_refused(capsys, *args, words=(str(tmp_path / "file/out"),))
 
 
 def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
@@ -336,7 +336,7 @@ def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
     assert len(list(export.samples(None))) == 2
     path = save_tiny(tmp_path / "checkpoint.pth.tar", tmp_path / "gone")
     args = ("--model", str(path), "--out", str(tmp_path / "out"), "--int8", "3")
-    assert_refused(capsys, *args, said=("DATASET.ROOT",))
+    assert_refused(capsys, *args, words=("DATASET.ROOT",))
 
 
 def test_numbers_that_differ_are_not_passed(fixed, coco_root, tmp_path, capsys):

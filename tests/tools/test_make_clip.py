@@ -43,7 +43,7 @@ def test_nothing_else_moves():
 @pytest.mark.parametrize(
     "flags", [["--size", "64"], ["--size", "8x8"], ["--people", "-1"], ["--seconds", "0"]]
 )
-def test_a_mistake_is_told_and_nothing_is_written(tmp_path, flags):
+def test_a_mistake_is_reported_and_nothing_is_written(tmp_path, flags):
     with pytest.raises((SystemExit, ValueError)):
         main(["--out", str(tmp_path / "clip.mp4"), *flags])
     assert not list(tmp_path.iterdir())

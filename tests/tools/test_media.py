@@ -1,4 +1,4 @@
-"""Pictures and videos come in upright, in RGB and 8 bits, or one line says why they do not."""
+"""Images and videos come in upright, in RGB and 8 bits, or one line says why they do not."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def video(tmp_path):
     return make
 
 
-# --- pictures ---------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, turn):
+def test_a_image_is_turned_as_its_exif_orientation_says(tmp_path, turn):
     upright = Image.fromarray(picture())
     back = {  # how the camera held what is upright
         1: None,
@@ -84,7 +84,7 @@ def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, turn):
     ],
     ids=["gray", "gray of 16 bits", "color", "color of 16 bits", "color and alpha", "one pixel"],
 )
-def test_a_picture_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
+def test_a_image_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
     cv2.imwrite(str(tmp_path / "a.png"), stored)
     image = read_image(tmp_path / "a.png")
     assert image.dtype == np.uint8
@@ -93,13 +93,13 @@ def test_a_picture_of_any_depth_is_8_bit_rgb(tmp_path, stored, color):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0"])
-def test_a_file_that_is_no_picture_is_named(tmp_path, content):
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.jpg is not a readable image"):
         read_image(tmp_path / "a.jpg")
 
 
-def test_a_picture_that_has_gone_is_named(tmp_path):
+def test_a_image_that_has_gone_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*a\.jpg: No such file"):
         read_image(tmp_path / "a.jpg")
 
@@ -111,7 +111,7 @@ def names(*inputs: object) -> list[str]:
     return [source.name.rsplit("/")[-1] for source in find_sources([str(i) for i in inputs])]
 
 
-def test_a_folder_gives_pictures_and_videos_by_name_and_leaves_the_rest(tmp_path):
+def test_a_folder_gives_images_and_videos_by_name_and_leaves_the_rest(tmp_path):
     for name in ("b.JPG", "a.png", "c.mp4", "notes.txt", ".hidden"):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
@@ -138,15 +138,15 @@ def test_a_number_is_a_camera_unless_there_is_such_a_file(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("none.jpg", "there is no file or folder"),
         ("", "has no images or videos"),
         ("*.jpg", "has no images or videos"),
     ],
 )
-def test_an_input_that_means_nothing_is_named(tmp_path, given, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_an_input_that_means_nothing_is_named(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message) as caught:
         find_sources([str(tmp_path / given)])
     assert given in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_a_file_that_is_no_video_is_named(tmp_path, content):
         list(read_source(source))
 
 
-def test_a_video_that_is_cut_off_is_told(video, tmp_path, caplog):
+def test_a_video_that_is_cut_off_is_reported(video, tmp_path, caplog):
     path = video("a", 60, (320, 240))
     whole = path.read_bytes()
     index = whole.index(b"moov") - 4
@@ -195,7 +195,7 @@ def test_a_video_that_is_cut_off_is_told(video, tmp_path, caplog):
 
 def test_a_video_is_whole_once_it_is_closed_and_frames_last_until_their_time(tmp_path):
     file = VideoFile(tmp_path / "slow", 10.0, picture())
-    for seconds in (0.0, 0.1, 0.5, 0.52):  # a camera that came to fewer pictures than it gives
+    for seconds in (0.0, 0.1, 0.5, 0.52):  # a camera that came to fewer images than it gives
         file.write(picture(), seconds)
     file.close()
     assert frame_count(find_sources([str(file.path)])[0]) == 7
@@ -216,7 +216,7 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path):
 
 
 class Camera:
-    """Number 0 gives three pictures, no other is there; it knows nothing of itself."""
+    """Number 0 gives three images, no other is there; it knows nothing of itself."""
 
     def __init__(self, number: int) -> None:
         self.number, self.left = number, 3

@@ -140,7 +140,7 @@ def test_no_pair_has_a_network_of_few_turns():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (None, "cannot read"),
         ("no marks", "must have one line <!-- costs"),
@@ -149,7 +149,7 @@ def test_no_pair_has_a_network_of_few_turns():
     ],
 )
 def test_a_page_without_its_marks_is_one_line_before_any_work(
-    call, tmp_path, monkeypatch, text, told
+    call, tmp_path, monkeypatch, text, message
 ):
     monkeypatch.setattr(model_table, "cost_of", None)
     path = tmp_path / "page.md"
@@ -158,7 +158,7 @@ def test_a_page_without_its_marks_is_one_line_before_any_work(
     done = call("--doc", path)
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
-    assert told in done.err
+    assert message in done.err
     assert str(path) in done.err
 
 

@@ -118,7 +118,7 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(start, started):
     assert len(started) == before
 
 
-def test_a_failing_script_is_told_in_one_line_and_run_again(start, monkeypatch):
+def test_a_failing_script_is_reported_in_one_line_and_run_again(start, monkeypatch):
     works = study.python
     failed = CompletedProcess([], 2, "", "log\nerror: no such image\n")
     monkeypatch.setattr(study, "python", lambda *args: failed)
@@ -129,7 +129,7 @@ def test_a_failing_script_is_told_in_one_line_and_run_again(start, monkeypatch):
     assert start("--kernels", "5", "--seeds", "0")[0] == 0
 
 
-def test_an_architecture_that_is_not_there_is_told_before_any_training(start, started):
+def test_an_architecture_that_is_not_there_is_reported_before_any_training(start, started):
     code, out, err = start("--arch", "nowhere.json")
     assert (code, started) == (2, [])
     assert err.startswith("error: ")

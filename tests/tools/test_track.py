@@ -114,7 +114,7 @@ def test_somebody_at_rest_trembles_less_than_half_as_much():
     assert smooth < found / 2
 
 
-def test_somebody_who_walks_is_drawn_within_a_twentieth_of_the_size_of_the_body():
+def test_somebody_who_walks_is_rendered_within_a_twentieth_of_the_size_of_the_body():
     tracker = Tracker(COCO)
     for i in range(100):
         found = person(4 * i)  # as many pixels as the body is tall, in a second
@@ -134,7 +134,7 @@ def test_near_and_far_people_are_smoothed_alike():
         np.testing.assert_allclose(one * (0.5, 0.5, 1), other, atol=1e-9)
 
 
-def test_drawn_people_who_walk_past_one_another_keep_their_ids():
+def test_rendered_people_who_walk_past_one_another_keep_their_ids():
     rows = [ROW[name] for name in CROWD_POSE.joints]
     tracker, rng = Tracker(CROWD_POSE), np.random.default_rng(0)
     for i, (_, points) in enumerate(walk(0, people=4, size=(160, 120), count=100)):
