@@ -68,6 +68,16 @@ def test_both_kinds_of_step_learn_the_same(coco_root, tmp_path):
     torch.testing.assert_close(*losses.values(), rtol=1e-4, atol=1e-6)
 
 
+def test_a_checkpoint_alone_names_the_network(coco_root, tmp_path, capsys):
+    """Even where the weights that it was trained from are gone."""
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.PRETRAINED", "gone.pth.tar")
+    path = tmp_path / "checkpoint.pth.tar"
+    state = network(cfg).state_dict()
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
+    benchmark.main(["train", "--model", str(path), "--batch", "1", "--steps", "1"])
+    assert f"{path}, batch 1 at 64 px" in capsys.readouterr().out
+
+
 def test_depthwise_counts_every_layer(tmp_path, capsys):
     """TINY: four blocks and the stem of kernel 3, and four layers of kernel 5 in the head."""
     TINY.to_json(tmp_path / "tiny.json")

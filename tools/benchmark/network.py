@@ -24,9 +24,8 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def read_settings(args: argparse.Namespace) -> tuple[CfgNode, ArchSpec | None]:
     """The config and the architecture that the flags of `add_network_flags` name."""
     if args.model:
-        network = read_network(
-            args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts
-        )
+        opts = ["MODEL.PRETRAINED", "", *args.opts]  # the weights that it was trained from
+        network = read_network(args.model, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
         return network.cfg, network.arch
     arch = ArchSpec.from_json(args.superconfig or XS)
     return load_config(args.cfg or CFG, args.opts, img_size=arch.img_size), arch
