@@ -9,7 +9,8 @@ import torch
 
 from lib.codec import CODECS
 from lib.config import load_config
-from tests.helpers import TINY, YAMLS, as_opts, tiny_config, tiny_opts
+from lib.utils.checkpoint import save_checkpoint
+from tests.helpers import TINY, YAMLS, as_opts, network, tiny_config, tiny_opts
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import train as benchmark_train
 from tools.paper.codec_ceiling import ceiling
