@@ -13,7 +13,7 @@ from lib.core.inference import InferenceSettings
 from lib.dataset.pose_dataset import add_center
 from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets
-from lib.utils.transforms import get_multi_scale_size, warp_matrix
+from lib.utils.transforms import warp_matrix
 
 MODES = ("both", "heatmaps", "tags")  # the maps that ground truth replaces
 TAG_STEP = 10.0  # between two people; far beyond any tag threshold
@@ -116,10 +116,7 @@ class Oracle(nn.Module):
     def _joints_on(self, record: ImageRecord, size: tuple[int, int]) -> Tensor:
         """(P, K, 3): the annotated joints on a map of `size` (height, width)."""
         settings = self.settings
-        canvas = np.empty((record.height, record.width, 0))
-        _, center, scale = get_multi_scale_size(
-            canvas, settings.input_size, 1.0, settings.min_scale, settings.scale_type
-        )
+        _, center, scale = settings.geometry(record.width, record.height)
         matrix = warp_matrix(center, scale, (size[1], size[0]))
         joints = add_center(record.joints) if settings.with_center else record.joints
         joints = joints.astype(np.float64)

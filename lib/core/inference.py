@@ -77,10 +77,6 @@ class InferenceSettings:
     def tag_per_joint(self) -> bool:
         return self.group.tag_per_joint
 
-    @property
-    def min_scale(self) -> float:
-        return min(self.scale_factors)
-
     @cached_property
     def flip_index(self) -> list[int]:
         """For each of the network's joints, the one it becomes in a flipped image."""
@@ -89,6 +85,14 @@ class InferenceSettings:
     @cached_property
     def parser(self) -> HeatmapParser:
         return HeatmapParser(self)
+
+    def geometry(
+        self, width: int, height: int, factor: float = 1.0
+    ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+        """Input size (width, height), center and scale of an image at one scale of the test."""
+        canvas = np.empty((height, width, 0))
+        min_scale = min(self.scale_factors)
+        return get_multi_scale_size(canvas, self.input_size, factor, min_scale, self.scale_type)
 
 
 Settings = InferenceSettings | CfgNode
@@ -128,23 +132,22 @@ def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
 
     ValueError when the input of a very narrow image would be longer than MAX_SIDE.
     """
-    size, min_scale, scale_type = settings.input_size, settings.min_scale, settings.scale_type
-    base_size, center, scale = get_multi_scale_size(image, size, 1.0, min_scale, scale_type)
+    height, width = image.shape[:2]
+    base_size, center, scale = settings.geometry(width, height)
+    largest, _, _ = settings.geometry(width, height, max(settings.scale_factors))
+    if max(largest) > MAX_SIDE:
+        raise ValueError(
+            f"{width} x {height} pixels become an input of {largest[0]} x {largest[1]}; "
+            f"at most {MAX_SIDE} are possible"
+        )
     images = []
     for factor in sorted(settings.scale_factors, reverse=True):
-        shape, _, _ = get_multi_scale_size(image, size, factor, min_scale, scale_type)
-        if max(shape) > MAX_SIDE:
-            height, width = image.shape[:2]
-            raise ValueError(
-                f"{width} x {height} pixels become an input of {shape[0]} x {shape[1]}; "
-                f"at most {MAX_SIDE} are possible"
-            )
         resized, _, _ = resize_align_multi_scale(
             image,
-            input_size=size,
+            input_size=settings.input_size,
             current_scale=factor,
-            min_scale=min_scale,
-            scale_type=scale_type,
+            min_scale=min(settings.scale_factors),
+            scale_type=settings.scale_type,
             pixel_center=settings.codec.pixel_center,
         )
         images.append(torch.from_numpy(resized))

@@ -26,7 +26,6 @@ from lib.core.inference import InferenceSettings, Input, find_people, network_ma
 from lib.core.results import Failure, Outcome, Prediction
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
 from lib.dataset.reader import ImageFiles, ImageRecord
-from lib.utils.transforms import get_multi_scale_size
 
 logger = logging.getLogger(__name__)
 
@@ -191,10 +190,7 @@ def expected_batches(
 def expected_size(settings: InferenceSettings, record: ImageRecord) -> tuple[int, int] | None:
     """Width and height of the input, by the annotated size; None when that is malformed."""
     try:
-        canvas = np.empty((record.height, record.width, 0))
-        return get_multi_scale_size(
-            canvas, settings.input_size, 1.0, settings.min_scale, settings.scale_type
-        )[0]
+        return settings.geometry(record.width, record.height)[0]
     except (TypeError, *IMAGE_ERRORS):
         return None
 
