@@ -161,7 +161,7 @@ def name_of(args: Namespace) -> str:
     """The network's name in the table: that of the file that describes it."""
     name = Path(args.superconfig or args.cfg).stem
     if args.oracle:
-        return "oracle" if args.oracle == "both" else f"{name}, ideal {args.oracle}"
+        return "oracle" if args.oracle == "both" else f"{name}, ground-truth {args.oracle}"
     return name
 
 

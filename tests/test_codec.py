@@ -129,7 +129,7 @@ def test_a_flat_top_is_its_middle(plateau):
 
 @pytest.mark.parametrize("flip", ["True", "False"])
 @pytest.mark.parametrize("size", [128, 256])
-def test_ideal_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
+def test_ground_truth_maps_give_the_joints_back_to_a_tenth_of_a_pixel(size, flip):
     """Of the finest map, where no other person's joint is near; halves and wholes included."""
     joints = np.full((1, 17, 3), 2.0, np.float32)
     rng = np.random.default_rng(size)

@@ -305,7 +305,7 @@ def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_pat
     [
         ({}, "w16"),
         ({"superconfig": "mobile_configs/search-XS.json"}, "search-XS"),
-        ({"oracle": "tags"}, "w16, ideal tags"),
+        ({"oracle": "tags"}, "w16, ground-truth tags"),
         ({"oracle": "both"}, "oracle"),
     ],
 )

@@ -372,7 +372,7 @@ def test_the_script_says_where_ap_is_lost(request, data_set, tmp_path, call):
     assert (done.code, done.err) == (0, "")
     lines = [line.strip("| ").split(" | ") for line in done.out.splitlines() if line[:1] == "|"]
     [everything] = [line for line in lines if line[0] == "all"]
-    assert float(everything[2].removesuffix(" %")) > 95  # good: ideal maps are
+    assert float(everything[2].removesuffix(" %")) > 95  # good: ground-truth maps are
     total, found, missed, _ = map(int, lines[-1])
     assert total == found + missed
     assert total >= 4

@@ -234,7 +234,7 @@ def test_the_script_takes_the_flag_before_keys_and_after(coco_root, tmp_path, ca
     keys = tiny_opts(coco_root, tmp_path)
     if "tags" in flags[0]:
         keys += ["TEST.MODEL_FILE", str(tmp_path / "weights")]
-    name = "| tiny, ideal tags |" if "tags" in flags[0] else "| oracle |"
+    name = "| tiny, ground-truth tags |" if "tags" in flags[0] else "| oracle |"
     tables = []
     for args in ([*first, *flags, *keys], [*first, *keys, *flags]):
         done = call("valid", *args)

@@ -110,7 +110,7 @@ def arch(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def args(arch, coco_root, tmp_path):
-    """Flags and keys of an evaluation of ideal maps with a report."""
+    """Flags and keys of an evaluation of ground-truth maps with a report."""
 
     def make(
         *opts: str, data_set: str = "coco", data: Path = coco_root, report: Path | None = None
