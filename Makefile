@@ -2,6 +2,7 @@
 #   make quickstart   install; render a data set; train a supernet; extract a sub-network, fine-tune
 #                     and evaluate it; write images and a report
 #   make test         install; check style and types; run the test suite
+# and `make docs` for maintainers: write the computed tables and figures of docs/ again.
 # VENV=DIR installs elsewhere; WORKERS=N sets the number of test processes.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ RUN_DIR := output/coco_kpt/pose_supermobilenet/supernet
 TRAINED := $(RUN_DIR)/checkpoint.pth.tar
 EXTRACTED := $(RUN_DIR)/middle.pth.tar
 
-.PHONY: quickstart test install clean
+.PHONY: quickstart test docs install clean
 
 # By default glibc returns large buffers to the system after each step and asks for them again in
 # the next. Keeping them makes training on a CPU a quarter faster (docs/performance.md).
@@ -38,6 +39,10 @@ test: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
 	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+docs: install
+	$(RUN) -m tools.paper.model_table --no-latency --doc docs/results.md --figures docs
+	$(RUN) -m tools.draw_arch $(foreach S,XS S M L,mobile_configs/search-$(S).json) --out docs/architectures.svg
 
 install:
 	@test "$(VENV)/ready" -nt requirements.txt || { \
