@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_second_start_is_added_to_the_first(card):
 def test_a_start_names_code_machine_and_command(card):
     add_start(card, {})
     [start] = read_starts(card)
-    assert "pytest" in start["command"]
+    assert start["command"] == shlex.join(sys.orig_argv)
     assert start["date"][:2] == "20"
     assert start["versions"]["torch"].startswith("2.")
     assert start["hardware"]["cores"] == os.cpu_count()
