@@ -35,9 +35,7 @@ CHUNK = 256  # images in memory at a time, at most
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--cfg", required=True, help="the training's yaml")
     parser.add_argument("--superconfig", help="the training's architecture: its img_size counts")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")

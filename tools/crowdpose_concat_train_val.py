@@ -18,9 +18,7 @@ from lib.utils.files import atomic_write
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--data_dir", type=Path, default=Path("data/crowd_pose"))
     return parser.parse_args(argv)
 

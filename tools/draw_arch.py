@@ -75,9 +75,7 @@ class Part(NamedTuple):
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("archs", nargs="+", type=Path, metavar="ARCH", help="mobile_configs/*.json")
     parser.add_argument("--out", type=Path, default=Path("arch.svg"), help="(default: arch.svg)")
     parser.add_argument("--joints", type=int, default=14, metavar="N", help="(default: 14)")

@@ -24,9 +24,7 @@ STRIDE_TIME = 1.6  # seconds from one pose to the other and back
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--out", required=True, type=Path, help="*.mp4")
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT (default: 640x480)")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from lib.dataset.synthetic.describe import LAYOUTS
 from lib.dataset.synthetic.layout import make_dataset
 from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO, CROWD_POSE
+from lib.utils import cli
 
 
 def two(kind: Callable, separator: str) -> Callable[[str], tuple]:
@@ -40,9 +40,7 @@ def two(kind: Callable, separator: str) -> Callable[[str], tuple]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--root", type=Path, required=True, help="a new or empty folder")
     add("--format", choices=LAYOUTS, default=COCO.name)
@@ -81,7 +79,7 @@ def params_of(args: argparse.Namespace) -> dict[str, SceneParams]:
     return {"train": train, "val": val, "test": val}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.test is None:
         args.test = args.val if args.format == CROWD_POSE.name else 0
@@ -98,16 +96,14 @@ def main(argv: list[str] | None = None) -> int:
                 workers=args.workers,
                 tick=bar.update,
             )
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    except OSError as error:
+        raise ValueError(f"cannot write to {args.root}: {error}") from None
     seconds = time.perf_counter() - start
     if rendered:
         print(f"{args.root}: {rendered} images rendered, {rendered / seconds:.0f} a second")
     else:
         print(f"{args.root}: already there, nothing rendered")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

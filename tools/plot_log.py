@@ -37,9 +37,7 @@ MARKED = 20  # a curve of at most this many points has a marker at each
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folders")
     parser.add_argument("--out", default="curves.png", help="image file (default: curves.png)")
     return parser.parse_args(argv)

@@ -52,9 +52,7 @@ UNITS = {"gmacs": "multiply-adds of one image (G)", "ms": "latency of one image 
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--cfg", help="experiments/*/*/supermobile.yaml; default: the supernet's settings")
     add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")

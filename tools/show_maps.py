@@ -58,9 +58,7 @@ class Maps(NamedTuple):
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument(
         "--model", required=True, type=Path, help="weights: a checkpoint, a sub-network, ..."
     )

@@ -14,11 +14,15 @@ MISTAKE = 2  # exit code after a user's mistake
 STOPPED = 75  # exit code after a signal: a checkpoint is saved, the same command continues from it
 
 
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help prints `description` with its line breaks."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=formatter)
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the original's --cfg, --superconfig, --gpu and trailing KEY VALUE pairs."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """`new_parser` with the original's --cfg, --superconfig, --gpu and trailing KEY VALUE pairs."""
+    result = new_parser(description)
     result.add_argument("--cfg", required=True, help="experiments/*.yaml")
     result.add_argument("--superconfig", help="architecture, mobile_configs/*.json")
     result.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")

@@ -38,9 +38,7 @@ KINDS = {
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     for name, module in KINDS.items():
         kind = kinds.add_parser(

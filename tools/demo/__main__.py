@@ -37,9 +37,7 @@ ESCAPE = 27
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--model", required=True, type=Path, help="a file of weights, or *.onnx")
     inputs = "images, videos, folders, patterns, or the number of a camera"
     parser.add_argument("--input", required=True, nargs="+", metavar="INPUT", help=inputs)

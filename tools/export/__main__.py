@@ -48,9 +48,7 @@ CHECKED = 8  # images of the test split that are compared without --evaluate
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--model", metavar="FILE", help="the weights; default: TEST.MODEL_FILE")
     parser.add_argument("--cfg", help="experiments/*/*/*.yaml; default: the settings in the file")
     parser.add_argument("--superconfig", help="mobile_configs/*.json; default: as in the file")

@@ -29,9 +29,7 @@ from lib.utils.tables import markdown
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--cfg", required=True, help="experiments/*/*/*.yaml")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 448, 512])
     parser.add_argument("--codecs", nargs="+", choices=list(CODECS), default=list(CODECS))

@@ -45,9 +45,7 @@ FAMILIES = {  # folder of the experiment -> name
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--no-latency", action="store_true", help="only what is computed")
     parser.add_argument("--onnx", action="store_true", help="time ONNX Runtime, too")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each network (default 20)")

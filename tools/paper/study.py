@@ -45,9 +45,7 @@ SAMPLING = ("uniform", "sandwich")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.new_parser(__doc__)
     studies = parser.add_subparsers(required=True)
     supernet = studies.add_parser("supernet", help="sub-networks against training from scratch")
     supernet.set_defaults(study=supernet_study)
