@@ -60,36 +60,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fill(cfg: CfgNode, path: Path) -> int:
     """Write the cache at `path`; 1 when it lacks an image (DATASET.UNREADABLE skip)."""
     records, files = annotated_records(cfg), ImageFiles(layout_of(cfg, is_train=True).images)
-    missing = 0
 
-    def shrunk(record: ImageRecord) -> np.ndarray | ReadError:
+    def shrunk(record: ImageRecord) -> np.ndarray | None:
         try:
             return shrink(files.read_checked(record), shrunk_size(record, cfg))
         except ReadError as error:
-            return error
+            if cfg.DATASET.UNREADABLE == "raise":
+                raise
+            logger.warning("%s; it is left out", error)
+            return None
 
-    def results() -> Iterator[np.ndarray | ReadError]:
+    def images() -> Iterator[np.ndarray | None]:
         with ThreadPoolExecutor(max(1, cfg.WORKERS)) as pool:
             for start in range(0, len(records), CHUNK):
                 yield from pool.map(shrunk, records[start : start + CHUNK])
 
-    def images() -> Iterator[np.ndarray | None]:
-        nonlocal missing
-        quiet = not (cfg.VERBOSE and sys.stderr.isatty())
-        for result in tqdm(results(), total=len(records), disable=quiet):
-            if isinstance(result, np.ndarray):
-                yield result
-                continue
-            if cfg.DATASET.UNREADABLE == "raise":
-                raise result
-            missing += 1
-            logger.warning("%s; it is left out", result)
-            yield None
-
-    write_cache(path, records, images(), cfg)
-    size = path.stat().st_size / 1e6
-    logger.info("%d images, %.1f MB in %s", len(records) - missing, size, path)
-    return 1 if missing else 0
+    quiet = not (cfg.VERBOSE and sys.stderr.isatty())
+    write_cache(path, records, tqdm(images(), total=len(records), disable=quiet), cfg)
+    count = len(ImageCache.open(path).places)
+    logger.info("%d images, %.1f MB in %s", count, path.stat().st_size / 1e6, path)
+    return 1 if count < len(records) else 0
 
 
 if __name__ == "__main__":

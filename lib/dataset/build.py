@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +29,20 @@ from lib.dataset.transforms import build_transforms
 from lib.keypoints import KeypointSpec, keypoints_of
 
 
+@dataclass
 class EpochSampler(Sampler):
     """The (epoch, index) keys of one process for one epoch: a function of (seed, epoch, rank).
 
     Every process gets equally many; where they do not divide, some images are seen twice.
     """
 
-    def __init__(
-        self, length: int, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.length = length
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.skipped = 0
+    length: int
+    shuffle: bool = True
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    skipped: int = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Call before each epoch; its first `skip` keys are left out, and not read."""

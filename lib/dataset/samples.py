@@ -5,12 +5,14 @@ They are small enough to cross a process boundary: images are uint8, targets are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils._pytree import tree_map_only
 
 
 class Sample(NamedTuple):
@@ -40,43 +42,23 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """Called by the loader when PIN_MEMORY is set."""
-        return self.map(Tensor.pin_memory)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with `function` applied to every tensor."""
-        return Batch(
-            images=function(self.images),
-            joints=function(self.joints),
-            sigmas=function(self.sigmas),
-            flipped=function(self.flipped),
-            masks=[function(mask) for mask in self.masks],
-            image_ids=function(self.image_ids),
-            largest_sigma=self.largest_sigma,
-        )
+        return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), self)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one crop size; people are padded with zeros."""
-    slots = max(len(sample.joints) for sample in samples)
-    num_joints = samples[0].joints.shape[1]
-    joints = np.zeros((len(samples), slots, num_joints, 3), np.float32)
-    sigmas = np.ones((len(samples), slots), np.float32)
-    for i, sample in enumerate(samples):
-        joints[i, : len(sample.joints)] = sample.joints
-        sigmas[i, : len(sample.joints)] = sample.sigmas
+    """Stack samples of one crop size; absent people are padded with zeros, their sigmas are 1."""
+    joints = [torch.from_numpy(sample.joints) for sample in samples]
+    sigmas = [torch.from_numpy(sample.sigmas) for sample in samples]
+    padded_sigmas = pad_sequence(sigmas, batch_first=True, padding_value=1)
     return Batch(
         images=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        joints=torch.from_numpy(joints),
-        sigmas=torch.from_numpy(sigmas),
+        joints=pad_sequence(joints, batch_first=True),
+        sigmas=padded_sigmas,
         flipped=torch.tensor([sample.flipped for sample in samples]),
         masks=[
             torch.from_numpy(np.stack(masks))
             for masks in zip(*(sample.masks for sample in samples), strict=True)
         ],
         image_ids=torch.tensor([sample.image_id for sample in samples]),
-        largest_sigma=float(sigmas.max(initial=0)),
+        largest_sigma=float(padded_sigmas.numpy().max(initial=0)),
     )

@@ -134,19 +134,10 @@ def subpixel(heatmaps: Tensor, address: Tensor, codec: Codec) -> Tensor:
 
 def subpixel_everywhere(heatmaps: Tensor, codec: Codec) -> Tensor:
     """`subpixel` (B, K, H * W, 2) of all pixels of `heatmaps` (B, K, H, W), row by row."""
-    (left, right), (above, below) = (neighbors(heatmaps, axis) for axis in (3, 2))
+    padded = F.pad(heatmaps, (1, 1, 1, 1), mode="replicate")  # a border pixel is its own neighbor
+    left, right = padded[:, :, 1:-1, :-2], padded[:, :, 1:-1, 2:]
+    above, below = padded[:, :, :-2, 1:-1], padded[:, :, 2:, 1:-1]
     x, y = (torch.arange(heatmaps.shape[axis]) for axis in (3, 2))
     dx = codec.axis_offset(left, heatmaps, right)
     dy = codec.axis_offset(above, heatmaps, below)
     return torch.stack([x + dx, y[:, None] + dy], dim=4).flatten(2, 3)
-
-
-def neighbors(maps: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """`maps` shifted by one pixel, so that each pixel holds the one before and after it on `axis`.
-
-    At the border a pixel is its own neighbor: a row 1 2 3 gives 1 1 2 and 2 3 3.
-    """
-    length = maps.shape[axis]
-    first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, length - 1, 1)
-    before = torch.cat([first, maps.narrow(axis, 0, length - 1)], axis)
-    return before, torch.cat([maps.narrow(axis, 1, length - 1), last], axis)

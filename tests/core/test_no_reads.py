@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._pytree import tree_map_only
 
 import dist_train
 from lib.core.loss import MultiLossFactory
@@ -74,7 +76,8 @@ def test_a_step_on_a_gpu_never_waits_for_it(coco_root, tmp_path):
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     process = ALONE._replace(device=torch.device("cuda"))
     state = step_state(cfg, network(cfg).to(process.device).train(), process)
-    batch = fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE).pin_memory()
+    batch = fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE)
+    batch = tree_map_only(Tensor, Tensor.pin_memory, batch)
     for mode in ("default", "error"):  # the first step allocates
         torch.cuda.set_sync_debug_mode(mode)
         try:

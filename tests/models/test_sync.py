@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 import dist_train
 from lib.core.loss import MultiLossFactory
@@ -87,7 +88,7 @@ def share(batch: Batch, process: Process) -> Batch:
     """This process's part of the images."""
     n = len(batch.images) // process.world_size
     part = slice(process.rank * n, (process.rank + 1) * n)
-    return batch.map(lambda tensor: tensor[part])
+    return tree_map_only(Tensor, lambda tensor: tensor[part], batch)
 
 
 def trained(cfg, arch, batch: Batch, process: Process) -> dict[str, list]:

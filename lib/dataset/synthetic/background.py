@@ -11,7 +11,6 @@ from lib.dataset.synthetic.paint import (
     Canvas,
     as_color,
     fill,
-    fill_label,
     hull,
     shade,
     vivid,
@@ -76,7 +75,7 @@ def draw_thing(canvas: Canvas, rng: np.random.Generator, center: np.ndarray, siz
         outline = hull(circles)
         fill(canvas.image, hull(circles, 1.0), shade(color, 0.5))
         fill(canvas.image, outline, color)
-        fill_label(canvas.labels, outline, 0)
+        fill(canvas.labels, outline, 0)
 
 
 def add_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,6 @@ CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 16, endpoint=False)) for f in (np
 SUBPIXEL = 4  # fractional bits of the coordinates given to cv2
 
 Color = tuple[float, float, float]  # RGB, 0..255
-Circle = tuple[float, float, float]  # x, y, radius
 
 
 class Clothes(NamedTuple):
@@ -109,16 +108,14 @@ def hull(circles: np.ndarray, grow: float = 0.0) -> np.ndarray:
     return points if len(circles) == 1 else cv2.convexHull(points)[:, 0]
 
 
-def fill(image: np.ndarray, polygon: np.ndarray, color: Color) -> None:
-    """Anti-aliased convex `polygon` (M, 2), in pixels; pixel centers are whole numbers."""
-    fixed = np.rint(polygon * (1 << SUBPIXEL)).astype(np.int32)
-    cv2.fillConvexPoly(image, fixed, color, cv2.LINE_AA, SUBPIXEL)
+def fill(image: np.ndarray, polygon: np.ndarray, color: Color | int) -> None:
+    """Fill a convex `polygon` (M, 2), in pixels; pixel centers are whole numbers.
 
-
-def fill_label(labels: np.ndarray, polygon: np.ndarray, label: int) -> None:
-    """`fill` for a label map: every pixel has the label or not."""
+    In an image it is anti-aliased; in a label map, `color` being the label, it is not.
+    """
     fixed = np.rint(polygon * (1 << SUBPIXEL)).astype(np.int32)
-    cv2.fillConvexPoly(labels, fixed, label, cv2.LINE_8, SUBPIXEL)
+    line_type = cv2.LINE_8 if isinstance(color, int) else cv2.LINE_AA
+    cv2.fillConvexPoly(image, fixed, color, line_type, SUBPIXEL)
 
 
 def paint_blob(canvas: Canvas, circles: np.ndarray, color: Color, label: int) -> None:
@@ -130,7 +127,7 @@ def paint_blob(canvas: Canvas, circles: np.ndarray, color: Color, label: int) ->
     if radius > 2.5:
         lit = circles * (1, 1, 0.45) - circles[:, 2:] * (0.28, 0.28, 0)
         fill(canvas.image, hull(lit), shade(color, 1.13))
-    fill_label(canvas.labels, outline, label)
+    fill(canvas.labels, outline, label)
 
 
 def paint_person(
