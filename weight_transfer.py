@@ -39,7 +39,7 @@ from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 from lib.utils.logger import create_logger
 from lib.utils.tables import markdown
 
@@ -104,7 +104,7 @@ def main() -> None:
     print(markdown(COLUMNS, [subnet.cells for subnet in subnets]))
     if args.json:
         rows = [subnet._asdict() for subnet in subnets]
-        atomic_write(args.json, json.dumps(rows, indent=2) + "\n")
+        write_file(args.json, json.dumps(rows, indent=2) + "\n")
 
 
 def architecture_paths(args: Namespace) -> list[Path]:

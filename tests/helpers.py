@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
+from lib.dataset.reader import ImageRecord, read_annotations, records_of
+from lib.keypoints import KeypointSpec
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
+from lib.utils.checkpoint import fit_weights, load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -35,6 +38,16 @@ def _sample(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
     if len(shape) == 4:
         return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     return (rng.standard_normal(shape) * 0.1).astype(np.float32)
+
+
+def load_weights(model: nn.Module, path: Path, skip: tuple[str, ...] = ()) -> None:
+    """Load the weights of a checkpoint as the scripts do."""
+    fit_weights(model, load_checkpoint(path), path, skip)
+
+
+def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
+    """All images of an annotation file."""
+    return records_of(read_annotations(path, spec), spec, path)
 
 
 def seeded_image(seed: int, size: int) -> Tensor:

@@ -15,8 +15,8 @@ from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
-from lib.utils.checkpoint import load_checkpoint, load_weights, save_weights
-from tests.helpers import ROOT, YAMLS, fill, tiny_config, tiny_opts
+from lib.utils.checkpoint import load_checkpoint, save_weights
+from tests.helpers import ROOT, YAMLS, fill, load_weights, tiny_config, tiny_opts
 
 LARGEST = uniform_arch(64, 16, (16, 16, 24, 32), (16, 16, 16), depths=(1, 1, 2, 1), block=(2, 3))
 SPACE = ArchManager(LARGEST, (64, 128), (1.0, 0.5), (2,), (3,))

@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.dataset.reader import read_json
 from lib.utils import cli
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = parse_args(argv).data_dir / "json"
     joined = join(folder / "crowdpose_train.json", folder / "crowdpose_val.json")
     target = folder / "crowdpose_trainval.json"
-    atomic_write(target, json.dumps(joined))
+    write_file(target, json.dumps(joined))
     print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
     return 0
 

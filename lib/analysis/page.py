@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 
 from lib.analysis.breakdown import Breakdown, break_down
 from lib.analysis.diagnose import diagnose, joint_table, people_table
-from lib.analysis.report import IMAGES, Report, write_text
+from lib.analysis.report import IMAGES, Report
 from lib.analysis.sheet import write_galleries
 from lib.core.results import Prediction, result_rows
 from lib.dataset.build import EvaluationSet
+from lib.utils.files import write_file
 from lib.utils.plots import STYLE, render
 from lib.utils.run_card import circumstances
 from lib.utils.text import printable
@@ -65,7 +66,7 @@ def write_page(
     if report.table and rows:
         values |= _analysis(data, rows)
     path = folder / "index.html"
-    write_text(path, _environment().get_template(TEMPLATE.name).render(values))
+    write_file(path, _environment().get_template(TEMPLATE.name).render(values))
     return path
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 
 IMAGES = "pictures"  # folder next to a page
 
@@ -53,7 +53,7 @@ def make_page_folder(folder: str | None) -> None:
 
 def write_json(path: str | Path, report: Report) -> None:
     """All fields of the report."""
-    write_text(path, json.dumps(report._asdict(), indent=2) + "\n")
+    write_file(path, json.dumps(report._asdict(), indent=2) + "\n")
 
 
 def write_csv(path: str | Path, report: Report) -> None:
@@ -64,12 +64,4 @@ def write_csv(path: str | Path, report: Report) -> None:
     writer = csv.DictWriter(text, fields)
     writer.writeheader()
     writer.writerow(fields)
-    write_text(path, text.getvalue())
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file or none; ValueError if that fails, for example on a full disk."""
-    try:
-        atomic_write(path, text)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+    write_file(path, text.getvalue())

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from lib.dataset.annotations import Entry, complete, to_rle, wrong_length
 from lib.keypoints import KeypointSpec, keypoints_of
+from lib.utils.images import decode_image
 
 
 class ImageRecord(NamedTuple):
@@ -112,12 +113,7 @@ class ImageFiles:
                 data = (self.path / file_name).read_bytes()
         except (OSError, KeyError, zipfile.BadZipFile):
             return None
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        except cv2.error:  # a broken header that claims a huge image
-            return None
-        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
     def read(self, record: ImageRecord) -> np.ndarray:
         """ReadError when the file is missing or no image."""
@@ -170,11 +166,6 @@ def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
     """An annotation file as a tree; annotations of custom keypoints are completed."""
     tree = read_json(path)
     return complete(tree, spec, path) if spec.is_custom else tree
-
-
-def read_records(path: Path, spec: KeypointSpec) -> list[ImageRecord]:
-    """All images of an annotation file, in its order, those without people included."""
-    return records_of(read_annotations(path, spec), spec, path)
 
 
 def records_of(tree: Mapping[str, Any], spec: KeypointSpec, path: Path) -> list[ImageRecord]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 
 Key = tuple[Any, ...]  # a piece's fields
 
@@ -61,7 +61,7 @@ class LatencyTable:
         """One line per piece: its fields, then milliseconds."""
         rows = ",\n".join(json.dumps([*key, round(ms, 5)]) for key, ms in self.times.items())
         machine = json.dumps(self.machine)
-        atomic_write(path, f'{{\n"machine": {machine},\n"pieces": [\n{rows}\n]\n}}\n')
+        write_file(path, f'{{\n"machine": {machine},\n"pieces": [\n{rows}\n]\n}}\n')
 
 
 def median_times(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:

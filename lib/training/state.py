@@ -53,7 +53,7 @@ class TrainingState(StepState):
 
 
 def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None:
-    """Write a checkpoint for `resume`; `load_weights` reads its `state_dict`.
+    """Write a checkpoint for `resume`; `fit_weights` reads its `state_dict`.
 
     `keep`: as in `save_checkpoint`. With an EMA, `state_dict` is the EMA and `trained` the weights.
     """

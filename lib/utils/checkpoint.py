@@ -142,18 +142,13 @@ def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, path: str | Path, skip: tuple[str, ...] = ()) -> None:
-    """Load the weights in `path` into `model`; names that start with `skip` are left out.
-
-    ValueError names the first tensors that are missing, unexpected or of another shape.
-    """
-    fit_weights(model, load_checkpoint(path), path, skip)
-
-
 def fit_weights(
     model: nn.Module, saved: Mapping[str, Any], source: str | Path, skip: tuple[str, ...] = ()
 ) -> None:
-    """`load_weights` from a checkpoint that was read already; `source` is for messages."""
+    """Load the weights of a checkpoint into `model`; names that start with `skip` are left out.
+
+    ValueError names `source` and tensors that are missing, unexpected or of another shape.
+    """
     weights = weights_of(saved, source)
     model = unwrap(model)
     expected = model.state_dict()

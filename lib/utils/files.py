@@ -33,6 +33,14 @@ def atomic_write(
         raise
 
 
+def write_file(path: str | Path, data: bytes | str) -> None:
+    """`atomic_write` to a file that the user named: ValueError where it cannot be written."""
+    try:
+        atomic_write(path, data)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+
 def versions_of(path: Path) -> list[Path]:
     """`path`, PATH.1, PATH.2, ..., as far as they exist; newest first."""
     older = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]

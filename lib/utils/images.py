@@ -15,12 +15,18 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     ValueError when the file cannot be read.
     """
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = decode_image(Path(path).read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except cv2.error:  # a header that claims a huge image
-        image = None
     if image is None:
         raise ValueError(f"{path} is not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def decode_image(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB; None when `data` is no image."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # a broken header that claims a huge image
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 from lib.utils.text import printable
 
 Point = tuple[float, float]
@@ -95,11 +95,8 @@ def save_figure(path: str | Path, figure: Figure) -> None:
     kind = path.suffix.removeprefix(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
-        raise ValueError(f"cannot write the image {path}; formats: {', '.join(known)}")
-    try:
-        atomic_write(path, render(figure, kind))
-    except OSError as error:
-        raise ValueError(f"cannot write the image {path}: {error.strerror}") from None
+        raise ValueError(f"cannot write {path}; formats: {', '.join(known)}")
+    write_file(path, render(figure, kind))
 
 
 @rc_context(STYLE)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lib.keypoints import KeypointSpec
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 
 Color = tuple[int, int, int]
 
@@ -85,12 +85,9 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     """
     suffix = Path(path).suffix
     if not (suffix.isascii() and cv2.haveImageWriter(f"image{suffix}")):
-        raise ValueError(f"cannot write the image {path}: its format is unknown")
+        raise ValueError(f"cannot write {path}: its format is unknown")
     _, data = cv2.imencode(suffix, image[..., ::-1])  # imwrite crashes on names that are not UTF-8
-    try:
-        atomic_write(path, data.tobytes())
-    except OSError as error:
-        raise ValueError(f"cannot write the image {path}: {error.strerror}") from None
+    write_file(path, data.tobytes())
 
 
 def person_color(number: int) -> Color:

@@ -15,9 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from lib.analysis.breakdown import with_areas
 from lib.analysis.diagnose import CLASSES, Diagnosis, diagnose, diagnosis_table
-from lib.dataset.reader import ground_truth_of, read_annotations, read_records
+from lib.dataset.reader import ground_truth_of, read_annotations
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
-from tests.helpers import GOLDEN, TINY, YAMLS, tiny_opts
+from tests.helpers import GOLDEN, TINY, YAMLS, read_records, tiny_opts
 
 AREA = 10_000.0  # s is 100 pixels
 NOSE, WRIST, OTHER_WRIST, ANKLE = (

@@ -17,10 +17,10 @@ from lib.dataset.reader import (
     Layout,
     ReadError,
     ignore_mask,
-    read_records,
     select_records,
 )
 from lib.keypoints import COCO, CROWD_POSE
+from tests.helpers import read_records
 
 ELLIPSE = cv2.ellipse(np.zeros((40, 60), np.uint8), (25, 18), (12, 9), 20, 0, 360, 1, -1)
 

@@ -15,9 +15,9 @@ from lib.config import load_config
 from lib.models import build_model
 from lib.models.baselines.hrnet import Deconv, Stage, make_branch
 from lib.models.baselines.pose_higher_hrnet import HigherHRNet
-from lib.utils.checkpoint import load_weights, save_weights
+from lib.utils.checkpoint import save_weights
 from lib.utils.complexity import count_macs, count_params
-from tests.helpers import GOLDEN, ROOT, TINY, fill, seeded_image
+from tests.helpers import GOLDEN, ROOT, TINY, fill, load_weights, seeded_image
 
 
 def path_of(data_set: str, name: str):

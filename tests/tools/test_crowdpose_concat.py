@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.dataset.reader import read_records
 from lib.keypoints import CROWD_POSE
 from lib.utils import cli
+from tests.helpers import read_records
 from tools.crowdpose_concat_train_val import main
 
 

@@ -171,8 +171,8 @@ def test_a_second_figure_replaces_the_first(call, suffix):
         (["odd.json"], "odd.json: img_size is 100; must be a multiple of 32"),
         (["good.json", "none.json"], "cannot read the architecture none.json"),
         (["good.json", "--joints", "0"], "--joints is 0; must be 1 or more"),
-        (["good.json", "--out", "arch.txt"], "cannot write the image arch.txt"),
-        (["good.json", "--out", "no/arch.svg"], "cannot write the image no/arch.svg: No such file"),
+        (["good.json", "--out", "arch.txt"], "cannot write arch.txt"),
+        (["good.json", "--out", "no/arch.svg"], "cannot write no/arch.svg: No such file"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(call, tmp_path, flags, message):

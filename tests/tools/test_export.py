@@ -22,8 +22,8 @@ from lib.deploy.graph import GRAPHS
 from lib.models import build_model
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
-from lib.utils.checkpoint import load_weights, save_checkpoint, save_weights
-from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, network, tiny_config
+from lib.utils.checkpoint import save_checkpoint, save_weights
+from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, load_weights, network, tiny_config
 from tools import device_runner
 from tools.device_runner import assign, find_people
 from tools.export import __main__ as export

@@ -127,7 +127,7 @@ def test_a_run_without_curves_is_one_line(call, run, tmp_path, text, words):
 def test_a_figure_that_cannot_be_written_is_one_line(call, run, out):
     done = call(run("run"), "--out", out)
     assert done.code == 2
-    assert done.err.startswith(f"error: cannot write the image {out}")
+    assert done.err.startswith(f"error: cannot write {out}")
     assert done.err.count("\n") == 1
 
 

@@ -13,13 +13,12 @@ import torch
 from lib.utils import files
 from lib.utils.checkpoint import (
     load_checkpoint,
-    load_weights,
     newest_whole,
     save_checkpoint,
     save_weights,
 )
 from lib.utils.files import versions_of
-from tests.helpers import OTHER, network, tiny_config
+from tests.helpers import OTHER, load_weights, network, tiny_config
 
 
 @pytest.fixture

@@ -58,6 +58,6 @@ def test_a_hostile_name_is_text_of_a_valid_svg(name, shown):
 
 @pytest.mark.parametrize("name", ["no/plot.png", "plot.txt", "plot"])
 def test_a_plot_that_cannot_be_written_is_one_line(tmp_path, name):
-    with pytest.raises(ValueError, match=f"cannot write the image {tmp_path / name}"):
+    with pytest.raises(ValueError, match=f"cannot write {tmp_path / name}"):
         save_figure(tmp_path / name, figure_named("ours"))
     assert list(tmp_path.iterdir()) == []

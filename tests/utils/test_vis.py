@@ -116,6 +116,6 @@ def test_an_image_is_written_under_any_name(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["no/a.png", "a.txt", "a", "a.\udcff"])
 def test_an_image_that_cannot_be_written_is_one_line(tmp_path, name):
-    with pytest.raises(ValueError, match="cannot write the image"):
+    with pytest.raises(ValueError, match="cannot write"):
         save_image(tmp_path / name, np.zeros((2, 2, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []

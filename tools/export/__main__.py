@@ -37,6 +37,7 @@ from lib.deploy.quantize import quantize
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of
+from lib.utils.files import write_file
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.device_runner import prepare
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     write_program(args.out / "model.pt2", program)
     write_onnx(args.out / "model.onnx", program, graph.outputs)
     card = make_card(settings, graph, size, provenance_of(network))
-    (args.out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_file(args.out / "card.json", json.dumps(card, indent=2) + "\n")
     models = [args.out / "model.onnx"]
     if training:
         models.append(args.out / "model-int8.onnx")

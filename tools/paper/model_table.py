@@ -21,6 +21,7 @@ from typing import Any
 from lib.analysis.report import make_folders
 from lib.search.latency import machine
 from lib.utils import cli
+from lib.utils.files import write_file
 from lib.utils.plots import families, save_figure
 from lib.utils.run_card import hardware
 from lib.utils.tables import markdown
@@ -70,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         rows = records(costs, times)
         tree = {**where_and_when(), "rows": rows, "times_as_fast": speed_ups(times)}
-        Path(args.json).write_text(json.dumps(tree, indent=2) + "\n")
+        write_file(args.json, json.dumps(tree, indent=2) + "\n")
     if args.figures:
         plot(Path(args.figures), costs, times)
     if args.doc:
         for name, text in parts.items():
             page = with_part(page, name, text)
-        args.doc.write_text(page)
+        write_file(args.doc, page)
 
 
 # -------------------------------------------------------------------------------- the tables
