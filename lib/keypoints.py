@@ -3,7 +3,7 @@
 To add a data set with its own file layout and metric, edit three files:
 
 1. here: a `KeypointSpec` with its `Metric`, listed in `KEYPOINTS`;
-2. lib/dataset/reader.py: where its images and annotations are, in `LAYOUTS`;
+2. lib/dataset/reader.py: where its images and annotations are, in `Layout.of`;
 3. lib/core/evaluate.py: the evaluator of the metric, in `EVALUATORS`.
 
 Joints that a user describes in a file need none of them (docs/custom_data.md).
@@ -53,7 +53,7 @@ class KeypointSpec:
     sigmas: tuple[float, ...]  # OKS constant of each joint
     flips: tuple[tuple[str, str], ...]  # pairs that change places when an image is flipped
     order: tuple[str, ...]  # in which joints start people or join them in grouping
-    layout: str = "custom"  # of its files: a key of lib/dataset/reader.py's LAYOUTS
+    layout: str = "custom"  # of its files: one that `Layout.of` in lib/dataset/reader.py knows
     category: str = "person"  # name of the annotated category
     metric: Metric = COCO_METRIC
     use_area: bool = True  # False: people have no area, OKS uses a part of the box (BOX_AREA)

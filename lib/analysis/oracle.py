@@ -52,10 +52,9 @@ class Oracle(nn.Module):
         self,
         settings: InferenceSettings,
         network: nn.Module,
-        mode: str = "both",
-        sigma: float = 2.0,
+        mode: str,
+        sigma: float,  # DATASET.SIGMA
     ) -> None:
-        """sigma: DATASET.SIGMA."""
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"the oracle's mode is {mode!r}; known modes: {MODES}")

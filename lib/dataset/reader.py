@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,34 +46,18 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, spec: KeypointSpec, root: Path, split: str, data_format: str) -> Layout:
-        """The files of one split of a data set whose folder is `root`."""
-        layout = LAYOUTS[spec.layout](root, split)
-        if data_format == "zip":
-            return layout._replace(images=layout.images.with_name(layout.images.name + ".zip"))
-        return layout
+        """The files of one split of a data set whose folder is `root`.
 
-
-def _coco_layout(root: Path, split: str) -> Layout:
-    kind = "image_info" if "test" in split else "person_keypoints"
-    images = root / "images" / split.replace("-dev", "")
-    return Layout(root / "annotations" / f"{kind}_{split}.json", images)
-
-
-def _crowd_pose_layout(root: Path, split: str) -> Layout:
-    return Layout(root / "json" / f"crowdpose_{split}.json", root / "images")
-
-
-def _custom_layout(root: Path, split: str) -> Layout:
-    return Layout(root / "annotations" / f"{split}.json", root / "images" / split)
-
-
-# A spec's `layout` -> its files: HigherHRNet's layouts (README, "Data"), or that of custom
-# keypoints (docs/custom_data.md).
-LAYOUTS: dict[str, Callable[[Path, str], Layout]] = {
-    "coco": _coco_layout,
-    "crowd_pose": _crowd_pose_layout,
-    "custom": _custom_layout,
-}
+        As in HigherHRNet (README, "Data"), or those of custom keypoints (docs/custom_data.md).
+        """
+        kind = "image_info" if "test" in split else "person_keypoints"
+        annotations, images = {
+            "coco": (f"annotations/{kind}_{split}.json", f"images/{split.replace('-dev', '')}"),
+            "crowd_pose": (f"json/crowdpose_{split}.json", "images"),
+            "custom": (f"annotations/{split}.json", f"images/{split}"),
+        }[spec.layout]
+        suffix = ".zip" if data_format == "zip" else ""
+        return cls(root / annotations, root / f"{images}{suffix}")
 
 
 def layout_of(cfg: CfgNode, is_train: bool) -> Layout:

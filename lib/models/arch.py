@@ -139,7 +139,8 @@ class ArchSpec:
     def to_json(self, path: str | Path) -> None:
         """Write the file that `from_json` reads back to an equal value."""
         text = json.dumps(self.to_dict(), indent=4)
-        Path(path).write_text(re.sub(r"\[[\s\d,]+\]", _on_one_line, text) + "\n")
+        on_one_line = re.sub(r"\[[\s\d,]+\]", lambda numbers: str(json.loads(numbers[0])), text)
+        Path(path).write_text(on_one_line + "\n")
 
 
 def uniform_arch(
@@ -167,10 +168,6 @@ def width_share(arch: ArchSpec, largest: ArchSpec) -> float:
     """Its widths as a share of the largest's: 1 at full width, averaged over all widths."""
     shares = [arch.widths[name] / width for name, width in largest.widths.items()]
     return sum(shares) / len(shares)
-
-
-def _on_one_line(numbers: re.Match[str]) -> str:
-    return str(json.loads(numbers[0]))
 
 
 def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:

@@ -60,17 +60,15 @@ class SuperLitePose(LitePose):
         if arch is None:
             return super().forward(images)
         check_fits(arch, self.arch)
-        x = stem = self._stem(images, arch.input_channel)
+        strided, separable, pointwise, bn = self.first
+        stem = elastic.conv(pointwise, separable(strided(images)), arch.input_channel)
+        x = stem = elastic.norm(bn, stem)
         maps = []
         for stage, spec in zip(self.stage, arch.stages, strict=True):
             for block, (expansion, kernel) in zip(stage, spec.blocks, strict=True):
                 x = block.at(x, spec.channel, expansion, kernel)
             maps.append(x)
         return self._head_at(BackboneMaps(stem, maps), arch.deconv)
-
-    def _stem(self, images: Tensor, width: int) -> Tensor:
-        strided, separable, pointwise, bn = self.first
-        return elastic.norm(bn, elastic.conv(pointwise, separable(strided(images)), width))
 
     def _head_at(self, maps: BackboneMaps, deconv: Sequence[int]) -> list[Tensor]:
         """`FusionHead.head` at the widths `deconv`."""

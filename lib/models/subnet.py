@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from lib.models.arch import ArchSpec
 from lib.models.layers import elastic
@@ -19,18 +18,12 @@ def extract_subnet(supernet: SuperLitePose, arch: ArchSpec) -> LitePose:
     """
     check_fits(arch, supernet.arch)
     subnet = LitePose(arch, supernet.out_channels, supernet.deconv_kernels, supernet.fusion)
-    fill_from(subnet, supernet)
+    full = supernet.state_dict()
+    for name, tensor in subnet.state_dict().items():
+        tensor.copy_(elastic.leading_slice(full[name], tensor.shape))
     for block, super_block in zip(subnet.blocks(), supernet.blocks(), strict=True):
         filters = block.depth_conv[0].weight
         # A smaller kernel is no leading slice: it is the mapped center of the larger one.
         larger = elastic.smaller_kernel(super_block, filters.shape[-1])
         filters.copy_(elastic.leading_slice(larger, filters.shape))
     return subnet.to(next(supernet.parameters()).device).train(supernet.training)
-
-
-@torch.no_grad()
-def fill_from(subnet: nn.Module, supernet: nn.Module) -> None:
-    """Copies the leading slice of every tensor of `supernet` into `subnet`."""
-    full = supernet.state_dict()
-    for name, tensor in subnet.state_dict().items():
-        tensor.copy_(elastic.leading_slice(full[name], tensor.shape))

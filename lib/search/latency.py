@@ -24,6 +24,7 @@ import torch
 
 from lib.utils.files import write_file
 
+CPU = torch.device("cpu")
 Key = tuple[Any, ...]  # a piece's fields
 
 
@@ -64,8 +65,10 @@ class LatencyTable:
         write_file(path, f'{{\n"machine": {machine},\n"pieces": [\n{rows}\n]\n}}\n')
 
 
-def median_times(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Milliseconds of each call: the median of `rounds`, each after a call to warm up.
+def median_times(
+    calls: Sequence[Callable[[], object]], rounds: int, device: torch.device = CPU
+) -> list[float]:
+    """Milliseconds of each call on `device`: the median of `rounds`, each after a warm-up call.
 
     The calls take turns, so that other load on the machine affects all of them alike.
     """
@@ -73,10 +76,17 @@ def median_times(calls: Sequence[Callable[[], object]], rounds: int) -> list[flo
     for _ in range(rounds):
         for call, measured in zip(calls, times, strict=True):
             call()
-            begin = time.perf_counter()
+            begin = now(device)
             call()
-            measured.append(1000 * (time.perf_counter() - begin))
+            measured.append(1000 * (now(device) - begin))
     return [statistics.median(measured) for measured in times]
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def machine(device: torch.device) -> str:

@@ -115,7 +115,7 @@ def test_every_network_is_measured_in_every_way(monkeypatch):
     monkeypatch.setattr(paper_networks, "onnx_call", lambda model, size: lambda: None)
     turns = []
 
-    def median_times(calls, rounds):
+    def median_times(calls, rounds, device):
         turns.append(rounds)
         for call in calls:
             call()

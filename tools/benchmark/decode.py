@@ -19,13 +19,14 @@ from lib.utils.tables import markdown
 from tools.benchmark.decoder_specification import decode
 from tools.benchmark.scene import Scene
 
+TAGS = 2  # dimensions, as with the flip test
+UPSAMPLING = 4  # of a network's maps
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", default="experiments/crowd_pose/mobilenet/mobile.yaml")
     parser.add_argument("--people", type=int, nargs="+", default=[0, 2, 8, 20, 40])
     parser.add_argument("--sizes", nargs="+", default=["256x384", "448x640"], metavar="HxW")
-    parser.add_argument("--tags", type=int, default=2, help="dimensions: 2 with the flip test")
-    parser.add_argument("--grain", type=int, default=4, help="up-sampling factor of the maps")
     parser.add_argument("--rounds", type=int, default=9, help="a third for the specification")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
 
@@ -37,7 +38,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         height, width = map(int, size.split("x"))
         for people in args.people:
             joints = parser.params.num_joints
-            scene = Scene(people, joints, height, width, args.tags, seed=1, upsampling=args.grain)
+            scene = Scene(people, joints, height, width, TAGS, seed=1, upsampling=UPSAMPLING)
             times = time_scene(parser, scene, args.rounds, device)
             rows.append({"map": size, "people": people, **times})
     return {"machine": machine(device), "rows": rows}

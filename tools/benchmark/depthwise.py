@@ -99,14 +99,7 @@ def time_layer(shape: Shape, batch: int, rounds: int, device: torch.device) -> d
     }
     if device.type != "cpu" or kernel <= COLUMNS:  # ours calls PyTorch's there
         calls |= {f"{name}, ours": calls[name] for name in ("input", "weights")}
-
-    def finished(call: Callable[[], object]) -> None:
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    bound = [lambda call=call: finished(call) for call in calls.values()]
-    return dict(zip(calls, median_times(bound, rounds), strict=True))
+    return dict(zip(calls, median_times([*calls.values()], rounds, device), strict=True))
 
 
 def table(report: dict[str, Any]) -> str:

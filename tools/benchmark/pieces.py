@@ -46,7 +46,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         forward_call(place(model, device, channels_last=True), channels, size)
         for model, channels, size in parts
     ]
-    times = median_times(calls, args.rounds)
+    times = median_times(calls, args.rounds, device)
     latencies = dict(zip(map(tuple, pieces), times, strict=False))
     table = LatencyTable(machine(device), latencies)
     table.write(args.out)
@@ -77,8 +77,6 @@ def forward_call(
     @torch.inference_mode()
     def call() -> None:
         model(x)
-        if x.device.type == "cuda":
-            torch.cuda.synchronize()
 
     return call
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -34,7 +33,7 @@ from lib.core.views import View
 from lib.dataset.samples import Sample, collate
 from lib.models import build_model
 from lib.models.arch import ArchSpec
-from lib.search.latency import machine
+from lib.search.latency import machine, now
 from lib.training.optim import get_optimizer, get_scaler, get_scheduler
 from lib.utils.complexity import count_macs
 from lib.utils.dist import ALONE
@@ -164,12 +163,10 @@ def random_samples(cfg: CfgNode, count: int, people: int = 4) -> list[Sample]:
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call; waits for the device."""
-    begin = time.perf_counter()
+    """Seconds of a call on `device`."""
+    begin = now(device)
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    return now(device) - begin
 
 
 def bounds_of(network: nn.Module, size: int, device: torch.device) -> dict[str, float]:

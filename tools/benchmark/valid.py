@@ -27,7 +27,7 @@ from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models import build_model, place
 from lib.models.load import read_network
-from lib.search.latency import machine
+from lib.search.latency import machine, now
 from lib.utils.tables import markdown
 from tools.benchmark.network import add_network_flags, name_of, read_settings
 
@@ -115,12 +115,7 @@ class Clock:
         module.register_forward_hook(lambda *_: self._add(name, 1))
 
     def _add(self, name: str, sign: int) -> None:
-        self.seconds[name] += sign * self._now()
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        self.seconds[name] += sign * now(self.device)
 
 
 def table(report: dict[str, Any]) -> str:

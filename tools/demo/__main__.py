@@ -82,7 +82,7 @@ def process(
     problems, interrupted = [], False
     started = time.perf_counter()
     with (
-        Output(out, predictor.keypoints, sources) as output,
+        contextlib.closing(Output(out, predictor.keypoints, sources)) as output,
         contextlib.closing(drawings(predictor, sources, times, track, min_score)) as items,
     ):
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +31,7 @@ class Detections(NamedTuple):
 
 
 class Output:
-    """A context in which the output folder is filled; its files are complete at the end."""
+    """The output folder; its files are complete once it is closed."""
 
     def __init__(self, folder: Path, spec: KeypointSpec, sources: Sequence[Source]) -> None:
         """ValueError when it cannot be written, or a source lies in it."""
@@ -58,12 +57,7 @@ class Output:
         except OSError as error:
             raise ValueError(f"cannot write to --out {folder}: {error.strerror}") from None
 
-    def __enter__(self) -> Output:
-        return self
-
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self.video:
             self.video.close()
         self.results.close()

@@ -98,7 +98,8 @@ def take_turns(rows: Mapping[str, Row], rounds: int, onnx: bool) -> Times:
         if onnx:
             places.append((name, ONNX))
             calls.append(onnx_call(model, size))
-    for (name, way), milliseconds in zip(places, median_times(calls, rounds), strict=True):
+    medians = median_times(calls, rounds, device)
+    for (name, way), milliseconds in zip(places, medians, strict=True):
         times[name][way] = milliseconds
     return times
 

@@ -24,7 +24,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,7 +223,8 @@ def variants(path: Path, kernels: Sequence[int], out: Path) -> list[Variant]:
     networks = []
     for kernel in kernels:
         arch = out / f"{path.stem}_{kernel}.json"
-        with_kernel(base, kernel).to_json(arch)
+        kernels_of = (name for name in base.numbers if name.endswith(".kernel"))
+        base.with_numbers(dict.fromkeys(kernels_of, kernel)).to_json(arch)
         networks.append(Variant(f"{kernel}x{kernel}", arch.stem, arch, []))
     first = networks[0]
     no_fusion = first._replace(
@@ -233,15 +233,6 @@ def variants(path: Path, kernels: Sequence[int], out: Path) -> list[Variant]:
         keys=["MODEL.FUSION_HEAD", "False"],
     )
     return [*networks, no_fusion]
-
-
-def with_kernel(arch: ArchSpec, kernel: int) -> ArchSpec:
-    """The same network with this kernel size in every block."""
-    stages = [
-        replace(stage, blocks=tuple((expansion, kernel) for expansion, _ in stage.blocks))
-        for stage in arch.stages
-    ]
-    return replace(arch, stages=tuple(stages))
 
 
 def costs(variant: Variant, opts: Sequence[str]) -> tuple[int, float]:

@@ -72,7 +72,10 @@ def make_dataset(
         return 0
     clear(root)
     tasks = list_tasks(root, layout, counts, params, seed)
-    remaining = iter(number_annotations(render_all(tasks, workers, tick)))
+    rendered = render_all(tasks, workers, tick)
+    for number, row in enumerate((row for _, rows in rendered for row in rows), start=1):
+        row["id"] = number
+    remaining = iter(rendered)
     entries = {split: list(islice(remaining, counts[split])) for split in SPLITS}
     for name, splits in layout.files(counts).items():
         chosen = [entry for split in splits for entry in entries[split]]
@@ -170,11 +173,3 @@ def render(task: Task) -> Entry:
     if not cv2.imwrite(str(task.path), scene.image[..., ::-1], quality):
         raise OSError(f"could not write {task.path}")
     return layout.describe(layout, scene, task.image_id, task.path.name)
-
-
-def number_annotations(entries: list[Entry]) -> list[Entry]:
-    """The same entries; every annotation gets an id, from 1, in place."""
-    rows = [row for _, of_image in entries for row in of_image]
-    for number, row in enumerate(rows, start=1):
-        row["id"] = number
-    return entries
