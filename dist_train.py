@@ -43,7 +43,7 @@ from lib.utils.logger import create_logger
 
 logger = logging.getLogger("lib.train")
 
-# MODEL.PRETRAINED_PARTS -> layers that keep their random weights
+# MODEL.PRETRAINED_PARTS -> prefixes of the layers that keep their random initialization
 FRESH_PARTS = {"all": (), "not_final": ("final",), "backbone": ("deconv", "final")}
 
 
@@ -72,7 +72,7 @@ def main() -> int | None:
 
 
 def set_backends(cfg: CfgNode) -> None:
-    """Seed the initial weights with SEED; set cuDNN as CUDNN.* says."""
+    """Seed PyTorch's generators (initial weights) with SEED; apply CUDNN.* to cuDNN."""
     torch.manual_seed(cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
@@ -80,7 +80,7 @@ def set_backends(cfg: CfgNode) -> None:
 
 
 def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Module:
-    """The network with its initial weights, on its device, wrapped for several processes."""
+    """The network with its initial weights on its device, under DDP with several processes."""
     model = build_model(cfg, arch)
     is_supernet = isinstance(model, SuperLitePose)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
@@ -97,13 +97,13 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
         model = synchronize_norms(model)
     if cfg.MODEL.COMPILE:
         if is_supernet:
-            raise ValueError("MODEL.COMPILE is for one network; a supernet changes at every step")
+            raise ValueError("MODEL.COMPILE cannot be used for a supernet, whose shapes change")
         model = cast(nn.Module, torch.compile(model))
     return wrap(model, process)
 
 
 def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
-    """Fill `model` from MODEL.PRETRAINED, all of it or MODEL.PRETRAINED_PARTS."""
+    """Load the MODEL.PRETRAINED_PARTS of the weights MODEL.PRETRAINED into `model`."""
     path, parts = cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_PARTS
     saved = load_checkpoint(path)
     if parts == "all":
@@ -113,7 +113,7 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
 
 
 def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> nn.Module:
-    """The losses of LOSS.*; with a teacher, the distance to its heatmaps too."""
+    """The losses of LOSS.*, plus heatmap distillation if `teacher` names a file of weights."""
     criterion = MultiLossFactory.from_config(cfg)
     if teacher is None:
         return criterion
@@ -124,7 +124,7 @@ def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> 
 
 
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:
-    """The network in `path`; ValueError when it cannot teach a student of `cfg`."""
+    """The network in `path`; ValueError if its outputs differ in kind from those of `cfg`."""
     teacher = read_network(path, like=cfg)
     for node, key in (("MODEL", "NUM_JOINTS"), ("MODEL", "CODEC"), ("LOSS", "NUM_STAGES")):
         theirs, ours = teacher.cfg[node][key], cfg[node][key]
@@ -134,7 +134,7 @@ def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:
 
 
 def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:
-    """The sub-networks of each step (SUPERNET.*); None for a plain network."""
+    """Which sub-networks are trained in each step (SUPERNET.*); None if `model` is no supernet."""
     if not isinstance(model, SuperLitePose):
         return None
     manager = ArchManager.from_config(cfg, model.arch)

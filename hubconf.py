@@ -15,7 +15,7 @@ dependencies = ["torch", "numpy", "scipy", "cv2", "yacs", "yaml"]
 
 
 def litepose(weights: str | os.PathLike[str], **options: Any) -> Predictor:
-    """Find people: `torch.hub.load(".", "litepose", weights="x.pth.tar", source="local")(image)`.
+    """The `Predictor` of a file of weights: a function from an image to its people.
 
     weights: a checkpoint, an extracted sub-network, published weights or an exported model.onnx.
     options: those of `Predictor.load`, such as device="cpu", input_size=448 or joints="coco".

@@ -1,17 +1,17 @@
 """Evaluate a network: AP on COCO or CrowdPose, or a result file for COCO test-dev.
 
     python valid.py --cfg experiments/coco/mobilenet/mobile.yaml --model weights.pth.tar
-    python valid.py --cfg ... --model ... --vis 16         # and an image of the 16 worst results
-    python valid.py --cfg ... --model ... --report output/report   # and a page with all metrics
-    python valid.py --cfg ... --model ... --diagnose       # and errors by type
+    python valid.py --cfg ... --model ... --vis 16         # also an image of the 16 worst results
+    python valid.py --cfg ... --model ... --report output/report   # also a page with all metrics
+    python valid.py --cfg ... --model ... --diagnose       # also errors by type
     python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
     python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
-    torchrun --nproc_per_node=8 valid.py --cfg ...         # processes share the images
+    torchrun --nproc_per_node=8 valid.py --cfg ...         # 8 processes share the images
 
-Without --model, weights are those of TEST.MODEL_FILE or of the training with the same --cfg. The
-architecture is read from the file; --superconfig, where given, must agree. The same command resumes
-an interrupted evaluation. Exit code 0; 1 when images failed (they are listed and left out); 2 for a
-user's mistake.
+Without --model, the weights are TEST.MODEL_FILE or those of the training run with the same --cfg.
+The architecture is read from the weights; if --superconfig is passed, it must agree. The same
+command resumes an interrupted evaluation. Exit codes: 0; 1 if images failed (they are listed and
+left out); 2 for a user's mistake.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from lib.utils.vis import save_image
 logger = logging.getLogger("lib.valid")
 
 MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")
-NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")  # of TEST: change no prediction
+NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")  # of TEST; not in `identity`
 
 
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     cli.add_process_flags(parser)
     parser.add_argument("--model", metavar="PATH", help="weights; the same as TEST.MODEL_FILE")
-    parser.add_argument("--json", metavar="PATH", help="write the table and what was evaluated")
-    parser.add_argument("--csv", metavar="PATH", help="the same as one row")
+    parser.add_argument("--json", metavar="PATH", help="write the AP table, weights, split, ...")
+    parser.add_argument("--csv", metavar="PATH", help="write the same as one row")
     parser.add_argument(
         "--vis", type=int, default=0, metavar="N", help="draw people on the N worst images"
     )
@@ -64,7 +64,7 @@ def parse_args() -> Namespace:
     parser.add_argument(
         "--oracle",
         choices=MODES,
-        help="use ground-truth maps: both (needs no network), or only heatmaps or tags",
+        help="ground-truth maps in place of the network's: both (default), heatmaps or tags",
     )
     parser.add_argument(
         "--diagnose", action="store_true", help="print a table of error types by joint"
@@ -84,13 +84,13 @@ def _with_mode(argv: Sequence[str]) -> list[str]:
 
 
 class Evaluation(NamedTuple):
-    """What is evaluated, and where its results go."""
+    """What is evaluated, and the folder of its results."""
 
     args: Namespace
     cfg: CfgNode
     arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes the network
-    weights: str  # file; "" without a network
-    sha256: str
+    weights: str  # path; "" without a network (--oracle)
+    sha256: str  # of the weights
     data: EvaluationSet
     output_dir: Path
 
@@ -128,13 +128,13 @@ def main() -> int:
     code = agree(process, lambda: report(run, predictions, problems))
     if code != cli.MISTAKE:
         journals.remove()
-    barrier(process)  # the launcher ends all processes when one fails: first let all remove files
+    barrier(process)  # all remove their files before the launcher ends them because one failed
     leave(process)
     return code
 
 
 def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile:
-    """The network of TEST.MODEL_FILE, or of the first of MODEL_FILES that a training left."""
+    """The network in TEST.MODEL_FILE; if that is "", in the first of MODEL_FILES that exists."""
     path = Path(cfg.TEST.MODEL_FILE)
     if not cfg.TEST.MODEL_FILE:
         paths = [output_dir / name for name in MODEL_FILES if (output_dir / name).exists()]
@@ -147,7 +147,7 @@ def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile
 def identity(
     cfg: CfgNode, sha256: str, arch: ArchSpec | None = None, oracle: str | None = None
 ) -> dict[str, Any]:
-    """All that a prediction depends on; journals with another identity are not resumed."""
+    """Everything that predictions depend on; journals with another identity are not resumed."""
     test = {name: value for name, value in cfg.TEST.items() if name not in NEUTRAL_KEYS}
     return {
         "weights": sha256,
@@ -158,7 +158,7 @@ def identity(
 
 
 def name_of(args: Namespace) -> str:
-    """The network's name in the table: that of the file that describes it."""
+    """First column of the AP table: the stem of --superconfig or --cfg, or the oracle."""
     name = Path(args.superconfig or args.cfg).stem
     if args.oracle:
         return "oracle" if args.oracle == "both" else f"{name}, ground-truth {args.oracle}"
@@ -174,7 +174,7 @@ def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) 
         print(markdown_table(table, name_of(args)), flush=True)
     else:
         path = result_path(data, run.output_dir)
-        logger.info("%s is for the server that scores %s", path, data.split)
+        logger.info("submit %s to the server that scores %s", path, data.split)
     result = Report(
         arch=name_of(args),
         weights=run.weights,
@@ -193,7 +193,7 @@ def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) 
 
 
 def write_reports(run: Evaluation, predictions: list[Prediction], result: Report) -> None:
-    """What --json, --csv, --diagnose, --vis and --report ask for."""
+    """Write the outputs of --json, --csv, --diagnose, --vis and --report."""
     args, data = run.args, run.data
     if args.json:
         write_json(args.json, result)

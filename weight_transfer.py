@@ -1,13 +1,13 @@
-"""Extract sub-networks of a trained supernet, ready to use.
+"""Extract sub-networks from a trained supernet, recalibrate and save them.
 
     python weight_transfer.py --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE supernet/checkpoint.pth.tar
     python weight_transfer.py --cfg ... --all mobile_configs TEST.MODEL_FILE ...   # every JSON
 
-Each sub-network is compared with the supernet (the difference is 0), its BatchNorm is recalibrated
-on training images at its resolution, and it is saved as
-OUTPUT_DIR/<data set>/<model>/<yaml name>/<architecture>.pth.tar, with its architecture and its
-origin. MODEL.PRETRAINED and TEST.MODEL_FILE read that file.
+The outputs of each sub-network are compared with the supernet's (the difference is 0). Its
+BatchNorm is recalibrated on training images at its resolution. It is saved with its architecture
+and origin as OUTPUT_DIR/<data set>/<model>/<yaml name>/<architecture>.pth.tar, which
+MODEL.PRETRAINED and TEST.MODEL_FILE accept.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ COLUMNS = ("Arch", "max difference", "AP uncalibrated", "AP calibrated", "parame
 
 
 class Data(NamedTuple):
-    """Where sub-networks are recalibrated and scored; None where the split is missing."""
+    """The data to recalibrate and to score on; None if the split is missing."""
 
     calibration: Calibration | None
     evaluation: EvaluationSet | None
 
 
 class ExtractedSubnet(NamedTuple):
-    """One row of the table."""
+    """One row of the printed table."""
 
     name: str
-    difference: float  # the largest between its outputs and the supernet's, before calibration
-    ap_before: float | None  # calibration; None without data
-    ap_after: float | None
+    difference: float  # largest difference to the supernet's outputs, before calibration
+    ap_before: float | None  # AP before calibration; None without data
+    ap_after: float | None  # AP after calibration
     params: int
     gmacs: float
 
@@ -74,7 +74,7 @@ class ExtractedSubnet(NamedTuple):
 def parse_args() -> Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--all", metavar="FOLDER", help="extract every *.json of a folder")
-    parser.add_argument("--json", metavar="PATH", help="write the table's rows")
+    parser.add_argument("--json", metavar="PATH", help="write the rows of the table")
     parser.add_argument("--no-ap", action="store_true", help="recalibrate, but do not evaluate")
     return parser.parse_intermixed_args()
 
@@ -87,9 +87,9 @@ def main() -> None:
     make_folders(args.json)
     source = cfg.TEST.MODEL_FILE
     if not source:
-        raise ValueError("name the supernet's checkpoint: TEST.MODEL_FILE")
+        raise ValueError("TEST.MODEL_FILE is empty; set it to the supernet's checkpoint")
     network = read_network(source, cfg=args.cfg, opts=args.opts).expect_supernet()
-    # Contiguous, as the sub-networks are at first: the same arithmetic, so that they do not differ.
+    # Contiguous like the extracted sub-networks: outputs are equal only with equal memory formats.
     device = choose_device(cfg, args.gpu)
     supernet = place(network.build(device), device, channels_last=False)
     assert isinstance(supernet, SuperLitePose)
@@ -120,7 +120,7 @@ def architecture_paths(args: Namespace) -> list[Path]:
 
 
 def read_data(cfg: CfgNode, with_ap: bool) -> Data:
-    """The splits of `cfg`, read once for all sub-networks; a missing one is a warning."""
+    """The splits of `cfg`, read once for all sub-networks; logs a warning if one is missing."""
     calibration = evaluation = None
     try:
         images = cfg.SUPERNET.CALIBRATION_IMAGES
@@ -170,7 +170,7 @@ def transfer(
 
 @torch.no_grad()
 def largest_difference(supernet: SuperLitePose, subnet: LitePose, arch: ArchSpec) -> float:
-    """Between the outputs of both, for an image of seeded noise at the architecture's size."""
+    """Largest absolute difference of both outputs, for a noise image of the architecture's size."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 3, arch.img_size, arch.img_size, generator=generator)
     noise = noise.to(next(supernet.parameters()).device)

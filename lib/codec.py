@@ -1,11 +1,11 @@
-"""From joints to heatmaps and back: where a Gaussian is centered, and where a peak puts the joint.
+"""Codecs: how joints are encoded as Gaussians on heatmaps, and how peaks are decoded to joints.
 
 Coordinates on a map are continuous: pixel i covers [i, i + 1). For example, the reference codec
 centers the Gaussian of a joint at x = 5.7 on pixel 5 and decodes its peak to 5.25 or 5.75; the
 unbiased codec centers it at 5.7 and decodes 5.7.
 
-Training targets, augmentation, evaluation and export all ask the codec of MODEL.CODEC. To add one,
-write a class here and list it in `CODECS`; the config accepts its name.
+Training targets, augmentation, evaluation and export use the codec of MODEL.CODEC. To add a codec,
+write a class here and list it in `CODECS`; the config then accepts its name.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from yacs.config import CfgNode
 
 
 class Codec:
-    """The conventions of one encoding, and those of the reference.
+    """Interface of a codec, and the reference codec (HigherHRNet, published weights).
 
-    Reference (HigherHRNet, published weights): Gaussians on whole pixels, peaks moved by a quarter.
+    Reference: Gaussians are centered on whole pixels, peaks are moved by a quarter pixel.
     """
 
-    # Offset of an annotated joint in its pixel. 0.5: annotations name pixels, and images are warped
-    # and flipped so that joints stay on what they mark. 0: coordinates are used as pixel indices,
-    # as in the original, which is off by up to one pixel of the crop.
+    # Position of an annotated joint within its pixel. 0.5: at the center; images are warped and
+    # flipped together with their joints. 0: at the corner, as in the original, so images and joints
+    # differ by up to one pixel of the crop.
     pixel_center = 0.0
-    # Whether peaks are searched on the network's finest map instead of an enlarged one. Of equal
-    # neighbors only the first is then a peak: a joint between two pixels is one joint.
+    # Whether peaks are searched on the network's finest map instead of an upsampled one. Then only
+    # the first of equal neighbors is a peak: a joint between two pixels gives one peak.
     native = False
 
     def reach(self, radius: int) -> int:
@@ -35,18 +35,19 @@ class Codec:
         return radius
 
     def centers(self, xy: Tensor) -> Tensor:
-        """(..., 2) on the map -> (..., 2) centers of the Gaussians; pixel i is at i."""
+        """Joints (..., 2) on the map -> centers (..., 2) of their Gaussians, in pixel indices."""
         return xy.trunc()
 
     def offsets(self, windows: np.ndarray) -> np.ndarray:
-        """(N, 3, 3) values around peaks -> (N, 2): x, y of the joint, from the pixel's corner.
+        """Values (N, 3, 3) around peaks -> x, y (N, 2) of the joints from the pixel's corner.
 
-        Each coordinate moves toward its higher neighbor (down when they are equal).
+        Reference: a quarter pixel from the center toward the higher neighbor; if both are equal,
+        toward the lower coordinate.
         """
         return np.where(_after(windows) > _before(windows), 0.75, 0.25)
 
     def axis_offset(self, before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-        """`offsets` along one axis, for exported networks: three values -> offset, any shape."""
+        """`offsets` along one axis for exported networks: three values -> offset, in any shape."""
         return torch.where(after > before, 0.75, 0.25)
 
 
@@ -69,7 +70,7 @@ class UnbiasedCodec(Codec):
     def offsets(self, windows: np.ndarray) -> np.ndarray:
         windows = windows.clip(min=1e-6)
         before, after = (np.log(side(windows) / windows[:, 1:2, 1]) for side in (_before, _after))
-        bend = -(before + after)  # of the parabola; 0 on a plateau, which is not moved
+        bend = -(before + after)  # curvature; on a plateau it is 0, as is the shift
         shift = np.divide(0.5 * (after - before), bend, out=np.zeros_like(bend), where=bend > 0)
         return 0.5 + shift.clip(-0.5, 0.5)
 

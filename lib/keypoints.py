@@ -1,4 +1,4 @@
-"""Joint sets: the joints of a person in each data set, and how people of it are scored.
+"""Joint sets: the joints of a person in each data set, and the metric of the data set.
 
 To add a data set with its own file layout and metric, edit three files:
 
@@ -6,9 +6,9 @@ To add a data set with its own file layout and metric, edit three files:
 2. lib/dataset/reader.py: where its images and annotations are, in `Layout.of`;
 3. lib/core/evaluate.py: the evaluator of the metric, in `EVALUATORS`.
 
-Joints that a user describes in a file need none of them (docs/custom_data.md).
+Custom keypoints need no change of code, only a joints file (docs/custom_data.md).
 
-Letters used throughout: B batch, P person slots, K joints, S output stages, H W map,
+Letters in shapes: B batch, P person slots, K joints, S output stages, H W map,
 L tag dimensions, M candidates.
 """
 
@@ -25,7 +25,7 @@ from yacs.config import CfgNode
 
 @dataclass(frozen=True)
 class Metric:
-    """How people are scored."""
+    """The evaluator of a data set, and the columns of its AP table."""
 
     name: str  # a key of lib/core/evaluate.py's EVALUATORS
     columns: tuple[str, ...]  # of the AP table, in the evaluator's order and HigherHRNet's names
@@ -45,19 +45,19 @@ CROWD_POSE_METRIC = Metric(
 
 @dataclass(frozen=True)
 class KeypointSpec:
-    """The joints of one data set, in annotation order, and the facts that code asks about it."""
+    """The joints of one data set in annotation order, and its properties."""
 
     name: str
     joints: tuple[str, ...]
     limbs: tuple[tuple[str, str], ...]  # pairs of joint names
     sigmas: tuple[float, ...]  # OKS constant of each joint
     flips: tuple[tuple[str, str], ...]  # pairs that change places when an image is flipped
-    order: tuple[str, ...]  # in which joints start people or join them in grouping
-    layout: str = "custom"  # of its files: one that `Layout.of` in lib/dataset/reader.py knows
+    order: tuple[str, ...]  # the order in which grouping visits joints
+    layout: str = "custom"  # of files; one that `Layout.of` in lib/dataset/reader.py knows
     category: str = "person"  # name of the annotated category
     metric: Metric = COCO_METRIC
-    use_area: bool = True  # False: people have no area, OKS uses a part of the box (BOX_AREA)
-    uncounted: tuple[str, ...] = ()  # joints that num_keypoints leaves out
+    use_area: bool = True  # False: OKS uses .53 of the box instead of the area
+    uncounted: tuple[str, ...] = ()  # joints that num_keypoints does not count
 
     @property
     def num_joints(self) -> int:
@@ -65,7 +65,7 @@ class KeypointSpec:
 
     @property
     def is_custom(self) -> bool:
-        """Whether a file of the user describes it; its annotations may then lack what follows."""
+        """Whether the joints come from a joints file; its annotations may be incomplete."""
         return self.layout == "custom"
 
     @property
@@ -85,9 +85,9 @@ class KeypointSpec:
         return tuple(self.joints.index(name) for name in self.order)
 
     def with_center(self) -> KeypointSpec:
-        """The same person with one more joint, the mean of the labelled ones (last).
+        """The spec with a last joint "center", the mean of the labelled joints.
 
-        The center is trained and grouped, as the first, never scored: its sigma is a placeholder.
+        The center is trained and grouped (first), but never scored: its sigma is a placeholder.
         """
         return replace(
             self,
@@ -97,16 +97,16 @@ class KeypointSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a joints file, from which `from_dict` makes an equal spec."""
+        """The content of a joints file; `from_dict` restores an equal spec."""
         lists = {key: list(getattr(self, key)) for key in ("joints", "sigmas", "order")}
         pairs = {key: [list(pair) for pair in getattr(self, key)] for key in ("limbs", "flips")}
         return {"name": self.name, **lists, **pairs}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str) -> KeypointSpec:
-        """Custom keypoints from the content of a joints file (docs/custom_data.md), checked.
+        """Custom keypoints from the content of a joints file (docs/custom_data.md).
 
-        ValueError names `source`, the key, and what is wrong with it.
+        ValueError if it is malformed; the message names `source` and the key.
         """
         for key in tree:
             if key not in KEYS:
@@ -157,7 +157,7 @@ def opposite(joint: str) -> str:
 
 
 def left_and_right(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The pairs `left_x`, `right_x`."""
+    """The pairs (left_x, right_x) of `joints`."""
     return tuple((name, opposite(name)) for name in joints if name.startswith("left_"))
 
 
@@ -169,8 +169,7 @@ def keypoints_of(cfg: CfgNode, is_train: bool) -> KeypointSpec:
         return KEYPOINTS[name]
     if custom.get("name") != name:
         raise ValueError(
-            f"DATASET.{key} is {name!r}; possible: {', '.join(KEYPOINTS)}, or a file of joints, "
-            f"*.yaml"
+            f"DATASET.{key} is {name!r}; possible: {', '.join(KEYPOINTS)}, or a joints file, *.yaml"
         )
     return KeypointSpec.from_dict(custom, "DATASET.KEYPOINTS")
 
@@ -181,19 +180,19 @@ KEYS = ("name", "joints", "flips", "limbs", "sigmas", "order")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    """Distinct joint names."""
+    """`value` as distinct joint names; errors start with `where`."""
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where} is {value!r}; wanted a list of names")
     for place, name in enumerate(value):
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{where} has {name!r}; wanted names, in quotes where yaml wants them")
+            raise ValueError(f"{where} has {name!r}; wanted names (YAML may need quotes)")
         if name in value[:place]:
             raise ValueError(f"{where} has {name} twice")
     return tuple(value)
 
 
 def _pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
-    """Pairs of two joints."""
+    """`value` as pairs of joint names; errors start with `where`."""
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where} is {value!r}; wanted a list of pairs of joints")
     for pair in value:
@@ -208,7 +207,7 @@ def _pairs(value: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, st
 
 
 def _sigmas(value: Any, joints: Sequence[str], where: str) -> tuple[float, ...]:
-    """From a list, a mapping of names, or one number for all."""
+    """Sigmas from a list, a mapping by joint name, or one number for all joints."""
     if isinstance(value, Mapping):
         for name in [*value, *joints]:
             if name not in joints or name not in value:
@@ -244,8 +243,8 @@ _LIMBS = (
     ("left_shoulder", "left_hip"),
     ("right_shoulder", "right_hip"),
 )
-# Grouping visits face, shoulders, hips, then limbs. These are COCO's indices; the original uses
-# those below K for CrowdPose, too.
+# Grouping visits face, shoulders, hips, then limbs. These are COCO's indices; as in the original,
+# CrowdPose uses those below its K.
 _ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 
 _COCO_JOINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *_BODY)

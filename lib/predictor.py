@@ -1,10 +1,10 @@
-"""People in images, from Python.
+"""Finds people in images: the Python interface.
 
 from lib.predictor import Predictor
 
 predictor = Predictor.load("checkpoint.pth.tar")
 people = predictor("street.jpg")    # or an array (H, W, 3) uint8 RGB, or a list of images
-people.keypoints                    # (N, K, 3): x, y in pixels of the image, and a score
+people.keypoints                    # (N, K, 3): x, y in pixels of the image, score of the joint
 predictor.keypoints.joints          # the names of the K joints
 """
 
@@ -25,40 +25,40 @@ from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
 from lib.utils.images import read_image
 
-Image = str | os.PathLike[str] | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+Image = str | os.PathLike[str] | np.ndarray  # a path, or (H, W, 3) uint8 RGB
 
 
 class People(NamedTuple):
     """N people in one image; N may be 0."""
 
     keypoints: np.ndarray  # (N, K, 3): x, y in pixels of the image, score; 0 for a missing joint
-    scores: np.ndarray  # (N,)
-    tags: np.ndarray  # (N, K, L)
+    scores: np.ndarray  # (N,), of the people
+    tags: np.ndarray  # (N, K, L), associative embedding; L is 2 with the flip test
 
 
 class Network(Protocol):
-    """Image -> people in three steps, each of which may run in another thread."""
+    """A network in three steps, image -> people, each of which may run in another thread."""
 
     spec: KeypointSpec
-    arch: ArchSpec | None  # None: no mobile_configs file describes the network
+    arch: ArchSpec | None  # None: not a LitePose
     input_size: int
-    codec: str
+    codec: str  # MODEL.CODEC
 
     def prepare(self, image: np.ndarray, /) -> Any:
         """(H, W, 3) uint8 RGB -> the input of the network."""
         ...
 
     def compute(self, prepared: Any, /) -> Any:
-        """The network's maps."""
+        """Input -> the network's maps."""
         ...
 
     def group(self, maps: Any, /) -> tuple[np.ndarray, Sequence[float]]:
-        """People (N, K, 3 + L) in pixels of the image, and N scores."""
+        """Maps -> people (N, K, 3 + L) in pixels of the image, and N scores."""
         ...
 
 
 class TorchNetwork:
-    """The steps of `lib.core.inference.predict`."""
+    """A network in PyTorch; the steps are those of `lib.core.inference.predict`."""
 
     def __init__(self, file: NetworkFile, device: torch.device) -> None:
         self.spec = file.spec
@@ -75,7 +75,7 @@ class TorchNetwork:
     def compute(self, prepared: Input) -> tuple[Tensor, Tensor, Input]:
         heatmaps, tags = network_maps(self.settings, self.model, [prepared])
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # so that its time is not measured as grouping's
+            torch.cuda.synchronize(self.device)  # so that `group` does not wait for it
         return heatmaps, tags, prepared
 
     def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
@@ -84,7 +84,7 @@ class TorchNetwork:
 
 
 class Predictor:
-    """Finds people: `predictor(image)`, or in steps `group(compute(prepare(image)))`."""
+    """Finds people: `predictor(image)`, or step by step `group(compute(prepare(image)))`."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -101,19 +101,19 @@ class Predictor:
         joints: str | Path | None = None,
         device: str | int | torch.device | None = None,
     ) -> Predictor:
-        """A predictor from a file of weights or an exported model.onnx.
+        """The predictor of a file of weights or an exported model.onnx.
 
-        The weights may be a checkpoint, a sub-network, or a state dict alone. The settings are
-        those of `lib.models.load.read_network`; a state dict may need input_size or joints.
-        device: "cuda:1", "cpu", or the number of a GPU (the CPU where there is none); default: a
-        GPU if there is one.
+        path: a checkpoint, an extracted sub-network, a bare state dict, or *.onnx.
+        cfg, superconfig, opts, input_size, joints: as in `lib.models.load.read_network`; a bare
+        state dict may need input_size or joints, and *.onnx accepts none of them.
+        device: "cuda:1", "cpu", or the number of a GPU; default: a GPU if there is one.
 
-        ValueError, in one line, when the file cannot be read or the settings do not fit it.
+        ValueError, in one line, if the file cannot be read or the arguments do not fit it.
         """
         path = Path(path)
         if path.suffix == ".onnx":
             if cfg or superconfig or opts or input_size or joints:
-                raise ValueError(f"{path} was exported with its settings; it takes no others")
+                raise ValueError(f"{path} was exported with its settings; they cannot be changed")
             from lib.deploy.onnx_network import OnnxNetwork  # needs onnxruntime
 
             return cls(OnnxNetwork.open(path))
@@ -129,7 +129,7 @@ class Predictor:
 
     @property
     def keypoints(self) -> KeypointSpec:
-        """Names, limbs and flips of the joints that it finds."""
+        """Names, limbs and flips of the K joints."""
         return self.network.spec
 
     @property
@@ -139,12 +139,12 @@ class Predictor:
 
     @property
     def input_size(self) -> int:
-        """Pixels, of the short (or long, TEST.SCALE_TYPE) side of an input."""
+        """Pixels of the short (or long, TEST.SCALE_TYPE) side of the network's input."""
         return self.network.input_size
 
     @property
     def codec(self) -> str:
-        """How joints are read from heatmaps, a MODEL.CODEC."""
+        """MODEL.CODEC: how heatmaps are decoded."""
         return self.network.codec
 
     @overload
@@ -154,7 +154,7 @@ class Predictor:
     def __call__(self, image: Sequence[Image]) -> list[People]: ...
 
     def __call__(self, image: Image | Sequence[Image]) -> People | list[People]:
-        """The people in an image, or in each image of a list."""
+        """The people in an image; for a list of images, a list of People."""
         if isinstance(image, (list, tuple)):
             return [self(one) for one in image]
         if isinstance(image, (str, os.PathLike)):
@@ -174,7 +174,7 @@ class Predictor:
         return self.network.compute(prepared)
 
     def group(self, maps: Any) -> People:
-        """The people in what `compute` returned; ValueError when it is not finite."""
+        """The people in what `compute` returned; ValueError if it is not finite."""
         people, scores = self.network.group(maps)
         if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
             raise ValueError("the network's maps are not finite")
@@ -182,9 +182,10 @@ class Predictor:
 
 
 def choose_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:
-    """As `Predictor.load` describes it, the GPU `preferred` if there is a choice.
+    """The device named as in `Predictor.load`; None: GPU `preferred`, else GPU 0, else the CPU.
 
-    ValueError for a device that does not exist.
+    A GPU's number means the CPU on a machine without GPUs. ValueError for a device that does not
+    exist.
     """
     count = torch.cuda.device_count()
     if device is None:

@@ -198,7 +198,7 @@ def test_a_run_killed_before_its_last_file_writes_it(config, tmp_path):
 
 def test_a_resume_within_an_epoch_needs_the_same_steps(config, tmp_path):
     killed(3, lambda: train(config(), tmp_path / "run"))
-    with pytest.raises(ValueError, match=r"PER_GPU 1 x .*configuration is .*PER_GPU 2"):
+    with pytest.raises(ValueError, match=r"PER_GPU 1 x .*config has .*PER_GPU 2"):
         train(config("TRAIN.IMAGES_PER_GPU", "2"), tmp_path / "run")
 
 
@@ -234,5 +234,5 @@ def test_a_compiled_network_is_saved_and_resumed_as_any_other(config, tmp_path, 
 
 
 def test_a_supernet_is_not_compiled(config, tmp_path):
-    with pytest.raises(ValueError, match=r"MODEL\.COMPILE is for one network"):
+    with pytest.raises(ValueError, match=r"MODEL\.COMPILE cannot be used for a supernet"):
         train(config(*SUPERNET, "MODEL.COMPILE", "True"), tmp_path / "run", arch=SMALL)

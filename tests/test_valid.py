@@ -217,13 +217,13 @@ def test_the_architecture_is_read_from_the_weights(call, args, weights, coco_roo
 def test_when_every_image_fails_the_error_is_one_line(call, args, broken):
     root, bad = broken(4)
     done = call("valid", *args(data=root))
-    assert_one_line(done, "not one of 4 images could be evaluated", "cannot read")
+    assert_one_line(done, "none of 4 images could be evaluated", "cannot read")
 
 
 def test_of_two_processes_one_reports_it(args, broken, tmp_path):
     root, _ = broken(4)
     first, second = start_two(args(data=root), tmp_path)
-    assert_one_line(first, "not one of 4 images could be evaluated")
+    assert_one_line(first, "none of 4 images could be evaluated")
     assert second == Result(2, "", "")
 
 
@@ -278,7 +278,7 @@ def test_test_dev_is_for_the_server(call, args, folder, test_dev_root, tmp_path)
     assert table_of(done.out) == []
     [path] = folder().iterdir()
     assert path.name == "person_keypoints_test-dev2017_litepose_results.json"
-    assert f"{path} is for the server that scores test-dev2017" in done.out
+    assert f"submit {path} to the server that scores test-dev2017" in done.out
     rows = json.loads(path.read_text())
     split = json.loads((test_dev_root / "annotations/image_info_test-dev2017.json").read_text())
     assert {row["image_id"] for row in rows} <= {image["id"] for image in split["images"]}

@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
     parser.add_argument("--cfg", required=True, help="the training's yaml")
     parser.add_argument("--superconfig", help="the training's architecture: its img_size counts")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args(argv)
 
 

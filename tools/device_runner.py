@@ -147,6 +147,8 @@ def fill_missing(people: Array, positions: Array, values: Array, tags: Array) ->
 if __name__ == "__main__":
     from PIL import Image
 
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     try:
         session, card = open_model(sys.argv[1])
         for name in sys.argv[2:]:

@@ -1,6 +1,7 @@
 """Render a data set of cartoon people with exact joints, in the layout of COCO or CrowdPose.
 
-Or of animals on four legs, in the layout of custom keypoints (docs/custom_data.md).
+--format animal renders four-legged animals in the layout of custom keypoints
+(docs/custom_data.md).
 
     python -m tools.make_synthetic --root data/synthetic
     python -m tools.make_synthetic --root data/synthetic --format crowd_pose --people 2-6
@@ -46,17 +47,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--format", choices=LAYOUTS, default=COCO.name)
     add("--train", type=int, default=2000, metavar="IMAGES")
     add("--val", type=int, default=200, metavar="IMAGES")
-    add("--test", type=int, metavar="IMAGES", help="crowd_pose: as --val; others: 0")
+    add("--test", type=int, metavar="IMAGES", help="default: crowd_pose: as --val; others: 0")
     add("--size", type=two(int, "x"), default=(320, 240), help="width x height, pixels")
     add("--people", type=two(int, "-"), default=(0, 6), help="people per image")
-    add("--val-people", type=two(int, "-"), help="... in val and test; default: as --people")
+    add(
+        "--val-people",
+        type=two(int, "-"),
+        help="of val and test; default: --people",
+    )
     add(
         "--height",
         type=two(float, "-"),
         default=(0.35, 0.95),
-        help="people / image; of animals: length",
+        help="of people / of the image; of animals: their length",
     )
-    add("--clutter", type=float, default=SceneParams.clutter, help="0..1")
+    add("--clutter", type=float, default=SceneParams.clutter, help="of the background, 0 to 1")
     add("--seed", type=int, default=0)
     add("--workers", type=int, default=os.cpu_count())
     return parser.parse_args(argv)

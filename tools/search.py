@@ -70,7 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--random", action="store_true", help="as many random candidates, for comparison")
     add("--seed", type=int, default=0)
     add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
-    add("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    add("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args(argv)
 
 

@@ -35,7 +35,7 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
 def read_config(
     text: str, source: str, opts: Sequence[str] = (), img_size: int | None = None
 ) -> CfgNode:
-    """`load_config` of the yaml text that a checkpoint carries; errors name `source`."""
+    """As `load_config`, from YAML text such as a checkpoint stores; errors name `source`."""
     return _load(parse_yaml(text, source), source, opts, img_size)
 
 
@@ -88,7 +88,7 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
 
 
 def _set(node: CfgNode, leaf: str, value: Any, where: str) -> None:
-    """Give a key its value, if that is of the default's type."""
+    """Set a key to `value`; ValueError if its type is not that of the default."""
     default: Any = node.get(leaf)
     literal: Any = _literal(value)
     if isinstance(default, str) and isinstance(value, str):
@@ -110,7 +110,7 @@ def _set(node: CfgNode, leaf: str, value: Any, where: str) -> None:
 
 
 def _literal(value: Any) -> Any:
-    """Text that spells a Python literal becomes it: yaml 1.1 and the command line give "4e-3"."""
+    """Parse text that is a Python literal: YAML 1.1 and the command line read 4e-3 as text."""
     if not isinstance(value, str):
         return value
     try:
@@ -120,7 +120,7 @@ def _literal(value: Any) -> Any:
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("A.B", value) of a nested dict."""
+    """Yield ("A.B", value) for each leaf of a nested dict."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The rules that a config must keep; each error names the key, its value and what is accepted."""
+"""Checks of a config; each error names the key, its value and the accepted values."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def check_config(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is {_value(cfg, key)!r}; possible: {', '.join(allowed)}")
     for key, least in AT_LEAST.items():
         if _value(cfg, key) < least:
-            raise ValueError(f"{key} is {_value(cfg, key)}; at least {least}")
+            raise ValueError(f"{key} is {_value(cfg, key)}; must be at least {least}")
     if not 0 <= cfg.TRAIN.EMA < 1:
-        raise ValueError(f"TRAIN.EMA is {cfg.TRAIN.EMA}; 0 <= decay < 1")
+        raise ValueError(f"TRAIN.EMA is {cfg.TRAIN.EMA}; must be at least 0 and below 1")
     if cfg.DIST_TIMEOUT <= 0:
         raise ValueError(f"DIST_TIMEOUT is {cfg.DIST_TIMEOUT}; it must be more than 0 seconds")
     _check_joints(cfg)
@@ -79,7 +79,7 @@ def _value(cfg: CfgNode, key: str) -> Any:
 
 
 def _check_joints(cfg: CfgNode) -> None:
-    """Data sets and numbers of joints must fit one another."""
+    """Data sets and numbers of joints must agree."""
     data = cfg.DATASET
     specs = {key: keypoints_of(cfg, key == "DATASET") for key in ("DATASET", "DATASET_TEST")}
     for key, spec in specs.items():
@@ -90,7 +90,7 @@ def _check_joints(cfg: CfgNode) -> None:
                 f"DATASET.{key} {data[key]!r} has {spec.num_joints} joints{center}"
             )
         if data.WITH_CENTER and "center" in spec.joints:
-            raise ValueError(f"DATASET.WITH_CENTER: a joint of {data[key]!r} is called center, too")
+            raise ValueError(f"DATASET.WITH_CENTER: {data[key]!r} already has a joint named center")
     if specs["DATASET"].joints != specs["DATASET_TEST"].joints:
         raise ValueError(
             f"DATASET.DATASET {data.DATASET!r} and DATASET.DATASET_TEST {data.DATASET_TEST!r} "
@@ -126,10 +126,10 @@ def _check_decoding(cfg: CfgNode) -> None:
         raise ValueError("TEST.SCALE_FACTOR is empty; [1] is the single-scale test")
     if not any(test.WITH_HEATMAPS) or not any(test.WITH_AE):
         raise ValueError("TEST.WITH_HEATMAPS and TEST.WITH_AE must each switch on some stage")
-    for stage, (asked, trained) in enumerate(zip(test.WITH_AE, cfg.LOSS.WITH_AE_LOSS, strict=True)):
-        if asked and not trained:
+    for stage, (used, trained) in enumerate(zip(test.WITH_AE, cfg.LOSS.WITH_AE_LOSS, strict=True)):
+        if used and not trained:
             raise ValueError(
-                f"TEST.WITH_AE asks for tags of stage {stage}, LOSS.WITH_AE_LOSS gives it none"
+                f"TEST.WITH_AE uses tags of stage {stage}, but LOSS.WITH_AE_LOSS trains none there"
             )
     if kernel < 1 or kernel % 2 == 0 or test.NMS_PADDING != kernel // 2:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Every key of every experiment, with its default and its meaning: the manual.
+"""The default of every config key, with its meaning.
 
-Names follow HigherHRNet and LitePose, so their yaml files load as they are. This tree stays as it
-is; `load_config` clones it. Rules that values must keep: checks.py.
+Names follow HigherHRNet and LitePose, so their yaml files load unchanged. `load_config` clones this
+tree and never modifies it. checks.py has the rules for values.
 """
 
 from yacs.config import CfgNode as CN
@@ -12,7 +12,7 @@ _C = CN()
 _C.OUTPUT_DIR = "output"  # checkpoints, results: OUTPUT_DIR/<dataset>/<model>/<yaml name>/
 _C.LOG_DIR = "log"  # TensorBoard: LOG_DIR/<dataset>/<model>/<yaml name>/
 _C.DATA_DIR = ""  # prefix of a relative DATASET.ROOT
-_C.SEED = 0  # governs weights, shuffling and augmentation
+_C.SEED = 0  # of initial weights, shuffling, augmentation and sampled architectures
 _C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu override it
 _C.WORKERS = 4  # loader processes per process, at most one per core; 0: load in the process itself
 _C.PRINT_FREQ = 30  # steps between two log lines
@@ -43,28 +43,32 @@ _C.MODEL.PRETRAINED = ""  # weights to start from; "" starts from scratch
 # "all"; "not_final": without the last layers, for other joints; "backbone": without the deconv head
 _C.MODEL.PRETRAINED_PARTS = "all"
 _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
-_C.MODEL.NUM_JOINTS = 17  # as DATASET.NUM_JOINTS
+_C.MODEL.NUM_JOINTS = 17  # equal to DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
-# Joints <-> heatmaps: "reference" (published weights) or "unbiased"; belongs to the weights: train
-# and decode with the same one (lib/codec.py)
+# Encoding of joints as heatmaps: "reference" (published weights) or "unbiased". Train and decode
+# with the same codec (docs/codec.md).
 _C.MODEL.CODEC = "reference"
 _C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, for supernets and on CPUs too
 _C.MODEL.FUSION_HEAD = True  # False: the deconv head without the raw branch (paper, ablation)
 _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, derived from the 7x7 filters
-# `torch.compile` in training: minutes to start, then fused layers; not for supernets, whose shapes
-# change every step
+# `torch.compile` in training: fuses layers, but takes minutes to start; not for supernets, whose
+# shapes change at every step
 _C.MODEL.COMPILE = False
 _C.MODEL.CHANNELS_LAST = True  # memory format of the network; twice as fast on a CPU
-# Keys of one model; an open node. The three below are LitePose's; those of HigherHRNet and
+# Keys of one kind of network. The three below are LitePose's; those of HigherHRNet and
 # EfficientHRNet have no defaults (lib/models/baselines/hrnet_extra.py).
 _C.MODEL.EXTRA = CN(new_allowed=True)
 _C.MODEL.EXTRA.NUM_DECONV_LAYERS = 3
-_C.MODEL.EXTRA.NUM_DECONV_FILTERS = [64, 48, 32]  # of the largest network; a JSON overrides them
+_C.MODEL.EXTRA.NUM_DECONV_FILTERS = [
+    64,
+    48,
+    32,
+]  # of the largest network; --superconfig overrides them
 _C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
 
 # ------------------------------------------------------------------------------ the supernet
 _C.SUPERNET = CN()  # used where MODEL.NAME is pose_supermobilenet
-_C.SUPERNET.RATIOS = [1.0, 0.75, 0.5, 0.25]  # of every width: stem, stages, deconv levels
+_C.SUPERNET.RATIOS = [1.0, 0.75, 0.5, 0.25]  # of each width: stem, stages, deconv levels
 _C.SUPERNET.RESOLUTIONS = [512, 448, 384, 320, 256]
 _C.SUPERNET.EXPANSIONS = [6]
 _C.SUPERNET.KERNELS = [7]  # with MODEL.ELASTIC_KERNEL, 5 and 3 too
@@ -92,18 +96,18 @@ _C.DATASET.ROOT = "data/coco"
 _C.DATASET.DATASET = "coco_kpt"
 # Joints, layout and metric in evaluation: coco, crowd_pose; if DATASET is a joints file, that file
 _C.DATASET.DATASET_TEST = "coco"
-_C.DATASET.KEYPOINTS = CN(new_allowed=True)  # content of the joints file; filled when it is read
+_C.DATASET.KEYPOINTS = CN(new_allowed=True)  # content of the joints file, filled by load_config
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of images; "zip": one archive per folder
 _C.DATASET.CACHE = ""  # folder of decoded, shrunk images, by tools/cache_images.py; "": none
-# In training: "raise" stops, "skip" names the image and goes on; evaluation always names it and
-# goes on
+# An unreadable training image: "raise" stops, "skip" logs it and continues; evaluation always logs
+# it and continues
 _C.DATASET.UNREADABLE = "raise"
 _C.DATASET.MAX_IMAGES = 0  # use only the first N images; 0: all
-_C.DATASET.MIN_LABELLED_JOINTS = 0  # only images in which one person has at least so many
+_C.DATASET.MIN_LABELLED_JOINTS = 0  # use only images with a person of at least so many
 _C.DATASET.NUM_JOINTS = 17  # of the data set, plus one if WITH_CENTER
-_C.DATASET.MAX_NUM_PEOPLE = 30  # people per image; beyond, the largest are kept
+_C.DATASET.MAX_NUM_PEOPLE = 30  # people per image; of more, the largest are used
 _C.DATASET.WITH_CENTER = False  # one more joint: the mean of the labelled ones
 # Augmentation. The crop's side is the image's short (long) side times U(MIN_SCALE, MAX_SCALE).
 _C.DATASET.INPUT_SIZE = 512
@@ -127,9 +131,9 @@ _C.TRAIN.IMAGES_PER_GPU = 32  # per process
 _C.TRAIN.BEGIN_EPOCH = 0
 _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
-_C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as the paper's runs) or "sgd"
+_C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as in the paper) or "sgd"
 _C.TRAIN.LR = 1e-3
-_C.TRAIN.LR_BATCH = 0  # LR is for this total batch size and scales with it; 0: LR as it is
+_C.TRAIN.LR_BATCH = 0  # total batch size that LR is meant for; LR scales with it; 0: no scaling
 _C.TRAIN.LR_SCHEDULE = "multistep"  # "multistep": x LR_FACTOR at each of LR_STEP; or "cosine"
 _C.TRAIN.LR_FACTOR = 0.1
 _C.TRAIN.LR_STEP = [350, 480]  # epochs
@@ -142,38 +146,38 @@ _C.TRAIN.GAMMA2 = 0.0  # accepted for old files
 _C.TRAIN.RESUME = False  # like AUTO_RESUME, but a missing checkpoint is an error
 _C.TRAIN.CHECKPOINT = ""  # the checkpoint to resume from; "" is the one in OUTPUT_DIR
 _C.TRAIN.ACCUMULATE = 1  # batches per step; gradients are averaged over their images
-_C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: no limit
+_C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: no clipping
 # Decay of the EMA of weights and BatchNorm statistics, e.g. 0.9998; the EMA is evaluated and saved
 # (model_best, final_state0, checkpoint); 0: none
 _C.TRAIN.EMA = 0.0
-# Non-finite loss: "raise" names the step and stops, before the next log line or checkpoint; "skip"
-# names and skips the step (and an update with a non-finite gradient), for which it reads from the
-# device every step
+# Non-finite loss: "raise" stops before the next log line or checkpoint and names the step; "skip"
+# skips the step (also for a non-finite gradient) and names it, but reads from the device at every
+# step
 _C.TRAIN.NON_FINITE = "raise"
 _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
-_C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, also within epochs; 0: SAVE_EVERY alone
+_C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, also within epochs; 0: only SAVE_EVERY
 _C.TRAIN.KEEP = 2  # checkpoints on disk: checkpoint.pth.tar, .1 (the one before), ...
-_C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations; then "best" is best AP; 0: never
+_C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations (they set model_best); 0: never
 
 # ------------------------------------------------------------------------------ evaluation
 _C.TEST = CN()
-_C.TEST.MODEL_FILE = ""  # "": model_best, final_state0 or checkpoint of OUTPUT_DIR, in this order
+_C.TEST.MODEL_FILE = ""  # "": the first of model_best, final_state0, checkpoint in OUTPUT_DIR
 _C.TEST.IMAGES_PER_GPU = 1  # images of equal input size per forward pass
 _C.TEST.FLIP_TEST = True
 _C.TEST.SCALE_TYPE = "short"  # the side that becomes INPUT_SIZE: "short" or "long"
-_C.TEST.SCALE_FACTOR = [1]  # multi-scale test
+_C.TEST.SCALE_FACTOR = [1]  # factors of INPUT_SIZE; several: multi-scale test
 _C.TEST.WITH_HEATMAPS = (True, True)  # stages whose heatmaps are averaged
 _C.TEST.WITH_AE = (True, False)  # stages whose tags are read
 _C.TEST.PROJECT2IMAGE = True  # maps are resized to the input's size before decoding
 _C.TEST.NMS_KERNEL = 5  # a peak is the largest value of its window; an odd number
 _C.TEST.NMS_PADDING = 2  # NMS_KERNEL // 2
-_C.TEST.DETECTION_THRESHOLD = 0.1  # of a joint's heatmap value
+_C.TEST.DETECTION_THRESHOLD = 0.1  # least heatmap value of a peak
 _C.TEST.TAG_THRESHOLD = 1.0  # largest tag distance of a joint to its person
-_C.TEST.USE_DETECTION_VAL = True  # ties in tag distance go to the stronger joint
+_C.TEST.USE_DETECTION_VAL = True  # round tag distances; the higher heatmap value breaks ties
 _C.TEST.IGNORE_TOO_MUCH = False  # no new people beyond MAX_NUM_PEOPLE
 _C.TEST.IGNORE_CENTER = True  # the center joint is not grouped
-_C.TEST.ADJUST = True  # quarter-pixel offset toward the higher neighbor
-_C.TEST.REFINE = True  # joints that a person lacks are read from its heatmaps
+_C.TEST.ADJUST = True  # sub-pixel offset of peaks (MODEL.CODEC)
+_C.TEST.REFINE = True  # search the missing joints of each person on the heatmaps
 _C.TEST.LOG_PROGRESS = False  # accepted for old files; see VERBOSE
 
 # ----------------------------------------------------------------- images in TensorBoard

@@ -1,4 +1,4 @@
-"""YAML files as dicts, or one line on what is wrong with them."""
+"""Reads YAML files; errors are one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 def read_yaml(path: Path, what: str = "config") -> dict[str, Any]:
-    """The keys of a file; `what` names it in an error, as "the config PATH"."""
+    """The top-level dict of a YAML file; errors call it "the `what` PATH"."""
     try:
         return parse_yaml(path.read_text(), str(path))
     except OSError as error:
@@ -19,7 +19,7 @@ def read_yaml(path: Path, what: str = "config") -> dict[str, Any]:
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """The keys of `text`; errors name `source`."""
+    """The top-level dict of YAML `text`; errors name `source`."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Custom keypoints: a joints file of the user, read and embedded in the config."""
+"""Custom keypoints: reads the user's joints file and embeds it in the config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lib.keypoints import KeypointSpec
 
 
 def embed_joints(cfg: CfgNode, keys: Collection[str]) -> None:
-    """Copy the content of joints files into `cfg`, which then needs the files no more; in place.
+    """Copy the content of a joints file into `cfg`, in place, so that the file is no longer needed.
 
     DATASET.DATASET (DATASET_TEST) becomes the name in the file, DATASET.KEYPOINTS its content.
-    DATASET_TEST and both NUM_JOINTS follow unless they are among `keys`, which the user set.
+    DATASET_TEST and both NUM_JOINTS are derived, unless they are among `keys`, set by the user.
     """
     data = cfg.DATASET
     if is_file(data.DATASET) and "DATASET.DATASET_TEST" not in keys:
@@ -25,7 +25,7 @@ def embed_joints(cfg: CfgNode, keys: Collection[str]) -> None:
     if len(set(specs)) > 1:
         raise ValueError(
             f"DATASET.DATASET {data.DATASET} and DATASET.DATASET_TEST {data.DATASET_TEST} are "
-            f"different joints; name one file"
+            f"different joints; use the same file for both"
         )
     for key, spec in zip(named, specs, strict=True):
         data[key] = spec.name

@@ -1,7 +1,7 @@
-"""BatchNorm statistics of a sub-network, computed for that sub-network.
+"""Recalibration of BatchNorm statistics for an extracted sub-network.
 
 An extracted sub-network starts with the supernet's running statistics, which mix those of all
-widths. The narrower it is, the further they are from its activations.
+widths. The narrower the sub-network, the less they fit its activations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Calibration:
     num_images: int
 
     def __call__(self, model: nn.Module, size: int) -> int:
-        """Recalibrates `model` on size x size crops; the number of images used."""
+        """Recalibrate `model` on `size` x `size` crops. Return the number of images used."""
         device = next(model.parameters()).device
         loader = self.make_loader(self.dataset.at_size(size))
         batches = (normalize(batch.images.to(device)) for batch in loader)
@@ -35,11 +35,11 @@ class Calibration:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) -> int:
-    """Sets the mean and variance of every BatchNorm to those of its inputs; the images used.
+    """Set the mean and variance of every BatchNorm layer to those of its inputs.
 
     batches: (B, 3, H, W) normalized images at the resolution of the network; only the first
-    `num_images` are read. Exact over all images and pixels, not a moving average. The model keeps
-    its training mode.
+    `num_images` are used. The statistics are exact over all images and pixels, not a moving
+    average. The training mode of the model is restored. Return the number of images used.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     moments = {layer: Moments(layer) for layer in layers}
@@ -49,7 +49,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], num_images: int) ->
     try:
         model.train()
         for layer in layers:
-            layer.track_running_stats = False  # normalize by the batch, leave the buffers alone
+            layer.track_running_stats = False  # normalize by the batch, do not update the buffers
         for images in batches:
             images = images[: num_images - seen]
             model(images)
@@ -86,7 +86,7 @@ class Moments:
         self.squares += x.square().sum(dim=(0, 2, 3))
 
     def write(self) -> None:
-        """Mean and unbiased variance, into the layer's running statistics."""
+        """Write mean and unbiased variance to the layer's running statistics."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=0)
         self.running_mean.copy_(mean)

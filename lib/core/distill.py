@@ -1,4 +1,4 @@
-"""Heatmap distillation: a network learns the heatmaps of another one (paper, section 4)."""
+"""Heatmap distillation: a student learns the heatmaps of a teacher (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.dataset.target_generators import Targets
 
 
 class Imitation(nn.Module):
-    """Heatmap loss against another network's heatmaps, a term per stage: "distill/0", ..."""
+    """Heatmap loss against a teacher's heatmaps, one term per output stage: "distill/0", ..."""
 
     def __init__(self, num_joints: int, factor: float = 1.0) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Imitation(nn.Module):
     def forward(
         self, outputs: list[Tensor], teacher_outputs: list[Tensor], targets: Targets
     ) -> dict[str, Tensor]:
-        """Outputs of both networks, S of (B, C, h, w) each; the teacher's may have other sizes."""
+        """outputs, teacher_outputs: S of (B, C, h, w) each; h and w may differ between the two."""
         terms = {}
         for stage, (output, other) in enumerate(zip(outputs, teacher_outputs, strict=True)):
             goal = resize_maps(other[:, : self.num_joints], output.shape[2:])
@@ -31,9 +31,9 @@ class Imitation(nn.Module):
 
 
 class Distillation(nn.Module):
-    """The terms of `criterion` and the imitation of a frozen teacher.
+    """The terms of `criterion`, and those of the distillation from a frozen teacher.
 
-    The teacher gets the same crops, resized to its input size `img_size`.
+    The teacher's input is the same crops, resized to its input size `img_size`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From predictions to AP, in a table with HigherHRNet's names."""
+"""Scores predictions: a table of AP and AR with HigherHRNet's column names."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from lib.utils.tables import markdown
 logger = logging.getLogger(__name__)
 
 Table = OrderedDict[str, float]
-Tree = Mapping[str, Any]  # of annotations
+Tree = Mapping[str, Any]  # content of an annotation file
 
 
 def evaluate_predictions(
     data: EvaluationSet, predictions: Iterable[Prediction], out_dir: Path
 ) -> Table:
-    """Write the result file (see `result_path`), then score it.
+    """Write the result file (`result_path`), then return the table of its scores.
 
-    The table is empty for a split without annotations, as COCO test-dev.
+    The table is empty for a split without annotations, such as COCO test-dev.
     """
     rows = write_results(data, predictions, out_dir)
     return score_rows(data.spec, data.ground_truth, rows) if data.has_people else OrderedDict()
@@ -46,7 +46,7 @@ def average_precision(
     data: EvaluationSet,
     loading: LoaderSettings = SEQUENTIAL,
 ) -> float:
-    """AP of `model` on `data`, 0 to 1; nothing is written."""
+    """AP of `model` on `data`, from 0 to 1; no file is written."""
     predictions, problems = in_order(data, each_outcome(settings, model, data, loading))
     demand_some(predictions, problems)
     for problem in problems:
@@ -55,22 +55,22 @@ def average_precision(
 
 
 def score_predictions(data: EvaluationSet, predictions: Iterable[Prediction]) -> Table:
-    """The table of `predictions`, as of their result file."""
+    """The table of `predictions`, equal to that of their result file."""
     rows = result_rows(data.spec, predictions, data.category_id)
     return score_rows(data.spec, data.ground_truth, rows)
 
 
 def score_rows(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> Table:
-    """The table of result rows over all images of `ground_truth`; without rows, AP is 0.
+    """The table of result rows, scored on all images of `ground_truth`; all 0 without rows.
 
-    Its columns are those of the data set's metric.
+    The columns are those of the data set's metric.
     """
     columns = spec.metric.columns
     if not rows:
         return OrderedDict.fromkeys(columns, 0.0)
-    # Evaluators write into annotations and rows: they get copies.
+    # Copies, since evaluators write into annotations and rows.
     ground_truth = {**ground_truth, "annotations": list(map(dict, ground_truth["annotations"]))}
-    with contextlib.redirect_stdout(io.StringIO()):  # evaluators print
+    with contextlib.redirect_stdout(io.StringIO()):  # evaluators print their tables
         evaluation = EVALUATORS[spec.metric.name](spec, ground_truth, list(map(dict, rows)))
         evaluation.evaluate()
         evaluation.accumulate()
@@ -79,7 +79,7 @@ def score_rows(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> T
 
 
 def markdown_table(table: Mapping[str, float], arch: str) -> str:
-    """One row in HigherHRNet's form."""
+    """`table` as a Markdown table of one row, with HigherHRNet's first column "Arch"."""
     return markdown(["Arch", *table], [[arch, *(f"{value:.3f}" for value in table.values())]])
 
 
@@ -89,13 +89,13 @@ def fast_evaluation(
     detections: faster_coco_eval.COCO,
     kind: Literal["keypoints", "keypoints_crowd"],
 ) -> faster_coco_eval.COCOeval_faster:
-    """kind: "keypoints_crowd" gives AP by crowding too."""
+    """kind: with "keypoints_crowd", AP is also computed by crowding."""
     return faster_coco_eval.COCOeval_faster(
         ground_truth,
         detections,
         iouType=kind,
         kpt_oks_sigmas=list(spec.sigmas),
-        use_area=spec.use_area,  # without: .53 * width * height of the box
+        use_area=spec.use_area,  # False: OKS uses .53 * width * height of the box
         print_function=lambda *_: None,
     )
 
@@ -112,7 +112,7 @@ def _coco_evaluation(spec: KeypointSpec, ground_truth: dict[str, Any], rows: lis
 def _crowd_pose_evaluation(
     spec: KeypointSpec, ground_truth: dict[str, Any], rows: list[Row]
 ) -> faster_coco_eval.COCOeval_faster:
-    """Equal to CrowdPose's official tool, which is on no package index (see README)."""
+    """Equal to CrowdPose's official tool, which is on no package index (docs/differences.md)."""
     coco = faster_coco_eval.COCO(ground_truth)
     return fast_evaluation(spec, coco, coco.loadRes(rows), "keypoints_crowd")
 

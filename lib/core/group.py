@@ -1,4 +1,4 @@
-"""From heatmaps and tags to people (associative embedding, Newell et al. 2017)."""
+"""Grouping: heatmaps and tag maps -> people (associative embedding, Newell et al. 2017)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lib.codec import REFERENCE, Codec, codec_of
 from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
 from lib.keypoints import keypoints_of
 
-TIE = 1e-9  # of costs, far below the difference of two joints: decides between equal ones
+TIE = 1e-9  # added to costs to break ties; far below the cost difference of two joints
 
 
 @dataclass(frozen=True)
 class GroupParams:
-    """How joints become people (TEST.* keys)."""
+    """Settings of grouping (TEST.* keys)."""
 
     joint_order: tuple[int, ...]
     max_people: int = 30
@@ -38,7 +38,7 @@ class GroupParams:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> GroupParams:
-        """The center joint, unless it is ignored, is visited first."""
+        """From TEST.*; the center joint, unless it is ignored, comes first in `joint_order`."""
         test = cfg.TEST
         spec = keypoints_of(cfg, is_train=False)
         if cfg.DATASET.WITH_CENTER and not test.IGNORE_CENTER:
@@ -57,14 +57,14 @@ class GroupParams:
 
 
 class HasGroupParams(Protocol):
-    """For example an InferenceSettings (lib/core/inference.py)."""
+    """Anything with grouping settings, such as InferenceSettings (lib/core/inference.py)."""
 
     @property
     def group(self) -> GroupParams: ...
 
 
 class HeatmapParser:
-    """Heatmaps and tag maps of one image -> people, in map pixels."""
+    """Groups the joints of one image: heatmaps and tag maps -> people in map pixels."""
 
     def __init__(self, settings: HasGroupParams | CfgNode) -> None:
         """`settings`: an InferenceSettings, or the config as HigherHRNet's callers give it."""
@@ -76,8 +76,8 @@ class HeatmapParser:
     ) -> tuple[list[np.ndarray], list[float]]:
         """[(N, K, 3 + L)] people as x, y, score, tags of each joint, and N scores; N may be 0.
 
-        det: (1, K, H, W); tag: (1, K or 1, H, W, L); on any device. A person's score is the mean
-        over its joints before `refine` adds missing ones.
+        det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. A
+        person's score is the mean over its joints before `refine` adds missing ones.
         """
         people, scores = self.group(maps_of(det[0], tag[0]), adjust, refine)
         return [people], scores
@@ -98,8 +98,8 @@ def find_candidates(
 ) -> list[np.ndarray]:
     """Peaks of each joint's heatmap, (n, 3 + L): x, y, value, tags; the largest value first.
 
-    At most `max_people` of them, all above the threshold. Of equal values the first row by row
-    comes first. x, y are the codec's position in the pixel, or the pixel itself without `adjust`.
+    There are at most `max_people` per joint, all above the threshold. Equal values are sorted by
+    row, then column. x, y are decoded by the codec; without `adjust` they are pixel indices.
     """
     codec = params.codec
     radius = codec.reach(params.nms_kernel // 2)
@@ -122,22 +122,22 @@ def group_by_tag(candidates: Sequence[np.ndarray], params: GroupParams) -> np.nd
     """Candidates -> people (N, K, 3 + L): x, y, value, tags; a missing joint is 0.
 
     candidates: one (n, 3 + L) per joint. Joints are visited in `joint_order`. The candidates of a
-    joint are assigned to the people so far at the least total cost, which grows with the distance
+    joint are assigned to the existing people at the least total cost, which grows with the distance
     of a candidate's tags to the mean tags of a person. A candidate that is not assigned, or farther
     than `tag_threshold`, starts a new person.
 
-    Example, one tag: noses of tags 1.0 and 5.0 start two people. Left eyes of tags 1.2, 4.9 and 9.0
-    follow: the first two join these people, the third starts a person without a nose.
+    Example with L = 1: noses with tags 1.0 and 5.0 start two people. Left eyes with tags 1.2, 4.9
+    and 9.0 follow: the first two join these people, the third starts a person without a nose.
     """
     slots, width = sum(map(len, candidates)), candidates[0].shape[1]
     people = np.zeros((slots, params.num_joints, width), np.float32)
     tag_sums, counts = np.zeros((slots, width - 3)), np.zeros((slots, 1))
-    # As in the original, the first tag value of its first joint identifies a person: a later
-    # candidate with exactly this value that starts a person replaces joints of the same one.
+    # As in the original, a person is identified by the first tag value of its first joint. A later
+    # candidate that would start a person with exactly this value joins the existing person.
     person_of: dict[float, int] = {}
     for joint in params.joint_order:
         rows = candidates[joint]
-        known = min(len(person_of), params.max_people)  # later people get no more joints
+        known = min(len(person_of), params.max_people)  # people beyond these get no further joints
         if len(rows) == 0 or (params.ignore_too_much and known == params.max_people):
             continue
         means = tag_sums[:known] / counts[:known]
@@ -154,16 +154,16 @@ def group_by_tag(candidates: Sequence[np.ndarray], params: GroupParams) -> np.nd
 
 
 def assign(distance: np.ndarray, values: np.ndarray, params: GroupParams) -> np.ndarray:
-    """The person of each candidate at the least total cost, (n,); -1: none.
+    """Index of the person of each candidate, (n,), at the least total cost; -1: no person.
 
     distance: (n, N) between tags; values: (n,) of heatmaps, descending; people in the order of
     their first joints.
 
     The distance is rounded and counts 100 times as much as the value, so distances below 0.5 are
     equal. When several candidates are near several people, many assignments therefore cost the
-    same. TIE then gives the stronger candidate to the earlier person, much like the solver of the
-    original. Example: two candidates and two people, all closer than 0.5: candidate 0 goes to
-    person 0. (Assigning the nearest instead costs a trained network .03 AP.)
+    same. TIE then assigns the stronger candidate to the earlier person, much like the original's
+    solver. Example: two candidates and two people, all closer than 0.5: candidate 0 goes to
+    person 0. (Assigning the nearest person instead costs .03 AP with a trained network.)
     """
     cost = np.round(distance) * 100 - values[:, None] if params.use_detection_val else distance
     strength, age = np.arange(len(distance), 0, -1), np.arange(distance.shape[1])
@@ -178,11 +178,11 @@ def assign(distance: np.ndarray, values: np.ndarray, params: GroupParams) -> np.
 def fill_missing(people: np.ndarray, maps: HostMaps | DeviceMaps, codec: Codec) -> None:
     """Search the missing joints of `people` (N, K, 3 + L) on their heatmaps, in place.
 
-    Every person searches all of its missing joints: for a joint below the threshold, or assigned
-    to another person, the pixel that fits best (`best_pixels`) is usually near the right place.
+    For a joint that is below the threshold, or was assigned to another person, the best-fitting
+    pixel (`best_pixels`) is usually near the true position.
     Example: tags of a person average 3.0 and its right knee is missing. Of two pixels with values
-    0.6 and 0.08 and tags 7.1 and 3.2, the second fits better: 0.08 - 0 > 0.6 - 4. It is taken
-    unless its value is 0 or less.
+    0.6 and 0.08 and tags 7.1 and 3.2, the second fits better: 0.08 - 0 > 0.6 - 4. The joint is
+    set to this pixel if its heatmap value is above 0.
     """
     has = people[..., 2] > 0  # (N, K)
     person, joint = np.nonzero(~has)

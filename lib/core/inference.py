@@ -1,8 +1,8 @@
-"""From an image to people: maps of all stages, scales and the flipped image, then grouping.
+"""Inference: maps of all stages and scales and of the flipped image, then grouping into people.
 
-Names and numbers are HigherHRNet's. `predict` is the whole way. Its three steps may also run
-apart: `prepare` in a loader process, `network_maps` on the device and for a batch, `find_people`
-in a thread.
+Function names and results are HigherHRNet's. `predict` does everything for one image. Its three
+steps can also run separately: `prepare` in a loader process, `network_maps` on the device for a
+batch, `find_people` in a thread.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
 
-MAX_SIDE = 2**15  # of an input, in pixels; a very narrow image would need all memory
+MAX_SIDE = 2**15  # pixels of an input's side; the input of a very narrow image would be huge
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How a network is run and its maps are decoded: the keys of TEST and what they depend on."""
+    """How a network is run and its maps are decoded: TEST.* and the keys that these depend on."""
 
     spec: KeypointSpec  # the scored joints, without a center
     group: GroupParams  # grouping, and the codec
-    num_joints: int  # heatmaps of the network, K, a center included
-    input_size: int  # pixels, of the short or long side (scale_type) of an input
-    with_heatmaps: tuple[bool, ...]  # one flag per output stage: its heatmaps are averaged in
-    with_ae: tuple[bool, ...]  # likewise: its tags are used
+    num_joints: int  # K, heatmaps of the network; includes the center joint, if there is one
+    input_size: int  # pixels of the input's short or long side (scale_type)
+    with_heatmaps: tuple[bool, ...]  # per output stage: whether its heatmaps are averaged
+    with_ae: tuple[bool, ...]  # per output stage: whether its tags are used
     with_center: bool = False
     ignore_center: bool = False  # the center is predicted, but not grouped
     scale_type: str = "short"
     scale_factors: tuple[float, ...] = (1.0,)
     flip_test: bool = True
     project2image: bool = True  # decode maps of the input's size, unless the codec is native
-    adjust: bool = True  # move peaks within their pixel
-    refine: bool = True  # search the joints that a person lacks
+    adjust: bool = True  # decode sub-pixel positions of peaks
+    refine: bool = True  # search missing joints of each person on its heatmap
     half_precision: bool = False  # on a GPU
 
     @classmethod
@@ -79,7 +79,7 @@ class InferenceSettings:
 
     @cached_property
     def flip_index(self) -> list[int]:
-        """For each of the network's joints, the one it becomes in a flipped image."""
+        """Index of each joint's left-right counterpart, for all K heatmaps of the network."""
         return (self.spec.with_center() if self.with_center else self.spec).flip_index
 
     @cached_property
@@ -89,7 +89,7 @@ class InferenceSettings:
     def geometry(
         self, width: int, height: int, factor: float = 1.0
     ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-        """Input size (width, height), center and scale of an image at one scale of the test."""
+        """Input size (width, height), center and scale of an image at test scale `factor`."""
         canvas = np.empty((height, width, 0))
         min_scale = min(self.scale_factors)
         return get_multi_scale_size(canvas, self.input_size, factor, min_scale, self.scale_type)
@@ -99,17 +99,17 @@ Settings = InferenceSettings | CfgNode
 
 
 def settings_of(settings: Settings) -> InferenceSettings:
-    """`settings`, read from the config where it is one, as HigherHRNet's callers give it."""
+    """`settings` itself, or the InferenceSettings of a config (calls in HigherHRNet's style)."""
     if isinstance(settings, InferenceSettings):
         return settings
     return InferenceSettings.from_config(settings)
 
 
 class Input(NamedTuple):
-    """An image at the scales of the test, and the geometry to map people back."""
+    """An image at all test scales, and the geometry that maps people back to the image."""
 
     images: tuple[Tensor, ...]  # (H, W, 3) uint8 RGB, one per scale, the largest first
-    base_size: tuple[int, int]  # width, height at scale 1: of projected maps
+    base_size: tuple[int, int]  # (width, height) of projected maps: the input size at scale 1
     center: np.ndarray
     scale: np.ndarray
 
@@ -128,9 +128,9 @@ def predict(
 
 
 def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
-    """`image` (H, W, 3) at all scales of the test; on the CPU.
+    """The network's input for `image` (H, W, 3) uint8 RGB at all test scales; on the CPU.
 
-    ValueError when the input of a very narrow image would be longer than MAX_SIDE.
+    ValueError if a side of the input would exceed MAX_SIDE, as for a very narrow image.
     """
     height, width = image.shape[:2]
     base_size, center, scale = settings.geometry(width, height)
@@ -158,9 +158,9 @@ def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
 def network_maps(
     settings: InferenceSettings, model: nn.Module, inputs: Sequence[Input]
 ) -> tuple[Tensor, Tensor]:
-    """Heatmaps (B, K, H, W) and tags (B, K, H, W, L) over all scales, of B inputs of equal sizes.
+    """Heatmaps (B, K, H, W) and tags (B, K, H, W, L) of B inputs of equal sizes, over all scales.
 
-    Each map of each joint is one plane in memory. With `half_precision` the network runs in
+    The map of each joint is contiguous. With `half_precision` the network runs in
     float16 on a GPU; maps are float32.
     """
     device = next(model.parameters()).device
@@ -188,7 +188,7 @@ def network_maps(
 def find_people(
     settings: InferenceSettings, heatmaps: Tensor, tags: Tensor, prepared: Input
 ) -> tuple[np.ndarray, list[float]]:
-    """People and scores, as from `predict`, from the maps (1, K, H, W) and (1, K, H, W, L)."""
+    """`predict`'s people and scores from heatmaps (1, K, H, W) and tags (1, K, H, W, L)."""
     size = (heatmaps.shape[3], heatmaps.shape[2])
     grouped, scores = settings.parser.parse(heatmaps, tags, settings.adjust, settings.refine)
     people = get_final_preds(
@@ -205,12 +205,13 @@ def get_multi_stage_outputs(
     project2image: bool = False,
     size_projected: Sequence[int] | None = None,
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Raw outputs of `image` (B, 3, H, W), then of its flip; heatmaps; tags.
+    """Raw outputs, heatmaps and tags of `image` (B, 3, H, W).
 
-    Heatmaps are (B, K, h, w), averaged over the stages of `with_heatmaps` and over the flip; each
-    entry of the list of tags is (B, K or 1, h, w), one per stage of `with_ae`, then those of the
-    flip. The flip's maps are flipped back and their joints swapped. h, w: the finest map's size,
-    or `size_projected` (width, height) with `project2image`. All maps are contiguous float32.
+    Raw outputs: one tensor per stage; with_flip: (2B, ...), those of the flipped images last.
+    Heatmaps: (B, K, h, w), averaged over the stages of `with_heatmaps` and over the flip.
+    Tags: a list of (B, K or 1, h, w), one per stage of `with_ae`, then those of the flip.
+    Maps of the flip are flipped back and left and right joints are swapped. h, w: the size of the
+    finest map, or `size_projected` (width, height) with `project2image`. Maps are float32.
     """
     settings = settings_of(settings)
     outputs = model(torch.cat([image, image.flip(3)]) if with_flip else image)
@@ -242,9 +243,9 @@ def aggregate_results(
     heatmaps: Tensor,
     tags: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Add one scale's maps: heatmaps are summed over scales, tags are those of scale 1 only.
+    """Add the maps of one test scale: heatmaps are summed over scales, tags are of scale 1 only.
 
-    Tags become (B, K, h, w, 1) entries of the list. A single scale's tags are always used.
+    Tags are appended to the list as (B, K or 1, h, w, 1). If there is one scale, its tags are used.
     """
     size = heatmaps.shape[2:] if final_heatmaps is None else final_heatmaps.shape[2:]
     if scale_factor == 1 or len(settings_of(settings).scale_factors) == 1:
@@ -256,7 +257,10 @@ def aggregate_results(
 def stage_maps(
     settings: InferenceSettings, outputs: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs of one size -> mean heatmaps of the stages that are used, tags of the others."""
+    """Mean heatmaps over the stages of `with_heatmaps`, and the tags of the stages of `with_ae`.
+
+    outputs: (B, C, h, w) per stage, resized to one size.
+    """
     joints = settings.num_joints
     stages = list(zip(outputs, settings.with_heatmaps, settings.with_ae, strict=True))
     heatmaps = [output[:, :joints] for output, used, _ in stages if used]

@@ -1,6 +1,6 @@
 """Heatmap and associative-embedding losses (Newell et al. 2017, as in HigherHRNet).
 
-Functions for the mathematics, a module that holds the factors.
+The functions compute single losses; the module `MultiLossFactory` weights and collects them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ def heatmap_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Tags at the addresses of `nodes`, and 1 where there is a joint, else 0; both (B, P, K).
+    """Tags at the addresses of `nodes`, and 1 for a labelled joint, else 0; both (B, P, K).
 
-    tag_maps: (B, T, H, W), T = K or 1; nodes: (B, P, K, 2).
+    tag_maps: (B, T, H, W), T = K or 1. nodes: (B, P, K, 2), a flat address in the tag maps of an
+    image, and whether there is a joint (`lib.dataset.target_generators.joint_nodes`).
     """
     address = nodes[..., 0].flatten(1)  # (B, P * K)
     tags = tag_maps.flatten(1).gather(1, address).view(nodes.shape[:3])
@@ -33,7 +34,10 @@ def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_tags(tags: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, P, K) twice -> each person's mean tag (B, P), and whether the slot holds a person."""
+    """Mean tag of each person slot, and whether the slot holds a person; both (B, P).
+
+    tags, visible: (B, P, K), as from `read_tags`.
+    """
     joints = visible.sum(dim=2)
     return (tags * visible).sum(dim=2) / joints.clamp(min=1), joints > 0
 
@@ -41,7 +45,7 @@ def mean_tags(tags: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
 def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
     """Variance of each person's tags, mean over people.
 
-    tags, visible: (B, P, K) -> (B,); an image without people costs nothing.
+    tags, visible: (B, P, K) -> (B,); 0 for an image without people.
     """
     mean, present = mean_tags(tags, visible)
     spread = (tags - mean[..., None]).square() * visible  # (B, P, K)
@@ -50,10 +54,10 @@ def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
 
 
 def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
-    """Closeness of the mean tags of two people, mean over pairs, halved.
+    """Penalty for close mean tags of two people, mean over ordered pairs, halved.
 
-    tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. An image with
-    fewer than two people costs nothing.
+    tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. The loss
+    of an image with fewer than two people is 0.
     """
     mean, present = mean_tags(tags, visible)
     distance = mean[:, :, None] - mean[:, None, :]  # (B, P, P)
@@ -66,7 +70,7 @@ def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
 class MultiLossFactory(nn.Module):
     """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
-    Terms are weighted means over the batch; their sum is the loss. Each output stage gives
+    Terms are weighted means over the batch; their sum is the loss. Each output stage is
     (B, K + T, H, W): K heatmaps, then T tag maps (0, 1 or K).
     """
 
@@ -105,7 +109,7 @@ class MultiLossFactory(nn.Module):
     def forward(
         self, images: Tensor, outputs: Sequence[Tensor], targets: Targets
     ) -> dict[str, Tensor]:
-        """`images` (B, 3, H, W) are not used here; `Distillation` gives them to a teacher."""
+        """`images` (B, 3, H, W) are not used here; `Distillation` passes them to its teacher."""
         terms = {}
         for stage, output in enumerate(outputs):
             heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]

@@ -1,8 +1,8 @@
 """Queries of grouping on the maps of one image: peaks, and the pixel where a joint fits best.
 
-`HostMaps` answers on the CPU and skips most pixels; `DeviceMaps` answers on the device of the maps
-with operations on whole maps. Both give the same answers. Of equal values the first pixel counts,
-row by row.
+`HostMaps` computes on the CPU and skips most pixels. `DeviceMaps` computes on the device of the
+maps with operations on whole maps. Both return the same results. Among equal values the first
+pixel in row-major order wins.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 16  # pixels; side of the blocks of HostMaps, a power of two
-MANY = 0.25  # share of blocks from which on a search of the whole map is faster
-BLOCKS_AT_ONCE = 4096  # that HostMaps copies at a time
-PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps holds at a time
+MANY = 0.25  # share of blocks above which a search of the whole map is faster
+BLOCKS_AT_ONCE = 4096  # blocks that HostMaps copies at a time
+PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps compares at a time
 
 
 class Pixels(NamedTuple):
@@ -30,26 +30,26 @@ class Pixels(NamedTuple):
     x: np.ndarray
 
     def select(self, which: np.ndarray) -> Pixels:
-        """The pixels of `which`, an index or a mask."""
+        """The pixels that `which`, an index array or a mask, selects."""
         return Pixels(*(field[which] for field in self))
 
 
 def maps_of(det: Tensor, tag: Tensor) -> HostMaps | DeviceMaps:
-    """The maps of one image on their device: det (K, H, W); tag (K or 1, H, W, L)."""
+    """Queries for the maps of one image: det (K, H, W), tag (K or 1, H, W, L), on any device."""
     if det.device.type == "cpu":
         return HostMaps(det.numpy(), tag.numpy())
     return DeviceMaps(det, tag)
 
 
 class HostMaps:
-    """Maps in memory, as arrays."""
+    """Maps as NumPy arrays."""
 
     def __init__(self, det: np.ndarray, tag: np.ndarray) -> None:
         self.det = det
         self.tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
 
     def local_maxima(self, threshold: float, radius: int) -> Pixels:
-        """Pixels above `threshold` that nothing within `radius` rows and columns exceeds."""
+        """Pixels above `threshold` that no pixel within `radius` rows and columns exceeds."""
         _, height, width = self.det.shape
         joint, rest = np.divmod(np.flatnonzero(self.det > threshold), height * width)
         pixels = Pixels(joint, *np.divmod(rest, width))
@@ -67,13 +67,13 @@ class HostMaps:
         return self.det[around(pixels, radius, self.det.shape)]
 
     def tags(self, pixels: Pixels) -> np.ndarray:
-        """(N, L)"""
+        """Tags (N, L) at N pixels."""
         return self.tag[pixels]
 
     def best_pixels(self, joint: np.ndarray, tags: np.ndarray) -> Pixels:
-        """For each joint (Q,) of a person with tags (Q, L): the pixel where it fits best.
+        """The best-fitting pixel of each query: joint (Q,) of a person with mean tags (Q, L).
 
-        That is the pixel of the largest fit: heatmap value - round(distance of tag and `tags`).
+        Fit of a pixel: heatmap value - round(distance of its tags to the person's tags).
         """
         joints, which = np.unique(joint, return_inverse=True)
         address = Blocks(self.det, self.tag, joints).best_pixels(which, tags)
@@ -85,24 +85,24 @@ class Blocks:
 
     For each block of 16 x 16 pixels the largest heatmap value (`top`) and the range of tags (`low`
     to `high`) are computed once per joint, for all people. They bound the fit of every pixel in
-    the block, so blocks whose bound is below a fit that is already known are skipped. Rounding is
+    the block. Blocks whose bound is below the best fit so far are skipped. Rounding is
     monotonic, so the bounds hold for the computed values exactly.
 
-    Example: a person of tag 3.0 lacks its left wrist. In one block wrist values are at most 0.8
-    and tags between 5.2 and 9.0, so no fit exceeds 0.8 - round(2.2) = -1.2. If the pixel of the
-    largest value of another block fits with 0.9 - round(0.3) = 0.9, the first block is skipped.
+    Example: the left wrist of a person of tag 3.0 is missing. In one block, wrist values are at
+    most 0.8 and tags between 5.2 and 9.0, so no fit exceeds 0.8 - round(2.2) = -1.2. If the pixel
+    of the largest value of another block fits with 0.9 - round(0.3) = 0.9, the first is skipped.
 
     Letters: J joints, N blocks of a map (row by row), Q queries (a joint of a person).
     """
 
     def __init__(self, det: np.ndarray, tag: np.ndarray, joints: np.ndarray) -> None:
-        """det (K, H, W), tag (K, H, W, L), joints (J,): the maps that will be searched."""
+        """det: (K, H, W); tag: (K, H, W, L); joints: (J,), those whose maps will be searched."""
         self.det, self.tag, self.joints = det, tag, joints
         self.det_blocks, self.tag_blocks = _in_blocks(det), _in_blocks(tag)
         _, down, _, across, _ = self.det_blocks.shape
         self.rows, self.columns = np.divmod(np.arange(down * across), across)  # (N,)
         y, x = np.divmod(np.stack([_largest(self.det_blocks[k]) for k in joints]), BLOCK)
-        places = joints[:, None], self.rows, y, self.columns, x  # of the largest values, (J, N)
+        places = joints[:, None], self.rows, y, self.columns, x  # the largest values, (J, N)
         self.top, self.top_tags = self.det_blocks[places], self.tag_blocks[places]
         self.top_address = self._address(self.rows, y, self.columns, x)
         self.first = self._address(self.rows, 0, self.columns, 0)  # (N,) of each block
@@ -110,7 +110,7 @@ class Blocks:
         self.high = np.stack([_over_blocks(np.maximum, self.tag_blocks[k]) for k in joints])
 
     def best_pixels(self, which: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """(Q,): y * W + x where joints[which] (Q,) fit tags (Q, L) best; of equals, the first."""
+        """(Q,): address y * W + x where joints[which] (Q,) best fit tags (Q, L); first of ties."""
         beyond = self.det[0].size  # larger than any address
         # 1. Fit of the largest value of each block: the best of these is a lower bound.
         fits = self.top[which] - rounded_length(self.top_tags[which] - tags[:, None])  # (Q, N)
@@ -137,7 +137,7 @@ class Blocks:
     def _open_blocks(
         self, which: np.ndarray, tags: np.ndarray, best: np.ndarray, address: np.ndarray
     ) -> np.ndarray:
-        """(Q, N): blocks that may fit better than `best` (Q, 1), or equally before `address`."""
+        """(Q, N): blocks that may have a fit above `best` (Q, 1), or a tie before `address`."""
         tags = tags[:, None]
         # Per tag dimension, the distance of `tags` to the range; 0 inside of it.
         outside = np.maximum(np.maximum(self.low[which] - tags, tags - self.high[which]), 0)
@@ -162,14 +162,14 @@ class Blocks:
     def _address(
         self, row: np.ndarray, y: np.ndarray | int, column: np.ndarray, x: np.ndarray | int
     ) -> np.ndarray:
-        """y * W + x on the map; in the margin of a block, of the border pixel repeated there."""
+        """Address y * W + x on the map; pixels in the padding: of the border pixel they repeat."""
         height, width = self.det.shape[1:]
         y = np.minimum(row * BLOCK + y, height - 1)
         return y * width + np.minimum(column * BLOCK + x, width - 1)
 
 
 class DeviceMaps:
-    """Maps on any device, as tensors; each method as in HostMaps."""
+    """Maps as tensors on any device; the methods are those of HostMaps."""
 
     def __init__(self, det: Tensor, tag: Tensor) -> None:
         self.det = det
@@ -198,7 +198,7 @@ class DeviceMaps:
             k = torch.from_numpy(joint[part]).to(self.det.device)
             wanted = torch.from_numpy(tags[part]).to(self.det.device)
             maps = self.tag[k] if len(self.tag) > 1 else self.tag.expand(len(k), -1, -1, -1)
-            squares = (  # by tag dimension: the difference of all is L times as large
+            squares = (  # one tag dimension at a time, which needs L times less memory
                 (maps[..., dim] - wanted[:, dim, None, None]).square()
                 for dim in range(wanted.shape[1])
             )
@@ -221,7 +221,7 @@ def around(
 
 
 def first_of_equals(maps: HostMaps | DeviceMaps, pixels: Pixels, radius: int) -> np.ndarray:
-    """(N,): whether no earlier pixel within `radius` has the value of the peak."""
+    """(N,): whether no earlier pixel within `radius` has the same value as the peak."""
     values = maps.windows(pixels, radius)
     _, y, x = around(pixels, radius, maps.det.shape)
     peak_y, peak_x = pixels.y[:, None, None], pixels.x[:, None, None]
@@ -237,7 +237,7 @@ def rounded_length(vectors: np.ndarray) -> np.ndarray:
 
 
 def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
-    """Index of the `limit` largest values of each joint: by joint, the largest first."""
+    """Indices of the `limit` largest values of each joint, sorted by joint, then by value."""
     order = np.lexsort((pixels.x, pixels.y, -values, pixels.joint))
     joint = pixels.joint[order]
     rank = np.arange(len(joint)) - np.searchsorted(joint, joint)
@@ -245,7 +245,7 @@ def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _neighbors(radius: int) -> list[tuple[int, int]]:
-    """All steps within `radius`, the nearest first: they rule out the most."""
+    """All offsets (dy, dx) within `radius`, the nearest first, since these rule out the most."""
     reach = range(-radius, radius + 1)
     steps = [(dy, dx) for dy in reach for dx in reach if dy or dx]
     return sorted(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)
@@ -263,7 +263,7 @@ def _in_blocks(array: np.ndarray) -> np.ndarray:
 def _over_blocks(smaller: np.ufunc, blocks: np.ndarray) -> np.ndarray:
     """(V, BLOCK, U, BLOCK, L) -> (V * U, L): the minimum or maximum over each block."""
     reduced = smaller.reduce(blocks, axis=1)  # (V, U, BLOCK, L)
-    while reduced.shape[2] > 1:  # in halves: many times faster than a reduction over this axis
+    while reduced.shape[2] > 1:  # halving is many times faster than reducing this axis
         reduced = smaller(reduced[:, :, ::2], reduced[:, :, 1::2])
     return reduced.reshape(-1, blocks.shape[-1])
 

@@ -1,4 +1,4 @@
-"""Measures a training: speed, losses, gradient norm, and which step had a non-finite loss."""
+"""Measures training: speed, mean losses, gradient norm, and steps with a non-finite loss."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Item = TypeVar("Item")
 
 
 class StepResult(NamedTuple):
-    """What a training step used and computed; tensors are detached and on their device."""
+    """Inputs and outputs of a training step; tensors are detached and stay on the device."""
 
     epoch: int
     batches: Sequence[Batch]  # on the CPU
     archs: Sequence[ArchSpec | None]
     outputs: list[Tensor]  # S of (B, C, h, w), of the first batch and architecture
-    targets: Targets  # of the same
+    targets: Targets  # of the first batch and architecture
     losses: dict[str, Tensor]  # weighted terms
     gradient_norm: Tensor | None = None  # before clipping
     skipped: bool = False  # non-finite: no weight was updated
 
 
 class Trace(NamedTuple):
-    """What is remembered of a step until its losses are read from the device."""
+    """What is stored of a step until its losses are read from the device."""
 
     place: str  # epoch, step, image ids, architectures
     archs: Sequence[ArchSpec | None]
@@ -59,10 +59,11 @@ Sink = Callable[[int, dict[str, float], StepResult], None]
 
 @dataclass
 class Meter:
-    """Counts the steps of a run; every `every` steps it reads their losses and prints the means.
+    """Counts the steps of a run, and logs the mean losses of every `every` steps.
 
-    Reading waits for the device, so between two prints losses stay there. What is printed also
-    goes to `sink`. `describe` expresses a sub-network in numbers, which are averaged as the losses.
+    Reading from the device waits for it, so losses stay there between two log lines. The logged
+    values also go to `sink`. `describe` returns numbers of a sub-network (such as its GMACs), which
+    are averaged like losses.
     """
 
     total_steps: int
@@ -72,7 +73,7 @@ class Meter:
     sink: Sink | None = None
     process: Process = ALONE
     describe: Callable[[ArchSpec], dict[str, float]] | None = None
-    traces: list[Trace] = field(default_factory=list)  # since the last print
+    traces: list[Trace] = field(default_factory=list)  # since the last log line
 
     def __post_init__(self) -> None:
         in_terminal = self.verbose and sys.stderr.isatty()
@@ -95,13 +96,13 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent within it (an evaluation, a checkpoint) does not count in images/s."""
+        """A context whose time (an evaluation, a checkpoint) does not count in images/s."""
         begin = time.perf_counter()
         yield
         self.since += time.perf_counter() - begin
 
     def update(self, result: StepResult, lr: float) -> None:
-        """Count a step; every `every` steps, print."""
+        """Count a step; log every `every` steps."""
         self._count(result)
         if result.skipped:
             self._warn_skipped(self.traces.pop())
@@ -117,10 +118,10 @@ class Meter:
         self._restart()
 
     def check(self) -> list[dict[str, float]]:
-        """The losses of the steps since the last print.
+        """The losses of the steps since the last log line, a dict per step.
 
-        ValueError, the same in all processes, names the first step of any of them that had a
-        non-finite loss.
+        ValueError, in all processes, if any of them had a non-finite loss; it names the first such
+        step.
         """
         losses = read_losses(self.traces)
         bad = next((i for i, terms in enumerate(losses) if not math.isfinite(total(terms))), None)
@@ -150,7 +151,7 @@ class Meter:
             logger.warning("skipped %s: %s", trace.place, why)
 
     def _values(self, lr: float) -> dict[str, float]:
-        """Means over the steps since the last print; the gradient norm without overflows."""
+        """Means over the steps since the last log line; the gradient norm without overflows."""
         losses = mean_terms(self.check())
         elapsed = time.perf_counter() - self.since
         norms = [t.gradient_norm for t in self.traces if t.gradient_norm is not None]
@@ -188,7 +189,7 @@ class Meter:
 
 
 def read_losses(traces: Sequence[Trace]) -> list[dict[str, float]]:
-    """The losses of each step, in one read from the device."""
+    """The losses of each step as floats, in a single read from the device."""
     terms = [term for trace in traces for term in trace.losses.values()]
     values = iter(torch.stack(terms).tolist() if terms else ())
     return [{name: next(values) for name in trace.losses} for trace in traces]

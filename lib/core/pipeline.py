@@ -1,4 +1,4 @@
-"""People in every image of a set, with reading, network and grouping overlapped.
+"""Finds people in every image of a set; reading, network and grouping overlap.
 
 While the network computes the maps of one batch, loader processes read and warp the next ones and
 a thread groups the people of the previous one.
@@ -29,18 +29,18 @@ from lib.dataset.reader import ImageFiles, ImageRecord
 
 logger = logging.getLogger(__name__)
 
-# What a single bad image may raise; one of size 0 divides by it.
+# What a single bad image may raise (ZeroDivisionError: an image of size 0).
 IMAGE_ERRORS = (ValueError, RuntimeError, ZeroDivisionError, cv2.error)
 WAITING = 1  # images beyond one batch that may wait for grouping
 
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How images are loaded; changes no prediction."""
+    """How images are loaded; predictions do not depend on it, but for rounding."""
 
-    batch_size: int = 1  # images of one size that the network gets at a time
-    workers: int = 0  # loader processes; 0: this process loads
-    progress: bool = False  # a progress bar, where the output is a terminal
+    batch_size: int = 1  # images of equal input size per forward pass
+    workers: int = 0  # loader processes; 0: this process loads the images
+    progress: bool = False  # show a progress bar, if the output is a terminal
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> LoaderSettings:
@@ -65,7 +65,8 @@ def each_outcome(
 ) -> Iterator[Outcome]:
     """One outcome per image, approximately in the order of the set.
 
-    A model with a method `set_records(records)` gets the annotations of its next inputs that way.
+    If the model has a method `set_records(records)`, it is called with the annotations of the next
+    inputs (`lib.analysis.oracle`).
     The model's training mode is restored at the end.
     """
     training = model.training
@@ -131,7 +132,7 @@ def group(settings: InferenceSettings, one: Loaded, heatmaps: Tensor, tags: Tens
 
 
 def failure_of(record: ImageRecord, error: Exception) -> Failure:
-    """The first line of `error`, after the image's id."""
+    """The failure of an image: its id and the first line of `error`."""
     logger.debug("image %s", record.id, exc_info=error)  # the traceback goes to the log file
     name = f"image {record.id}: "
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -140,7 +141,7 @@ def failure_of(record: ImageRecord, error: Exception) -> Failure:
 
 @dataclass(eq=False)
 class Inputs(Dataset):
-    """The inputs of a set's images, read and warped by the process that indexes it."""
+    """The inputs of a set of images; indexing it reads and warps an image."""
 
     settings: InferenceSettings
     records: Sequence[ImageRecord]
@@ -160,7 +161,7 @@ class Inputs(Dataset):
 def input_loader(
     settings: InferenceSettings, data: EvaluationSet, loading: LoaderSettings
 ) -> DataLoader:
-    """Lists of `batch_size` images, Loaded or Failure; loader processes as in training."""
+    """Yields lists of `batch_size` images, each Loaded or a Failure."""
     batches = expected_batches(settings, data.records, loading.batch_size)
     return DataLoader(
         Inputs(settings, data.records, data.files),
@@ -175,7 +176,7 @@ def input_loader(
 def expected_batches(
     settings: InferenceSettings, records: Sequence[ImageRecord], count: int
 ) -> list[list[int]]:
-    """Indices, `count` at a time, of images whose inputs should have the same size."""
+    """Lists of `count` indices of images whose inputs should have the same size."""
     if count == 1:
         return [[index] for index in range(len(records))]
     batches, open_batches = [], defaultdict(list)
@@ -188,7 +189,7 @@ def expected_batches(
 
 
 def expected_size(settings: InferenceSettings, record: ImageRecord) -> tuple[int, int] | None:
-    """Width and height of the input, by the annotated size; None when that is malformed."""
+    """(width, height) of the input according to the annotated size; None if that is malformed."""
     try:
         return settings.geometry(record.width, record.height)[0]
     except (TypeError, *IMAGE_ERRORS):
@@ -196,7 +197,7 @@ def expected_size(settings: InferenceSettings, record: ImageRecord) -> tuple[int
 
 
 def equal_inputs(loaded: Sequence[Loaded | Failure]) -> list[list[Loaded]]:
-    """The inputs without failures, in groups of equal sizes: annotated sizes may be wrong."""
+    """The loaded images in groups of equal input sizes: annotated sizes may be wrong."""
     groups: dict[Hashable, list[Loaded]] = defaultdict(list)
     for one in loaded:
         if isinstance(one, Loaded):
@@ -206,7 +207,7 @@ def equal_inputs(loaded: Sequence[Loaded | Failure]) -> list[list[Loaded]]:
 
 
 def _start_worker(number: int) -> None:
-    """Workers share the machine with the main process, but no open archive."""
+    """Set up a loader process; it opens image archives itself instead of sharing a handle."""
     start_worker(number)
     inputs = cast(Any, get_worker_info()).dataset
     inputs.files = copy.copy(inputs.files)

@@ -1,4 +1,4 @@
-"""Predictions of a whole set by one or several processes, resumed after an interruption."""
+"""Predictions of a whole set by one or several processes; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def predict_set(
     journals: PredictionJournals | None = None,
     loading: LoaderSettings = SEQUENTIAL,
 ) -> tuple[list[Prediction], list[str]]:
-    """Predictions of `data` in its order, and one line for each image that has none.
+    """Predictions of `data` in its order, and a line for each image that failed.
 
-    The processes share the images; the first returns everything, the others nothing. With
+    The processes share the images; rank 0 returns everything, the others empty lists. With
     `journals`, predictions of an interrupted run are reused. The model's training mode is
     restored at the end.
     """
@@ -49,7 +49,7 @@ def predict_set(
         outcomes.append(outcome)
         if journals and isinstance(outcome, Prediction):
             journals.add(**to_json(data, outcome))
-    gathered = gather(process, outcomes)  # empty but on the first process
+    gathered = gather(process, outcomes)  # empty, except on rank 0
     return in_order(data, [outcome for part in gathered for outcome in part])
 
 
@@ -60,7 +60,7 @@ def _union(process: Process, image_ids: list[int]) -> set[int]:
 
 
 def to_json(data: EvaluationSet, prediction: Prediction) -> dict[str, Any]:
-    """The values of the result file."""
+    """The prediction as in the result file: rounded, without tags."""
     joints = prediction.people[:, : data.spec.num_joints, :3]
     return {
         "image_id": prediction.image_id,
@@ -102,18 +102,18 @@ class PredictionJournals:
         self.entries = [entry for one in journals.values() for entry in one.entries.values()]
 
     def add(self, image_id: int, **values: Any) -> None:
-        """Store the prediction of an image, as from `to_json`."""
+        """Append the prediction of an image; the arguments are the entries of `to_json`."""
         self.journal.add((image_id,), image_id=image_id, **values)
 
     def remove(self) -> None:
-        """Delete the files, once the result file is written."""
+        """Delete the journals, when the result file is written."""
         self.journal.close()
         for path in self.paths:
             path.unlink(missing_ok=True)
 
 
 def _resume(path: Path, header: Mapping[str, Any]) -> Journal:
-    """The journal at `path`, started again when it has another header or is damaged."""
+    """The journal at `path`; a new one replaces it if its header differs or it is damaged."""
     try:
         return Journal(path, header, sync=False)
     except ValueError as error:

@@ -50,20 +50,20 @@ def in_order(
 
 
 def demand_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> None:
-    """ValueError when every image failed: no metric would mean anything."""
+    """ValueError if every image failed."""
     if problems and not predictions:
-        raise ValueError(f"not one of {len(problems)} images could be evaluated; {problems[0]}")
+        raise ValueError(f"none of {len(problems)} images could be evaluated; {problems[0]}")
 
 
 def rounded(joints: np.ndarray) -> list[float]:
-    """Joints of one person as flat numbers of DECIMALS; rounding them again changes nothing."""
+    """Joints of one person as a flat list, rounded to DECIMALS; rounding twice changes nothing."""
     return [round(float(value), DECIMALS) for value in joints.flatten()]
 
 
 def result_rows(
     spec: KeypointSpec, predictions: Iterable[Prediction], category_id: int = 1
 ) -> list[Row]:
-    """One COCO result entry per person, by image and descending score, without a center joint."""
+    """COCO result entries, one per person, by image and descending score; no center joint."""
     rows = [
         {
             "image_id": prediction.image_id,
@@ -78,13 +78,13 @@ def result_rows(
 
 
 def check_rows(data: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> None:
-    """ValueError naming the first row that COCO's server would refuse, and why."""
+    """ValueError if COCO's server would refuse a row; it names the row and the reason."""
     image_ids, category_id = {record.id for record in data.records}, data.category_id
     length = 3 * data.spec.num_joints
     for number, row in enumerate(rows):
         joints = row.get("keypoints", ())
         checks = {
-            f"its image_id is none of {data.split}": row.get("image_id") in image_ids,
+            f"its image_id is not in {data.split}": row.get("image_id") in image_ids,
             f"its category_id is not {category_id}": row.get("category_id") == category_id,
             f"it has {len(joints)} keypoint numbers, not {length}": len(joints) == length,
             "a keypoint number is not finite": np.isfinite(joints).all(),
@@ -95,7 +95,7 @@ def check_rows(data: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def result_path(data: EvaluationSet, out_dir: Path) -> Path:
-    """OUT_DIR/results/<name>.json; for test-dev, the name that COCO's server asks for."""
+    """OUT_DIR/results/<name>.json; for test-dev, the name that COCO's server requires."""
     if "test" in data.split and not data.has_people:
         return out_dir / "results" / f"person_keypoints_{data.split}_litepose_results.json"
     return out_dir / "results" / f"keypoints_{data.split}_results.json"
@@ -104,7 +104,7 @@ def result_path(data: EvaluationSet, out_dir: Path) -> Path:
 def write_results(
     data: EvaluationSet, predictions: Iterable[Prediction], out_dir: Path
 ) -> list[Row]:
-    """Write the checked result file; its rows."""
+    """Check and write the result file. Return its rows."""
     path = result_path(data, out_dir)
     rows = result_rows(data.spec, predictions, data.category_id)
     check_rows(data, rows)

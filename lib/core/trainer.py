@@ -31,12 +31,12 @@ Criterion = Callable[[Tensor, list[Tensor], Targets], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class StepSettings(ViewSettings):
-    """How a step is made (TRAIN.*, and what targets depend on)."""
+    """Settings of a step: TRAIN.*, precision, and the settings of its targets."""
 
     images_per_batch: int = 1  # TRAIN.IMAGES_PER_GPU
     accumulate: int = 1  # batches per step
-    clip_norm: float = 0.0  # of the gradients of all parameters together; 0: no clipping
-    skip_non_finite: bool = False  # leave out a step with a non-finite loss instead of stopping
+    clip_norm: float = 0.0  # largest norm of all gradients together; 0: no clipping
+    skip_non_finite: bool = False  # skip a step with a non-finite loss instead of stopping
     half_precision: bool = False  # float16 on a GPU, bfloat16 on a CPU
 
     @classmethod
@@ -55,7 +55,7 @@ class StepSettings(ViewSettings):
 
 @dataclass
 class StepState:
-    """What a step changes, and the process that computes it."""
+    """What a training step updates, and the process that runs it."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -67,11 +67,11 @@ class StepState:
 
 
 class SupernetPlan(NamedTuple):
-    """Which sub-networks of a supernet take part in a step."""
+    """Which sub-networks of a supernet are trained in a step."""
 
-    archs: Callable[[int], Sequence[ArchSpec]]  # of a step, counted from the start of the run
-    imitate: Imitation | None = None  # in-place distillation: the others learn from the first
-    describe: Callable[[ArchSpec], dict[str, float]] | None = None  # numbers for the curves
+    archs: Callable[[int], Sequence[ArchSpec]]  # step (from the start of the run) -> sub-networks
+    imitate: Imitation | None = None  # in-place distillation from the first to the others
+    describe: Callable[[ArchSpec], dict[str, float]] | None = None  # numbers to log
 
 
 def do_train(
@@ -83,9 +83,9 @@ def do_train(
     plan: SupernetPlan | None = None,
     after_step: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train an epoch from step `state.step` on; False if `after_step` asked to stop.
+    """Train an epoch from step `state.step` on. Return False if `after_step` asked to stop.
 
-    ValueError names the step, images and terms of a non-finite loss, or a loader process that died.
+    ValueError for a non-finite loss (names step, images and terms) or a loader process that died.
     """
     state.model.train()
     skip = state.step * settings.accumulate * settings.images_per_batch
@@ -111,7 +111,7 @@ def train_step(
     archs: Sequence[ArchSpec | None] = (None,),
     imitate: Imitation | None = None,
 ) -> StepResult:
-    """Update the weights once, by the mean loss over all images of `batches` and all `archs`.
+    """One optimizer step on the mean loss over all images of `batches` and all `archs`.
 
     Nothing is read from the device, except with `skip_non_finite`. With `imitate`, the
     architectures after the first also learn its heatmaps (Yu et al. 2019, in-place distillation).
@@ -125,7 +125,7 @@ def train_step(
     first: list[tuple[list[Tensor], Targets]] = []
     for i, batch in enumerate(batches):
         views = make_views(batch.to(state.process.device), archs, settings)
-        share = len(batch.images) / num_images  # an image of a short batch counts like any other
+        share = len(batch.images) / num_images  # of a short batch too, all images weigh alike
         with average_gradients(state.model, i + 1 == len(batches)):
             outputs, terms = add_gradients(state, criterion, settings, views, imitate, share)
         add_terms(losses, terms)
@@ -147,9 +147,9 @@ def add_gradients(
     imitate: Imitation | None = None,
     share: float = 1.0,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Add the gradients of the mean loss over `views`, times `share`.
+    """Add the gradients of `share` times the mean loss over `views`.
 
-    Outputs of the first view (float32) and the loss terms, times `share` too; both detached.
+    Return the outputs of the first view (float32) and the loss terms times `share`, all detached.
     """
     first_outputs: list[Tensor] = []
     sums: dict[str, Tensor] = {}
@@ -168,9 +168,9 @@ def add_gradients(
 
 
 def update_weights(state: StepState, clip_norm: float = 0.0) -> Tensor:
-    """Apply the gradients, scaled down to the norm `clip_norm` where longer (0: no clipping).
+    """Clip the gradients to the norm `clip_norm` (0: no clipping) and step the optimizer.
 
-    The norm before clipping, without the loss scale, still on the device.
+    Return the unscaled norm before clipping, as a tensor on the device.
     """
     state.scaler.unscale_(state.optimizer)
     if clip_norm:
@@ -192,7 +192,8 @@ def gradient_norm(model: nn.Module) -> Tensor:
 def is_finite(state: StepState, losses: Mapping[str, Tensor]) -> bool:
     """Whether loss and gradients are finite in all processes.
 
-    With loss scaling, gradients may overflow: the scaler itself leaves out such a step.
+    With loss scaling only the loss is checked: the scaler itself skips steps whose gradients
+    overflow.
     """
     finite = torch.isfinite(total(losses))
     if not state.scaler.is_enabled():
@@ -212,21 +213,21 @@ def add_terms(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
 
 
 def groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """`size` batches at a time; the last group of an epoch may be smaller."""
+    """Yield lists of `size` batches; the last list of an epoch may be shorter."""
     batches = iter(loader)
     while group := list(itertools.islice(batches, size)):
         yield group
 
 
 def average_gradients(model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
-    """DistributedDataParallel averages over the processes once a step, with the last batch."""
+    """A context in which DDP averages gradients over processes in the last batch only."""
     is_shared = isinstance(model, nn.parallel.DistributedDataParallel)
     return model.no_sync() if is_shared and not is_last else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def worker_errors(loader: DataLoader, epoch: int, meter: Meter) -> Iterator[None]:
-    """A loader process that dies within it becomes a ValueError of one line."""
+    """A context that turns the death of a loader process into a one-line ValueError."""
     try:
         yield
     except RuntimeError as error:
@@ -235,5 +236,5 @@ def worker_errors(loader: DataLoader, epoch: int, meter: Meter) -> Iterator[None
             raise
         raise ValueError(
             f"in epoch {epoch}, step {meter.step + 1}: {message} WORKERS is {loader.num_workers}; "
-            "fewer need less memory. The same command goes on from the last checkpoint"
+            "fewer need less memory. The same command resumes from the last checkpoint"
         ) from None

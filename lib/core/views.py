@@ -1,4 +1,4 @@
-"""A batch as the network gets it: normalized, at the resolution of a sub-network, with targets."""
+"""The network's input: a batch normalized and resized for a sub-network, with its targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing it would load all networks
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What images and targets depend on."""
+    """Settings that inputs and targets depend on."""
 
     crop_size: int  # DATASET.INPUT_SIZE, pixels
     codec: Codec
@@ -32,13 +32,13 @@ class View(NamedTuple):
 
     images: Tensor  # (B, 3, H, W), normalized
     targets: Targets
-    arch: ArchSpec | None = None  # a sub-network of the supernet; None: the model has no choice
+    arch: ArchSpec | None = None  # a sub-network of the supernet; None: any other network
 
 
 def make_views(
     batch: Batch, archs: Sequence[ArchSpec | None], settings: ViewSettings
 ) -> list[View]:
-    """One view per architecture, each at its resolution; None: at the size of the crop."""
+    """One view per architecture at its resolution; for None, at the size of the crop."""
     sizes = [arch.img_size if arch else settings.crop_size for arch in archs]
     at_size = {size: make_view(batch, size, settings) for size in set(sizes)}
     return [at_size[size]._replace(arch=arch) for size, arch in zip(sizes, archs, strict=True)]
@@ -63,7 +63,7 @@ def make_view(batch: Batch, size: int, settings: ViewSettings) -> View:
 
 
 def resize_mask(mask: Tensor, size: int) -> Tensor:
-    """(B, h, w) bool -> (B, size, size) bool, nearest."""
+    """(B, h, w) bool -> (B, size, size) bool, by nearest-neighbor interpolation."""
     if mask.shape[-1] == size:
         return mask
     return F.interpolate(mask[:, None].float(), size=(size, size), mode="nearest")[:, 0] > 0

@@ -1,4 +1,4 @@
-"""The settings of a state dict that carries none: defaults, and what its tensors say."""
+"""The settings of a bare state dict: defaults, and values derived from its tensors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lib.keypoints import COCO, CROWD_POSE, KeypointSpec, keypoints_of
 from lib.models.arch import ArchSpec
 from lib.models.structure import Outputs, Structure, same_network, split_channels
 
-# Keys of DATASET that are not the defaults (COCO's) for a known data set, as in experiments/.
+# Keys of DATASET that differ from the defaults (COCO's), per data set, as in experiments/.
 FILES = {"crowd_pose": {"ROOT": "data/crowd_pose", "TRAIN": "trainval", "TEST": "test"}}
 PUBLISHED = Path(__file__).resolve().parents[2] / "mobile_configs"
 
 
 def published(arch: ArchSpec) -> ArchSpec | None:
-    """The file of mobile_configs that has the widths and kernels of `arch`, and an input size."""
+    """The file of mobile_configs with widths and kernels of `arch`; it has an input size too."""
     files = sorted(PUBLISHED.glob("*.json"))
     return next((one for one in map(ArchSpec.from_json, files) if same_network(one, arch)), None)
 
@@ -31,13 +31,16 @@ def published(arch: ArchSpec) -> ArchSpec | None:
 def settings_of_tensors(
     structure: Structure, path: Path, opts: Sequence[str], size: int | None, like: CfgNode | None
 ) -> CfgNode:
-    """The default settings, with the network and the joints that the tensors have."""
+    """The default settings with the network and the joints of the tensors.
+
+    size: input size in pixels. like: settings to take input size, joints and codec from.
+    """
     outputs, data = _joints_of(structure, path, opts, like)
     if size is None and "DATASET.INPUT_SIZE" not in opts[::2]:
         if like is None:
             raise ValueError(
                 f"{path} holds weights alone, and no file of {PUBLISHED.name} has their "
-                f"architecture; give the input size: input_size=N, or DATASET.INPUT_SIZE N"
+                f"architecture; pass the input size: input_size=N, or DATASET.INPUT_SIZE N"
             )
         size = like.DATASET.INPUT_SIZE
     stages = len(outputs.with_tags)
@@ -61,10 +64,10 @@ def settings_of_tensors(
 def _joints_of(
     structure: Structure, path: Path, opts: Sequence[str], like: CfgNode | None
 ) -> tuple[Outputs, dict[str, Any]]:
-    """How the output channels divide, and the DATASET node for that number of joints."""
+    """How the output channels are divided, and the DATASET node for that number of joints."""
     data_set = dict(zip(opts[::2], opts[1::2], strict=False)).get("DATASET.DATASET")
-    # Number of joints -> their names, and whether the last is the center of a person, which is
-    # only assumed where the data set is named: 18 joints need not be COCO's and a center.
+    # Number of joints -> their spec, and whether a center joint follows them. A center is only
+    # considered if the data set is named: 18 joints need not be COCO's and a center.
     known = {spec.num_joints: (spec, False) for spec in (COCO, CROWD_POSE)}
     if like:
         known[like.MODEL.NUM_JOINTS] = keypoints_of(like, is_train=True), like.DATASET.WITH_CENTER
@@ -75,10 +78,10 @@ def _joints_of(
     if outputs.num_joints not in known:
         if data_set:
             raise ValueError(
-                f"{path} finds {outputs.num_joints} joints, {data_set} has {min(known)}"
+                f"{path} predicts {outputs.num_joints} joints, {data_set} has {min(known)}"
             )
         raise ValueError(
-            f"{path} finds {outputs.num_joints} joints, not COCO's 17 or CrowdPose's 14; name "
+            f"{path} predicts {outputs.num_joints} joints, not COCO's 17 or CrowdPose's 14; name "
             f"the data set or a file of joints: joints=FILE.yaml, or DATASET.DATASET FILE.yaml"
         )
     spec, center = known[outputs.num_joints]
@@ -93,7 +96,7 @@ def _joints_of(
 
 
 def _spec_of(data_set: str) -> KeypointSpec:
-    """The joints of a data set's name, or of a joints file."""
+    """The joints of a data set, by its name or by a joints file."""
     if is_file(data_set):
         return read_joints(data_set, "DATASET.DATASET")
     return keypoints_of(CfgNode({"DATASET": {"DATASET": data_set}}), is_train=True)

@@ -1,12 +1,16 @@
-"""The network in a file of weights: its settings, its architecture and its tensors.
+"""Reads a network from a file of weights: settings, architecture and tensors.
 
     network = read_network("checkpoint.pth.tar")
     model = network.build(torch.device("cpu"))
 
-The file may be a checkpoint of a training, a sub-network of weight_transfer.py (both carry their
-settings), `model_best.pth.tar` or `final_state0.pth.tar` (a state dict next to the checkpoint or
-the run card of its training), or published weights: a state dict alone, whose tensors say what
-network it is (`lib.models.structure`). Every script and tool reads weights by this function.
+The file may be
+
+- a checkpoint of a training, or a sub-network of weight_transfer.py: both store their settings;
+- `model_best.pth.tar` or `final_state0.pth.tar`: a state dict, whose settings are in the checkpoint
+  or the run card in the same folder;
+- published weights: a bare state dict, whose tensors determine the network (`structure.py`).
+
+Every script and tool reads weights with `read_network`.
 """
 
 from __future__ import annotations
@@ -29,30 +33,25 @@ from lib.models import build_model, place
 from lib.models.arch import ArchSpec, largest_arch
 from lib.models.bare_weights import published, settings_of_tensors
 from lib.models.structure import NO_SIZE, Structure, read_structure, same_network
-from lib.utils.checkpoint import (
-    check_same_joints,
-    fit_weights,
-    load_checkpoint,
-    weights_of,
-)
+from lib.utils.checkpoint import check_same_joints, fit_weights, load_checkpoint, weights_of
 from lib.utils.run_card import RUN_CARD
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
 CHECKPOINT = "checkpoint.pth.tar"
-OF_A_RUN = ("model_best.pth.tar", "final_state0.pth.tar")  # state dicts that a training leaves
+OF_A_RUN = ("model_best.pth.tar", "final_state0.pth.tar")  # state dicts that a training writes
 
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network as a file of weights describes it."""
+    """A network read from a file of weights."""
 
     source: Path
     cfg: CfgNode
     arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes the network
     state: Mapping[str, Tensor]
-    epoch: int | None = None  # of the training that saved it
-    supernet: str | None = None  # the file that a sub-network was extracted from
-    recorded: Mapping[str, Any] = field(default_factory=dict)  # the settings in the file, if any
+    epoch: int | None = None  # of a checkpoint
+    supernet: str | None = None  # path of the supernet that a sub-network was extracted from
+    recorded: Mapping[str, Any] = field(default_factory=dict)  # settings in the file; {}: none
 
     @property
     def kind(self) -> str:
@@ -70,7 +69,7 @@ class NetworkFile:
 
     @property
     def input_size(self) -> int:
-        """Pixels, of the side of an input that TEST.SCALE_TYPE names."""
+        """Pixels of the input's short or long side (TEST.SCALE_TYPE)."""
         return self.cfg.DATASET.INPUT_SIZE
 
     def build(self, device: torch.device) -> nn.Module:
@@ -79,11 +78,11 @@ class NetworkFile:
         try:
             fit_weights(model, self.state, self.source)
         except ValueError as error:
-            raise ValueError(f"{error}; it is of other --cfg, --superconfig or keys") from None
+            raise ValueError(f"{error}; check --cfg, --superconfig and KEY VALUE") from None
         return place(model, device, self.cfg.MODEL.CHANNELS_LAST).eval()
 
     def expect_subnet(self) -> NetworkFile:
-        """The same; ValueError for a supernet, which stands for no single network."""
+        """`self`; ValueError if it is a supernet, which cannot be run as one network."""
         if self.kind == SUPERNET:
             raise ValueError(
                 f"{self.source} is a supernet; extract a sub-network with weight_transfer.py"
@@ -91,7 +90,7 @@ class NetworkFile:
         return self
 
     def expect_supernet(self) -> NetworkFile:
-        """The same; ValueError for any other network."""
+        """`self`; ValueError if it is no supernet."""
         if self.kind != SUPERNET:
             raise ValueError(
                 f"{self.source} is a {self.kind}; only a {SUPERNET} has sub-networks to extract"
@@ -100,11 +99,11 @@ class NetworkFile:
 
 
 class Record(NamedTuple):
-    """Settings and architecture that are stored with the tensors, or in the folder of the run."""
+    """Settings and architecture stored in the file, or in the folder of its run."""
 
     config: dict[str, Any] | None = None  # settings as plain values
     arch: ArchSpec | None = None
-    is_subnet: bool = False  # `config` is the supernet's
+    is_subnet: bool = False  # an extracted sub-network: `config` is that of its supernet
 
 
 def read_network(
@@ -119,13 +118,15 @@ def read_network(
 ) -> NetworkFile:
     """The network in `path`.
 
-    cfg: an experiments/*.yaml, in place of the settings in the file. superconfig: a
-    mobile_configs/*.json. opts: keys and values in turn, which win over all other settings.
-    input_size, joints ("coco", "crowd_pose", or a *.yaml file of joints): for what a state dict
-    does not say. like: the settings of another network, used for what nothing else says.
+    cfg: an experiments/*.yaml, replaces the settings in the file.
+    superconfig: a mobile_configs/*.json.
+    opts: alternating keys and values, which override all other settings.
+    input_size: in pixels, for a bare state dict of an unknown architecture.
+    joints: "coco", "crowd_pose" or a joints file *.yaml, for a bare state dict.
+    like: settings of another network, the fallback for input size, joints and codec.
 
-    ValueError, in one line, when the file cannot be read, when something is still missing (it names
-    the argument), or when the settings contradict the file.
+    ValueError, in one line, if the file cannot be read, a setting is missing (the message names the
+    argument to pass), or the settings contradict the file.
     """
     path = Path(path)
     saved = load_checkpoint(path)
@@ -161,17 +162,17 @@ def read_network(
 
 
 def _joint_keys(joints: str | Path | None) -> list[str]:
-    """Keys of the config for a data set's name or a file of joints."""
+    """Config keys for the name of a data set or a joints file."""
     if joints is None:
         return []
     return ["DATASET.DATASET", str(joints), "DATASET.DATASET_TEST", str(joints)]
 
 
-# --- what is written in the file or next to it --------------------------------------------
+# --- settings in the file or in its folder ------------------------------------------------
 
 
 def _record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
-    """From the content of a checkpoint or a sub-network; None for a bare state dict."""
+    """The record in a checkpoint or a sub-network; None for a bare state dict."""
     provenance = saved.get("provenance")  # of a sub-network
     text = (provenance if isinstance(provenance, Mapping) else saved).get("config")
     config = parse_yaml(text, f"the config in {path}") if isinstance(text, str) else None
@@ -180,14 +181,14 @@ def _record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
 
 
 def _record_of_run(path: Path, structure: Structure | None) -> Record | None:
-    """From the checkpoint or the run card next to the weights, if these are of that run."""
+    """The record of the checkpoint or run card in the folder, if the weights are of that run."""
     if path.name not in OF_A_RUN:
         return None
     for read in (_read_checkpoint, _read_card):
         try:
             record = read(path.parent)
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # missing or damaged: the tensors must do
+            continue  # missing or damaged: the settings come from the tensors
         arch = structure.arch if structure else None
         if record and (not (record.arch and arch) or same_network(record.arch, arch)):
             return record
@@ -199,7 +200,7 @@ def _read_checkpoint(folder: Path) -> Record | None:
 
 
 def _read_card(folder: Path) -> Record:
-    """From the last start of a run."""
+    """The record of the last start in a run card."""
     start = json.loads((folder / RUN_CARD).read_text())["starts"][-1]
     return Record(dict(start["config"]), _read_arch(start["architecture"], folder / RUN_CARD))
 
@@ -214,7 +215,7 @@ def _read_arch(tree: Any, source: Path) -> ArchSpec | None:
 
 
 def _check_record(path: Path, record: Record, cfg: CfgNode) -> None:
-    """ValueError when `cfg` has other joints or another codec than the network was trained for."""
+    """ValueError if `cfg` has other joints or another codec than the network was trained with."""
     if record.config is None:
         return
     check_same_joints(record.config, path, cfg, is_train=False)
@@ -222,12 +223,12 @@ def _check_record(path: Path, record: Record, cfg: CfgNode) -> None:
     if trained_with != cfg.MODEL.CODEC:
         raise ValueError(
             f"{path} was trained with MODEL.CODEC {trained_with}, not {cfg.MODEL.CODEC}; "
-            f"give the same to decode it"
+            f"decode with the same codec"
         )
 
 
 def _check_kind(path: Path, structure: Structure | None, cfg: CfgNode) -> None:
-    """ValueError when `cfg` is of another kind; without kernel maps a supernet looks plain."""
+    """ValueError if `cfg` is of another kind. A supernet without kernel maps reads as PLAIN."""
     if structure is None or structure.kind == cfg.MODEL.NAME:
         return
     if structure.kind != PLAIN or cfg.MODEL.NAME != SUPERNET:
@@ -235,7 +236,7 @@ def _check_kind(path: Path, structure: Structure | None, cfg: CfgNode) -> None:
 
 
 def _check_largest(path: Path, structure: Structure | None, cfg: CfgNode) -> None:
-    """ValueError for the state dict of a sub-network that `cfg` calls a supernet."""
+    """ValueError if `cfg` is of a supernet, but the state dict is that of a sub-network."""
     if cfg.MODEL.NAME != SUPERNET or structure is None or structure.arch is None:
         return
     largest = largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS)
@@ -248,7 +249,7 @@ def _check_largest(path: Path, structure: Structure | None, cfg: CfgNode) -> Non
 
 
 def _structure_of(state: Mapping[str, Tensor], path: Path) -> Structure | None:
-    """None where the tensors are of a network that is not known, but may be described."""
+    """The structure of the tensors; None if it is unknown, since the settings may describe it."""
     try:
         return read_structure(state, path)
     except ValueError:
@@ -258,7 +259,7 @@ def _structure_of(state: Mapping[str, Tensor], path: Path) -> Structure | None:
 def _architecture(
     path: Path, record: Record, structure: Structure | None, superconfig: str | Path | None
 ) -> ArchSpec | None:
-    """Of `superconfig`, as recorded, or read from the tensors; None for HRNets: they have none."""
+    """The architecture of `superconfig`, of the record, or of the tensors; None for HRNets."""
     of_tensors = structure.arch if structure else None
     if superconfig:
         requested = ArchSpec.from_json(superconfig)
@@ -275,17 +276,18 @@ def _architecture(
 
 
 def _with_size(arch: ArchSpec, size: int) -> ArchSpec:
-    """The same with an input size, if it has none."""
+    """`arch`, with img_size `size` if it had none."""
     return replace(arch, img_size=size) if arch.img_size == NO_SIZE else arch
 
 
 def _input_size(
     record: Record, arch: ArchSpec | None, has_cfg: bool, has_superconfig: bool
 ) -> int | None:
-    """Pixels; None where the settings have it.
+    """Input size in pixels to override the settings with; None: use that of the settings.
 
-    A run may have trained its architecture at another size than the JSON's. A sub-network has the
-    size of its architecture: the settings next to it are the supernet's.
+    A run may have trained an architecture at another size than the img_size of its JSON, so its
+    record comes first. For a sub-network the architecture comes first, since its record has the
+    settings of the supernet.
     """
     of_arch = arch.img_size if arch and arch.img_size != NO_SIZE else None
     if record.config is None or record.is_subnet:

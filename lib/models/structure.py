@@ -1,8 +1,8 @@
-"""The network that a bare state dict belongs to, read from the names and shapes of its tensors.
+"""Derives the network of a bare state dict from the names and shapes of its tensors.
 
-Published weights are a state dict and nothing else. Its shapes say nearly everything: the widths of
-`stage.0.0.inv.0.weight` (144, 24, 1, 1) are an expansion of 6 behind a stem of 24 channels. They do
-not say strides (all published networks have the same), the input size, or the names of the joints.
+Published weights are bare state dicts. Their shapes determine widths, depths and kernels: for
+example, `stage.0.0.inv.0.weight` (144, 24, 1, 1) is an expansion of 6 after a stem of 24 channels.
+They do not determine strides (equal in all published networks), input size, or joint names.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Structure:
-    """What the tensors say of their network."""
+    """The network that the tensors belong to."""
 
     kind: str  # a MODEL.NAME
-    arch: ArchSpec | None  # of LitePose, img_size is NO_SIZE; None: `model` describes the network
+    arch: ArchSpec | None  # of LitePose, with img_size NO_SIZE; None: `model` describes it
     channels: tuple[int, ...]  # of each output, coarse to fine
-    model: dict[str, Any]  # keys of the MODEL node
+    model: dict[str, Any]  # keys of the MODEL node of the config
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """How the channels of the outputs divide into heatmaps and tag maps."""
+    """How the channels of the outputs are divided into heatmaps and tag maps."""
 
     num_joints: int
     tag_per_joint: bool
@@ -48,11 +48,11 @@ class Outputs:
 
 
 def read_structure(state: Mapping[str, Tensor], source: object) -> Structure:
-    """The network of `state`; ValueError names `source` where no network has these tensors."""
+    """The network of `state`; ValueError if no known network has these tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     read = next((READERS[names] for names in READERS if set(names) <= set(shapes)), None)
     if read is None:
-        raise ValueError(f"{source} has the tensors of no network that is known here")
+        raise ValueError(f"the tensors of {source} match no known network")
     try:
         return read(shapes)
     except (KeyError, IndexError) as error:
@@ -62,11 +62,12 @@ def read_structure(state: Mapping[str, Tensor], source: object) -> Structure:
 
 
 def split_channels(channels: Sequence[int], joint_counts: Iterable[int]) -> Outputs:
-    """Channels of each output -> joints and tag maps; the first of several readings with K joints.
+    """Channels of each output -> number of joints and tag maps.
 
     An output has K heatmaps, then K tag maps, one, or none: (34, 17) is K = 17 with tags at the
-    first output. When every output has tags there are two readings: (34, 34) is K = 17 with a tag
-    per joint, or K = 33 with one tag map; `joint_counts` (of known data sets) decides.
+    first output. If every output has tags there are two solutions: (34, 34) is K = 17 with a tag
+    per joint, or K = 33 with one tag map. The first with K in `joint_counts` (those of known data
+    sets) is returned, else the first.
     """
     least, readings = min(channels), []
     for joints in (least, least // 2, least - 1):
@@ -86,7 +87,7 @@ def same_network(one: ArchSpec, other: ArchSpec) -> bool:
 
 
 def _widths(arch: ArchSpec) -> list[tuple[int, ...]]:
-    """Channels and kernels. Two expansions may round to the same width: it counts, they do not."""
+    """Channels and kernels. Expansions are replaced by the widths that they round to."""
     width = arch.input_channel
     rows = [(width, *arch.deconv)]
     for stage in arch.stages:
@@ -130,12 +131,12 @@ def _read_litepose(shapes: Shapes) -> Structure:
 
 
 def _expansion(width: int, hidden: int) -> int:
-    """The whole number that makes `hidden` channels of `width`; they are rounded to 8."""
+    """The integer expansion that gives `hidden` channels from `width` (`make_divisible`)."""
     nearest = round(hidden / width)
     for expansion in sorted(range(1, nearest + 9), key=lambda value: abs(value - nearest)):
         if make_divisible(width * expansion) == hidden:
             return expansion
-    raise ValueError(f"{hidden} channels inside a block of {width} are no whole expansion")
+    raise ValueError(f"{hidden} channels inside a block of {width} are no integer expansion")
 
 
 # --- HigherHRNet and EfficientHRNet -------------------------------------------------------
@@ -147,7 +148,7 @@ def _read_higher_hrnet(shapes: Shapes) -> Structure:
 
 
 def _read_efficient_hrnet(shapes: Shapes) -> Structure:
-    """EfficientNet's multipliers are not unique; any that give these depths and widths will do."""
+    """EfficientNet's multipliers are not unique; any that give these depths and widths work."""
     blocks = _count(shapes, "features.") - 1  # without the stem
     depth = _multiplier("depth", lambda factor: sum(_depths(factor)) == blocks)
     last = 0
@@ -185,7 +186,8 @@ def _hrnet(kind: str, shapes: Shapes, extra: dict[str, Any]) -> Structure:
         "NUM_DECONVS": len(deconv),
         "NUM_CHANNELS": [shape[1] for shape in deconv],
         "KERNEL_SIZE": [shape[2] for shape in deconv],
-        # The prediction before it is stacked on the map (finals[i][1] channels) that it doubles.
+        # True if its input has more channels than the previous map (finals[i][1]): the map and
+        # the previous prediction.
         "CAT_OUTPUT": [shape[0] > finals[i][1] for i, shape in enumerate(deconv)],
         "NUM_BASIC_BLOCKS": _count(shapes, "deconv_layers.0.") - 1,
     }
@@ -194,9 +196,9 @@ def _hrnet(kind: str, shapes: Shapes, extra: dict[str, Any]) -> Structure:
 
 
 def _read_stage(shapes: Shapes, name: str, branches: int) -> dict[str, Any]:
-    """The first module says it: all modules of a stage are alike."""
+    """Settings of a stage, read from its first module: all modules of a stage are equal."""
     first = [f"{name}.0.branches.{i}." for i in range(branches)]
-    # A branch of zero residual blocks is one convolution, whose name has no block in it.
+    # A branch without residual blocks is one convolution, without a block number in its name.
     plain = [f"{branch}0.weight" in shapes for branch in first]
     return {
         "NUM_MODULES": _count(shapes, f"{name}."),
@@ -218,12 +220,12 @@ def _read_stage(shapes: Shapes, name: str, branches: int) -> dict[str, Any]:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """Different names that follow `prefix`, up to the next dot."""
+    """Number of different name parts after `prefix`, up to the next dot."""
     return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
 
 
 def _shapes_of(shapes: Shapes, pattern: str) -> list[tuple[int, ...]]:
-    """Shapes of `pattern` with 0, 1, ... in it; KeyError where there is not one."""
+    """Shapes of `pattern` formatted with 0, 1, ...; KeyError if there is none."""
     result = [shapes[pattern.format(0)]]
     while (name := pattern.format(len(result))) in shapes:
         result.append(shapes[name])
@@ -232,7 +234,7 @@ def _shapes_of(shapes: Shapes, pattern: str) -> list[tuple[int, ...]]:
 
 READERS: dict[
     tuple[str, ...], Callable[[Shapes], Structure]
-] = {  # names that only it has -> reader
+] = {  # tensor names that identify the network -> its reader
     ("first.0.0.weight", "final_refined.0.conv.3.weight"): _read_litepose,
     ("layer1.0.conv1.weight", "final_layers.0.weight"): _read_higher_hrnet,
     ("features.0.1.weight", "final_layers.0.weight"): _read_efficient_hrnet,

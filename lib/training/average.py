@@ -1,4 +1,4 @@
-"""EMA: the exponential moving average of a network's weights, often better than the last ones."""
+"""EMA: the exponential moving average of a network's weights, often more accurate than the last."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from lib.utils.checkpoint import unwrap
 class WeightAverage:
     """The EMA of parameters and BatchNorm statistics, as a network in evaluation mode.
 
-    Statistics belong to the weights they were computed with, so both are averaged alike; counters
-    are copied. The decay starts low, (1 + updates) / (10 + updates), to forget the initial weights.
+    BatchNorm statistics fit the weights they were computed with, so both use the same decay;
+    integer counters are copied. The decay is at most (1 + updates) / (10 + updates), so that the
+    initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,7 +25,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Call after each step."""
+        """Add the weights of `model` to the EMA; call it after each step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         means, latest = self.network.state_dict(), unwrap(model).state_dict()
@@ -35,6 +36,6 @@ class WeightAverage:
             means[name].copy_(latest[name])
 
     def restart(self, model: nn.Module, updates: int = 0) -> None:
-        """Set the EMA to the weights of `model`, as after `updates` updates."""
+        """Set the EMA to the weights of `model`, and the number of updates."""
         self.network.load_state_dict(unwrap(model).state_dict())
         self.updates = updates

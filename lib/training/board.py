@@ -1,4 +1,4 @@
-"""The curves of a run, and in TensorBoard images of its inputs, ground truth and predictions."""
+"""Writes the scalars of a run, and to TensorBoard images of inputs, ground truth, predictions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lib.utils.vis import draw_heatmaps, draw_people, tile
 
 logger = logging.getLogger(__name__)
 
-BATCH_IMAGES = 4  # drawn of a batch
-SHEET_IMAGES = 8  # drawn of an evaluation
-IMAGES_EVERY = 10  # prints
-VIEWS = {  # name in TensorBoard -> key of DEBUG
+BATCH_IMAGES = 4  # images rendered of a batch
+SHEET_IMAGES = 8  # images rendered of an evaluation
+IMAGES_EVERY = 10  # log lines (PRINT_FREQ) between two renderings of a batch
+VIEWS = {  # tag in TensorBoard -> key of DEBUG
     "ground_truth/people": "SAVE_BATCH_IMAGES_GT",
     "prediction/people": "SAVE_BATCH_IMAGES_PRED",
     "ground_truth/heatmaps": "SAVE_HEATMAPS_GT",
@@ -38,7 +38,7 @@ VIEWS = {  # name in TensorBoard -> key of DEBUG
 class Board:
     """Writes scalars.jsonl in `output_dir` and, where tensorboard is installed, files in `log_dir`.
 
-    DEBUG.* chooses the images. A run that resumes after `step` removes what was written beyond it.
+    DEBUG.* chooses the images. A run that resumes after `step` removes scalars of later steps.
     """
 
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
@@ -52,7 +52,7 @@ class Board:
         truncate_scalars(self.log, step)
 
     def training(self, step: int, values: Mapping[str, float], result: StepResult) -> None:
-        """A point on each curve; every IMAGES_EVERY calls the first images of the batch."""
+        """Write `values` as train/NAME; every IMAGES_EVERY calls, some images too."""
         self.scalars(step, {f"train/{name}": value for name, value in values.items()})
         self.prints += 1
         if not (self.writer and self.has_images) or self.prints % IMAGES_EVERY != 1:
@@ -72,7 +72,7 @@ class Board:
         data: EvaluationSet,
         predictions: Sequence[Prediction],
     ) -> None:
-        """The AP table, and the same images each time, those with people first."""
+        """Write the AP table as val/NAME, and an image of SHEET_IMAGES images with people first."""
         self.scalars(step, {f"val/{name}": value for name, value in table.items()})
         if self.writer and self.has_images and predictions:
             people_first = sorted(data.records, key=lambda record: not len(record.joints))
@@ -80,7 +80,7 @@ class Board:
             self.writer.add_image("val/people", sheet, step, dataformats="HWC")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point on each curve."""
+        """Write one point on each curve; spaces in names become "_"."""
         values = {name.replace(" ", "_"): value for name, value in values.items()}
         if self.writer:
             for name, value in values.items():
@@ -92,13 +92,13 @@ class Board:
             self.writer.close()
 
     def _draw(self, i: int, result: StepResult) -> dict[str, np.ndarray]:
-        """All of VIEWS of image `i` of the batch, (H, W, 3) uint8 RGB each."""
+        """{tag of VIEWS: (H, W, 3) uint8 RGB} of image `i` of the batch."""
         batch = result.batches[0]
         image, joints = batch.images[i].cpu().numpy(), batch.joints[i].cpu().numpy()
         size = result.outputs[-1].shape[2:]
         resized = [resize_maps(output[i : i + 1], size) for output in result.outputs]
         heatmaps, tags = stage_maps(self.settings, resized)
-        grouped = self.settings.group.num_joints  # without an ignored center
+        grouped = self.settings.group.num_joints  # joints, without an ignored center
         [people], _ = self.settings.parser.parse(
             heatmaps[:, :grouped], tags[0][:, :grouped, ..., None]
         )
@@ -122,7 +122,7 @@ def draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def open_tensorboard(folder: Path, step: int) -> Any:
-    """A SummaryWriter that hides events beyond `step`; None where tensorboard is not installed."""
+    """A SummaryWriter that hides events after `step`; None if tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

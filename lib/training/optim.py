@@ -10,9 +10,10 @@ from yacs.config import CfgNode
 
 
 def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.optim.Optimizer:
-    """Adam without weight decay (as the paper's runs), or SGD; LR scaled to the total batch.
+    """Adam without weight decay (as in the paper), or SGD; LR is scaled to the total batch.
 
-    Fused: one pass over the weights, and nothing is read from the device with loss scaling.
+    Fused optimizers update all weights in one pass. With loss scaling they read nothing from the
+    device.
     """
     train = cfg.TRAIN
     batch = train.IMAGES_PER_GPU * train.ACCUMULATE * world_size
@@ -32,7 +33,7 @@ def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.
 def get_scheduler(
     cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """TRAIN.LR_SCHEDULE after a warm-up; step it after every update."""
+    """TRAIN.LR_SCHEDULE with a warm-up; call its `step` after every training step."""
     train = cfg.TRAIN
 
     def factor(step: int) -> float:
@@ -46,18 +47,18 @@ def get_scheduler(
 
 
 def warmup_factor(epoch: float, warmup: float) -> float:
-    """Rises linearly from nearly 0 to 1 over `warmup` epochs."""
+    """Factor of the learning rate that rises linearly from almost 0 to 1 over `warmup` epochs."""
     return min(1.0, (epoch + 1e-3) / warmup) if warmup > 0 else 1.0
 
 
 def cosine_factor(epoch: float, start: float, end: float) -> float:
-    """Falls from 1 at `start` to 0 at `end` along half a cosine."""
+    """Factor of the learning rate: half a cosine from 1 at epoch `start` to 0 at epoch `end`."""
     done = min(1.0, max(0.0, (epoch - start) / max(end - start, 1e-9)))
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def get_scaler(cfg: CfgNode, device: torch.device) -> torch.amp.GradScaler:
-    """Enabled for float16 (FP16.ENABLED on a GPU); bfloat16 on a CPU needs no scaling."""
+    """The loss scaler, enabled for float16 (FP16.ENABLED on a GPU); bfloat16 needs no scaling."""
     fp16 = cfg.FP16
     return torch.amp.GradScaler(
         device.type,

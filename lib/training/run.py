@@ -46,10 +46,10 @@ def train(
     output_dir: Path,
     log_dir: Path,
 ) -> int | None:
-    """Train the remaining epochs; the exit code: None, or STOPPED after a signal.
+    """Train the remaining epochs. Return the exit code: None, or STOPPED after a signal.
 
-    `plan`: the sub-networks of each step; None for a plain network. Checkpoints, evaluations and
-    curves are written as TRAIN.* says.
+    plan: the sub-networks of each step of a supernet; None for any other network. TRAIN.* sets when
+    checkpoints, evaluations and scalars are written.
     """
     dataset = build_dataset(cfg)
     loader = make_dataloader(cfg, dataset, process.rank, process.world_size)
@@ -88,7 +88,7 @@ def train(
         for _ in range(first, last):
             if not do_train(state, loader, criterion, settings, meter, plan, run.after_step):
                 barrier(process)  # the first process has saved
-                logger.info("stopped after step %d; the same command goes on from it", meter.step)
+                logger.info("stopped after step %d; the same command resumes", meter.step)
                 return STOPPED
             with meter.paused():
                 run.after_epoch()
@@ -102,7 +102,7 @@ def train(
 def start_state(
     cfg: CfgNode, model: nn.Module, process: Process, images: int, steps: int
 ) -> TrainingState:
-    """The state before the first step; an epoch has `steps` of them, over `images`."""
+    """The state before the first step; `images` and `steps` are per epoch."""
     optimizer = get_optimizer(cfg, model, process.world_size)
     arch = cast("ArchSpec | None", unwrap(model).arch)
     return TrainingState(
@@ -125,9 +125,9 @@ def start_state(
 
 
 def resume_if_requested(cfg: CfgNode, state: TrainingState, output_dir: Path) -> Path | None:
-    """Resume from TRAIN.CHECKPOINT or the newest in `output_dir`, as AUTO_RESUME and RESUME say.
+    """Resume if AUTO_RESUME, TRAIN.RESUME or TRAIN.CHECKPOINT ask for it.
 
-    The checkpoint; None for a new run.
+    Return the checkpoint: TRAIN.CHECKPOINT, else the newest in `output_dir`; None for a new run.
     """
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     required = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
@@ -143,7 +143,7 @@ def resume_if_requested(cfg: CfgNode, state: TrainingState, output_dir: Path) ->
 
 
 def newest_for_all(path: Path, process: Process) -> Path:
-    """The first process's answer of `newest_whole`, or its ValueError, in all processes."""
+    """`newest_whole(path)`, called on rank 0; all processes get its result or its ValueError."""
     answer = None
     if process.is_main:
         try:
@@ -159,7 +159,7 @@ def newest_for_all(path: Path, process: Process) -> Path:
 def describe_start(
     cfg: CfgNode, state: TrainingState, resumed_from: Path | None, step: int
 ) -> dict[str, Any]:
-    """The entry of the run card for a start after `step`, without code and machine."""
+    """What the run card records of a start after `step`; `add_start` adds code and machine."""
     network = unwrap(state.model)
     return {
         "processes": state.process.world_size,
@@ -175,7 +175,7 @@ def describe_start(
 
 @dataclass
 class Run:
-    """What happens between the steps and between the epochs of a run."""
+    """What a run does after each step and each epoch: EMA, stop requests, saving, evaluation."""
 
     cfg: CfgNode
     state: TrainingState
@@ -183,10 +183,10 @@ class Run:
     request: StopRequest
     output_dir: Path
     data: EvaluationSet | None  # None: no evaluations
-    board: Board | None  # None: not the first process
+    board: Board | None  # None: not rank 0
 
     def after_step(self) -> bool:
-        """Update the EMA, save if due; whether to stop."""
+        """Update the EMA and save if due. Return whether all processes stop now."""
         state, every = self.state, self.cfg.TRAIN.SAVE_STEPS
         state.step += 1
         if state.average:
@@ -201,7 +201,7 @@ class Run:
         """Evaluate and save, if due."""
         state = self.state
         if self.data is not None and self.is_due(state.epoch + 1, self.cfg.TRAIN.VALIDATE_EVERY):
-            self.save()  # an evaluation may take longer than what is left of a job's time
+            self.save()  # the job may be stopped during the evaluation
             self.evaluate(self.data)
         state.epoch, state.step = state.epoch + 1, 0
         if self.is_due(state.epoch, self.cfg.TRAIN.SAVE_EVERY):
@@ -209,7 +209,7 @@ class Run:
         barrier(state.process)
 
     def is_due(self, epochs: int, every: int) -> bool:
-        """Every `every` epochs, and after the last."""
+        """Whether something that is done every `every` epochs, and after the last, is due."""
         return epochs == self.cfg.TRAIN.END_EPOCH or epochs % every == 0
 
     def save(self) -> None:
@@ -217,7 +217,7 @@ class Run:
             save_training(self.state, self.output_dir / CHECKPOINT, self.cfg.TRAIN.KEEP)
 
     def evaluate(self, data: EvaluationSet) -> None:
-        """Predict in all processes; the first one scores, and saves the best weights so far."""
+        """Predict in all processes; rank 0 scores, and saves the weights with the best AP."""
         state, step = self.state, self.meter.step
         share_buffers(state.evaluated, state.process)
         predictions, problems = predict_set(

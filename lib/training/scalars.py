@@ -1,8 +1,8 @@
-"""The curves of a run as a file: a line of JSON per print and per evaluation.
+"""The scalars of a run as a file: one JSON object per log line and per evaluation.
 
     {"step": 750, "train/loss": 0.0021, "train/lr": 0.004, ...}
 
-A run that resumes from an earlier step removes the lines beyond it.
+A run that resumes from an earlier step removes the lines of later steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCALARS = "scalars.jsonl"  # in the output folder
 
 
 def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
-    """Add a line of the finite `values`. A failure to write is a warning: training goes on."""
+    """Append a line with the finite `values`. If writing fails, a warning is logged."""
     finite = {name: float(f"{v:.7g}") for name, v in values.items() if math.isfinite(v)}
     if not finite:
         return
@@ -34,7 +34,7 @@ def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
 
 
 def truncate_scalars(path: Path, step: int) -> None:
-    """Remove the lines beyond `step`, and an incomplete one of a process that was killed."""
+    """Remove the lines after `step`, and an incomplete line that a killed process left."""
     if not path.exists():
         return
     lines = [json.dumps(line) + "\n" for line in _complete_lines(path) if line["step"] <= step]
@@ -45,9 +45,9 @@ def truncate_scalars(path: Path, step: int) -> None:
 
 
 def read_scalars(path: Path) -> dict[str, dict[int, float]]:
-    """{name: {step: value}}, steps in order; the last line of a step counts.
+    """{name: {step: value}} with ascending steps; of several lines of one step the last counts.
 
-    ValueError names a file that is missing or empty.
+    ValueError if the file is missing or has no scalars.
     """
     try:
         lines = _complete_lines(path)

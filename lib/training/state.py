@@ -1,7 +1,7 @@
 """The state of a training run: saved, and resumed bit for bit.
 
-No random generator has a state to save: augmentation is a function of (seed, epoch, image), the
-sampled architecture of (seed, step). PyTorch's generators are saved in case a network uses them.
+Augmentation is a function of (seed, epoch, image), the sampled architecture of (seed, step), so
+neither has a generator to save. PyTorch's generators are saved in case a network uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REQUIRED = ("epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler"
 
 
 class Layout(NamedTuple):
-    """How an epoch is divided into steps; a resume within an epoch needs the same."""
+    """How an epoch is divided into steps; a resume within an epoch needs an equal layout."""
 
     images: int
     processes: int
@@ -38,24 +38,25 @@ class Layout(NamedTuple):
 
 @dataclass
 class TrainingState(StepState):
-    """Everything that a checkpoint holds, in memory."""
+    """Everything that a checkpoint stores."""
 
     arch: dict[str, Any] | None = None  # None: MODEL.EXTRA describes the network
-    config: str = ""  # YAML
+    config: str = ""  # as YAML text
     layout: Layout | None = None
     average: WeightAverage | None = None
     best_ap: float = -1.0
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and published: the EMA, if there is one."""
+        """The network that is evaluated and saved as weights: the EMA, if there is one."""
         return self.average.network if self.average else unwrap(self.model)
 
 
 def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None:
     """Write a checkpoint for `resume`; `fit_weights` reads its `state_dict`.
 
-    `keep`: as in `save_checkpoint`. With an EMA, `state_dict` is the EMA and `trained` the weights.
+    keep: as in `save_checkpoint`. With an EMA, the key `state_dict` is the EMA and `trained` the
+    trained weights.
     """
     ema = {}
     if state.average:
@@ -82,7 +83,7 @@ def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None
 
 
 def resume(state: TrainingState, path: str | Path) -> None:
-    """Set `state` to what the checkpoint at `path` holds, PyTorch's random generators included."""
+    """Restore `state` and PyTorch's random generators from the checkpoint at `path`."""
     saved = load_checkpoint(path)
     _check_fits(state, saved, path)
     fit_weights(state.model, saved["state_dict"], str(path))
@@ -91,7 +92,7 @@ def resume(state: TrainingState, path: str | Path) -> None:
     if "trained" in saved:
         fit_weights(state.model, saved["trained"], str(path))
     state.optimizer.load_state_dict(saved["optimizer"])
-    # The learning rate is the configured one; the checkpoint tells the place in the schedule.
+    # The learning rate comes from the config, the position in the schedule from the checkpoint.
     state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
     place_schedule(state, state.scheduler.last_epoch)
     state.scaler.load_state_dict(saved["scaler"])
@@ -103,9 +104,9 @@ def resume(state: TrainingState, path: str | Path) -> None:
 
 
 def place_schedule(state: TrainingState, step: int) -> None:
-    """Set the learning rate to that of `step`, counted from the start of the run."""
+    """Set schedule and learning rate to those of `step`, counted from the start of the run."""
     scheduler = state.scheduler
-    scheduler.last_epoch = step  # PyTorch's name for it; ours counts steps
+    scheduler.last_epoch = step  # PyTorch's name; here it counts steps
     groups = state.optimizer.param_groups
     for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(step)
@@ -116,7 +117,7 @@ def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path
         raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(missing)}")
     if saved.get("arch") != state.arch:
         raise ValueError(
-            f"{path} is of another architecture; choose another OUTPUT_DIR, "
+            f"{path} has another architecture; choose another OUTPUT_DIR, "
             "or set AUTO_RESUME False to start over"
         )
     if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
@@ -126,11 +127,11 @@ def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path
         )
     if saved.get("step", 0) and saved["layout"] != list(state.layout or ()):
         raise ValueError(
-            f"{path} was saved within an epoch of {Layout(*saved['layout'])}; the configuration is "
-            f"{state.layout}; use the same one, or a checkpoint of the end of an epoch"
+            f"{path} was saved within an epoch of {Layout(*saved['layout'])}; the config has "
+            f"{state.layout}; use equal settings, or a checkpoint saved at the end of an epoch"
         )
 
 
 def _kind(optimizer: Mapping[str, Any]) -> set[str]:
-    """Adam or SGD: a setting in the state dict that only one of them has."""
+    """{"betas"} for Adam, {"momentum"} for SGD: settings that only one of them has."""
     return {"betas", "momentum"} & set(optimizer["param_groups"][0])

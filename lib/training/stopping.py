@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM and SIGINT: at the end of a step, the same step in all processes."""
+"""Stops training on SIGTERM and SIGINT at the end of a step, the same step in all processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Within `with`, signals are noted; `agreed`, after each step, tells whether to stop.
+    """Records SIGTERM and SIGINT within `with`; `agreed` returns whether to stop.
 
     A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once. Several processes vote after each
     step, and read the vote one step later, when it has arrived without waiting:
@@ -36,7 +36,7 @@ class StopRequest:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     def __enter__(self) -> StopRequest:
-        # An ignored signal stays ignored: SIGINT is in the background jobs of a script.
+        # An ignored signal stays ignored: shells start background jobs of scripts that way.
         numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
@@ -48,7 +48,7 @@ class StopRequest:
             self._sent.wait()
 
     def agreed(self) -> bool:
-        """Call after each step: whether all processes stop now."""
+        """Whether all processes stop now; call it after each step."""
         if self._group is None:
             return self.requested
         stop = False
@@ -68,5 +68,5 @@ class StopRequest:
 
 
 def ignore_sigterm() -> None:
-    """torchrun sends it once the first process has exited; each is to exit with its own code."""
+    """Ignore SIGTERM, which torchrun sends to all processes after the first exit with code 75."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -25,16 +25,16 @@ WRAPPERS = ("module.", "1.")  # prefixes of DataParallel and of the original's n
 
 
 def save_checkpoint(path: str | Path, keep: int = 1, **state: Any) -> None:
-    """Save `state` to `path`; a killed job never leaves half a file.
+    """Save `state` to `path` atomically: a killed job never leaves an incomplete file.
 
-    The last `keep` files stay: the previous one as PATH.1, the one before it as PATH.2, ...
-    ValueError when the file cannot be written; the files that exist are intact then.
+    keep: number of files to keep; the previous one is renamed to PATH.1, that one to PATH.2, ...
+    ValueError if the file cannot be written; existing files stay intact.
     """
     _save(Path(path), state, keep)
 
 
 def save_weights(path: str | Path, model: nn.Module) -> None:
-    """Save the state dict of `model` alone, like published weights."""
+    """Save only the state dict of `model`, like published weights."""
     _save(Path(path), unwrap(model).state_dict())
 
 
@@ -61,7 +61,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the run that saved a checkpoint, as plain values; {} where it has none."""
+    """The settings stored in a checkpoint or sub-network, as plain values; {} if there are none."""
     config = saved.get("config") or (saved.get("provenance") or {}).get("config")
     return yaml.safe_load(config) if isinstance(config, str) else {}
 
@@ -69,9 +69,9 @@ def config_of(saved: Mapping[str, Any]) -> dict[str, Any]:
 def check_same_joints(
     config: Mapping[str, Any], source: str | Path, cfg: CfgNode, is_train: bool
 ) -> None:
-    """ValueError when the network in `source` predicts other joints than those of `cfg`.
+    """ValueError if the network in `source` predicts other joints than those of `cfg`.
 
-    config: the settings it was saved with; {} where they are unknown, which passes.
+    config: the settings it was saved with; {} if they are unknown, which passes the check.
     """
     if "DATASET" not in config:
         return
@@ -79,18 +79,18 @@ def check_same_joints(
     if saved_spec.joints != spec.joints:
         raise ValueError(
             f"{source} predicts the {saved_spec.num_joints} joints of {saved_spec.name}, not the "
-            f"{spec.num_joints} of {spec.name}; it can start their training with "
+            f"{spec.num_joints} of {spec.name}; to fine-tune it for these, set "
             "MODEL.PRETRAINED_PARTS not_final"
         )
 
 
 def check_sums(path: str | Path) -> None:
-    """ValueError when a checksum of the archive is wrong; PyTorch does not check them."""
+    """ValueError if a checksum of the archive is wrong; PyTorch does not check them."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return  # missing, truncated or of the format before archives: torch.load reports it
+        return  # missing, truncated or in PyTorch's old format: torch.load reports it
     if bad is not None:
         raise ValueError(f"{path} is damaged: the checksum of {bad} does not fit")
 
@@ -98,8 +98,8 @@ def check_sums(path: str | Path) -> None:
 def newest_whole(path: Path) -> Path:
     """The newest readable file among `path`, PATH.1, PATH.2, ...; ValueError if there is none.
 
-    Damaged files that are newer are renamed to *.damaged and logged: otherwise they would replace
-    an intact one at the next save.
+    Newer damaged files are renamed to *.damaged and logged. Otherwise the next save would rotate
+    them over an intact file.
     """
     problems: list[ValueError] = []
     candidates = versions_of(path)
@@ -125,7 +125,7 @@ def hash_of(path: str | Path) -> str:
 
 
 def weights_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """The state dict, alone or in a full checkpoint, without the prefixes of wrappers."""
+    """The state dict, bare or in a checkpoint, without the name prefixes of wrappers."""
     state = saved["state_dict"] if isinstance(saved.get("state_dict"), Mapping) else saved
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
@@ -199,7 +199,7 @@ def _save(path: Path, state: Mapping[str, Any], keep: int | None = None) -> None
         atomic_write(path, content.getbuffer(), sync=True, keep=keep)
     except OSError as error:
         raise ValueError(
-            f"cannot save {path}: {error.strerror}; what was saved before is whole"
+            f"cannot save {path}: {error.strerror}; earlier files are intact"
         ) from None
 
 

@@ -132,7 +132,7 @@ def test_the_center_is_one_joint_more():
         ("TRAIN.OPTIMIZER", "lamb", "adam, sgd"),
         ("TRAIN.LR_SCHEDULE", "plateau", "multistep, cosine"),
         ("DATASET.UNREADABLE", "ignore", "raise, skip"),
-        ("DATASET.DATASET", "mpii", f"{KNOWN}, or a file of joints, *.yaml"),
+        ("DATASET.DATASET", "mpii", f"{KNOWN}, or a joints file, *.yaml"),
         ("MODEL.PRETRAINED_PARTS", "head", "all, not_final, backbone"),
     ],
 )
@@ -144,12 +144,12 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
     ("opts", "message"),
     [
         (["DATASET.INPUT_SIZE", "100"], "DATASET.INPUT_SIZE is 100"),
-        (["TEST.IMAGES_PER_GPU", "0"], "TEST.IMAGES_PER_GPU is 0; at least 1"),
-        (["TRAIN.KEEP", "0"], "TRAIN.KEEP is 0; at least 1"),
-        (["TRAIN.ACCUMULATE", "0"], "TRAIN.ACCUMULATE is 0; at least 1"),
-        (["TRAIN.CLIP_NORM", "-1"], "TRAIN.CLIP_NORM is -1.0; at least 0"),
-        (["TRAIN.SAVE_STEPS", "-1"], "TRAIN.SAVE_STEPS is -1; at least 0"),
-        (["TRAIN.EMA", "1"], "TRAIN.EMA is 1.0; 0 <= decay < 1"),
+        (["TEST.IMAGES_PER_GPU", "0"], "TEST.IMAGES_PER_GPU is 0; must be at least 1"),
+        (["TRAIN.KEEP", "0"], "TRAIN.KEEP is 0; must be at least 1"),
+        (["TRAIN.ACCUMULATE", "0"], "TRAIN.ACCUMULATE is 0; must be at least 1"),
+        (["TRAIN.CLIP_NORM", "-1"], "TRAIN.CLIP_NORM is -1.0; must be at least 0"),
+        (["TRAIN.SAVE_STEPS", "-1"], "TRAIN.SAVE_STEPS is -1; must be at least 0"),
+        (["TRAIN.EMA", "1"], "TRAIN.EMA is 1.0; must be at least 0"),
         (["TRAIN.NON_FINITE", "stop"], "TRAIN.NON_FINITE is 'stop'; possible: raise, skip"),
         (["DIST_TIMEOUT", "0"], "DIST_TIMEOUT is 0.0; it must be more than 0 seconds"),
         (["DATASET.OUTPUT_SIZE", "[60, 120]"], "DATASET.OUTPUT_SIZE is [60, 120]"),
@@ -158,7 +158,7 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
         (["MODEL.EXTRA.NUM_DECONV_LAYERS", "2"], "MODEL.EXTRA.NUM_DECONV_LAYERS is 2"),
         (["TEST.SCALE_FACTOR", "[]"], "TEST.SCALE_FACTOR is empty"),
         (["TEST.WITH_AE", "(False, False)"], "TEST.WITH_AE must"),
-        (["TEST.WITH_AE", "(True, True)"], "TEST.WITH_AE asks for tags of stage 1"),
+        (["TEST.WITH_AE", "(True, True)"], "TEST.WITH_AE uses tags of stage 1"),
     ],
 )
 def test_settings_that_no_network_has_are_refused(opts, message):

@@ -142,7 +142,7 @@ def wrong(row: dict, **changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 999}, "result 1 .image 999.: its image_id is none of"),
+        ({"image_id": 999}, "result 1 .image 999.: its image_id is not in"),
         ({"category_id": 2}, "its category_id is not 1"),
         ({"category_id": None}, "its category_id is not 1"),
         ({"keypoints": [0.0] * 50}, "it has 50 keypoint numbers, not"),
@@ -163,7 +163,7 @@ def test_rows_that_the_server_would_refuse_are_errors(data, changes, message):
 
 def test_what_the_server_would_refuse_is_not_written(data, tmp_path):
     far = [p._replace(image_id=10**9) for p in perfect(data)]
-    with pytest.raises(ValueError, match="its image_id is none of"):
+    with pytest.raises(ValueError, match="its image_id is not in"):
         evaluate_predictions(data, far, tmp_path)
     assert not (tmp_path / "results").exists()
 
@@ -248,7 +248,7 @@ def test_no_readable_image_is_one_error(coco_root, tmp_path, monkeypatch):
     cfg = tiny_config(coco_root, tmp_path)
     data = build_evaluation_set(cfg)
     monkeypatch.setattr(data.files, "load", lambda _: None)
-    with pytest.raises(ValueError, match="not one of 4 images could be evaluated; image "):
+    with pytest.raises(ValueError, match="none of 4 images could be evaluated; image "):
         average_precision(settings_of(cfg), build_model(cfg, TINY), data)
 
 

@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(job, who
     assert part.run(first=lambda: limit_files(size // 2)) == 2
     lines = part.output.read_text()[before:].splitlines()
     assert lines[-1] == (
-        f"error: cannot save {part.checkpoint}: File too large; what was saved before is whole"
+        f"error: cannot save {part.checkpoint}: File too large; earlier files are intact"
     )
     assert "Traceback" not in "\n".join(lines)
     assert part.steps() == 6

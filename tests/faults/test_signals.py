@@ -112,5 +112,5 @@ def test_a_signal_to_all_processes_ends_a_training_with_its_exit_code(job, tmp_p
     finally:
         end([process])
     assert process.exitcode == STOPPED, part.last_output()
-    assert "the same command goes on from it" in part.last_output()
+    assert "the same command resumes" in part.last_output()
     assert "Traceback" not in part.output.read_text()

@@ -133,7 +133,7 @@ def test_channels_without_tags_are_refused():
     ("name", "message"),
     [
         ("stage.2.0.point_conv.0.weight", "these lacks a tensor of its network: 'stage.2.0.point"),
-        ("final_refined.0.conv.3.weight", "these has the tensors of no network"),
+        ("final_refined.0.conv.3.weight", "the tensors of these match no known network"),
     ],
 )
 def test_a_state_dict_with_a_gap_is_refused(tmp_path, name, message):

@@ -10,8 +10,8 @@
     python -m tools.benchmark decode --people 2 20 --sizes 448x640
     python -m tools.benchmark valid --oracle DATASET.ROOT data/synthetic
 
-Every kind explains itself: python -m tools.benchmark KIND --help. OMP_NUM_THREADS sets the number
-of threads. Measure on an idle machine.
+`python -m tools.benchmark KIND --help` explains each kind of measurement. OMP_NUM_THREADS sets the
+number of threads. Measure on an idle machine.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[0, 2, 8, 20, 40])
     parser.add_argument("--sizes", nargs="+", default=["256x384", "448x640"], metavar="HxW")
     parser.add_argument("--rounds", type=int, default=9, help="a third for the specification")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The latency and the memory of an exported network in all its forms.
 
 FOLDER is the output of tools/export. PyTorch as in valid.py, the torch.export program, ONNX Runtime
-in floats and in 8 bits compute the same graph of one image, in turns, on each number of threads;
-medians. Then the memory of a process that does nothing else, and the costs that do not depend on
-the machine: multiply-adds and bytes.
+in floats and in 8 bits compute the same graph of one image in turns, on each number of threads;
+medians are reported. Also reported: the memory of a process that runs one form only, and the costs
+that do not depend on the machine (multiply-adds and bytes).
 """
 
 from __future__ import annotations

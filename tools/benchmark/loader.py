@@ -1,8 +1,8 @@
 """Training samples that one core makes.
 
-One process makes samples of the training split: as bytes whose targets are made later for the whole
-batch (ours), with targets made one by one in NumPy (plain), and as bytes from a cache of downscaled
-images. The kinds take turns at every batch.
+One process makes samples of the training split in three ways, in turns at every batch: 8-bit images
+whose targets are made later for the whole batch (ours), float images with targets made one by one
+in NumPy (plain), and 8-bit images from a cache of downscaled images.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", default="experiments/coco/mobilenet/mobile.yaml")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

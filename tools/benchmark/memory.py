@@ -1,7 +1,6 @@
 """The memory of a training step, and whether it grows.
 
-Takes the step of `train` many times and reports the peak: of the process, or on a GPU of its
-tensors.
+Repeats the step of `train` and reports the peak memory: of the process, or on a GPU of its tensors.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a file of weights, with its settings and architecture")
     parser.add_argument("--cfg", help=f"experiments/*/*/*.yaml; default: {CFG}")
     parser.add_argument("--superconfig", help=f"mobile_configs/*.json; default: {XS}")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 
 def read_settings(args: argparse.Namespace) -> tuple[CfgNode, ArchSpec | None]:

@@ -31,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="over all pieces; medians count")
     architecture = "an architecture that is also measured as a whole"
     parser.add_argument("--check", action="append", default=[], metavar="JSON", help=architecture)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

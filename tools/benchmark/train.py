@@ -1,10 +1,10 @@
 """The time of a training step.
 
-Three kinds of the same step (normalization, targets, forward, losses, backward, update) take turns,
-so that all meet the same machine:
+Times three implementations of the same step (normalization, targets, forward, losses, backward,
+update) in turns, so that changes of the machine's load affect all of them:
 
 - plain: contiguous float32, Adam with its defaults, targets per sample in NumPy (plain_targets.py);
-- plain network: the same with targets made beforehand, as if by loader processes;
+- plain network: as plain, with targets made beforehand, as if by loader processes;
 - ours: as in the config (channels last, fused Adam, half precision with FP16.ENABLED True,
   compiled with MODEL.COMPILE True), targets of the whole batch on its device.
 
@@ -103,7 +103,7 @@ def plain_step(
     device: torch.device,
     once: bool = False,
 ) -> Callable[[int], dict[str, Tensor]]:
-    """The same of an eager float32 step in PyTorch's order; once: targets made beforehand."""
+    """As `our_step`, eager float32 in PyTorch's default layout; once: targets made beforehand."""
     torch.manual_seed(0)
     model = build_model(cfg, arch).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.TRAIN.LR)

@@ -1,9 +1,9 @@
 """The parts of an evaluation.
 
-Each part of each image is timed one after the other in one process; then the whole evaluation as
-valid.py runs it, with its loader processes and its grouping thread. With --oracle the network runs,
-but people are decoded from ground-truth maps: as many as are annotated, whatever the network has
-learned. Without weights (--model or TEST.MODEL_FILE) the network is random.
+The parts are timed one after the other in one process; then the whole evaluation as valid.py runs
+it, with its loader processes and its grouping thread. With --oracle the network runs, but people
+are decoded from ground-truth maps, so that their number does not depend on the network's training.
+Without weights (--model or TEST.MODEL_FILE) the network is random.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     python -m tools.export --model model_best.pth.tar --cfg experiments/.../finetune.yaml \\
         --superconfig mobile_configs/search-XS.json --out exported
 
-Any file of weights will do; --cfg and --superconfig win over the settings in it. The exported files
-are compared with PyTorch. Exit code 0; 1 when they differ; 2 for a user's mistake.
+--model accepts any file of weights; --cfg and --superconfig override the settings in it. The
+exported files are compared with PyTorch. Exit code 0; 1 when they differ; 2 for a user's mistake.
 tools/device_runner.py runs the result without PyTorch and without this repository.
 """
 
@@ -60,11 +60,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="pixels",
         help="outputs: peaks and all pixels (default), peaks alone, or the network's maps",
     )
-    parser.add_argument("--size", metavar="WxH", help="of all inputs, like 512x448; default: any")
-    parser.add_argument("--flip", action="store_true", help="with the flip test, twice the work")
-    parser.add_argument("--int8", type=int, metavar="N", help="calibrate on N training images")
-    parser.add_argument("--evaluate", action="store_true", help="AP on the test split")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("--size", metavar="WxH", help="fixed input size; default: any size")
+    parser.add_argument("--flip", action="store_true", help="include the flip test: twice the work")
+    parser.add_argument("--int8", type=int, metavar="N", help="also int8, calibrated on N images")
+    parser.add_argument("--evaluate", action="store_true", help="also report AP on the test split")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     args = parser.parse_intermixed_args(argv)
     if args.evaluate and args.graph == "network":
         parser.error("--evaluate needs a graph with candidates")

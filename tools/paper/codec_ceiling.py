@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, help="experiments/*/*/*.yaml")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 448, 512])
     parser.add_argument("--codecs", nargs="+", choices=list(CODECS), default=list(CODECS))
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args()
 
 

@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
         study.add_argument("--epochs", type=int, default=epochs, help="of each training")
         study.add_argument("--threads", type=int, help="of each process")
-        study.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+        study.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_args(argv)
 
 
