@@ -35,7 +35,7 @@ from lib.core.evaluate import evaluate_predictions, markdown_table
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import PredictionJournals, predict_set
-from lib.core.results import Prediction, demand_some, result_path, result_rows
+from lib.core.results import Prediction, require_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
@@ -168,7 +168,7 @@ def name_of(args: Namespace) -> str:
 def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) -> int:
     """Write the results, score them, and write the requested reports; the exit code."""
     args, data = run.args, run.data
-    demand_some(predictions, problems)
+    require_some(predictions, problems)
     table = evaluate_predictions(data, predictions, run.output_dir)
     if table:
         print(markdown_table(table, name_of(args)), flush=True)

@@ -47,8 +47,8 @@ def find_people(
     scores = people[..., 2].mean(axis=1)
     if card["grouping"]["refine"]:
         fill_missing(people, *outputs[-3:])
-    middle, found = np.array(images.shape[2:0:-1]) / 2, people[..., 2] > 0
-    people[found, :2] = (people[found, :2] - middle) / ratio + center - card["pixel_center"]
+    middle, has = np.array(images.shape[2:0:-1]) / 2, people[..., 2] > 0
+    people[has, :2] = (people[has, :2] - middle) / ratio + center - card["pixel_center"]
     order = np.argsort(-scores, kind="stable")
     return people[order, :, :3], scores[order]
 
@@ -90,8 +90,8 @@ def group(rules: dict, positions: Array, values: Array, tags: Array) -> Array:
     strong = values > rules["detection_threshold"]
     people = np.zeros((strong.sum(), len(values), candidates.shape[2]), np.float32)
     tag_sums, counts = np.zeros((len(people), tags.shape[2])), np.zeros((len(people), 1))
-    person_of: dict[float, int] = {}  # by the first tag value of the joint that founded it
-    for joint in rules["joint_order"]:  # its candidates join people of similar tags or found some
+    person_of: dict[float, int] = {}  # by the first tag value of its first joint
+    for joint in rules["joint_order"]:  # its candidates join people of similar tags or start some
         rows, known = candidates[joint, strong[joint]], min(len(person_of), rules["max_people"])
         distance = np.linalg.norm(rows[:, None, 3:] - tag_sums[:known] / counts[:known], axis=2)
         cost = np.rint(distance) * 100 - rows[:, 2:3] if rules["use_detection_val"] else distance

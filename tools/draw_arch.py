@@ -3,8 +3,8 @@
     python -m tools.draw_arch mobile_configs/search-XS.json --out arch.svg
     python -m tools.draw_arch mobile_configs/search-*.json --joints 17 --out arch.pdf
 
-Several architectures stand below one another at one scale. --joints is 14 (CrowdPose) by default;
-the suffix of --out chooses the format: .svg, .pdf, .png.
+Several architectures share one figure and one scale. --joints is 14 (CrowdPose) by default; the
+suffix of --out chooses the format: .svg, .pdf, .png.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if args.model.suffix == ".onnx":
         raise ValueError(
-            f"{args.model} hands out no maps; name the checkpoint it was exported from"
+            f"{args.model} returns candidates, not maps; name the checkpoint it was exported from"
         )
     image = read_image(args.input)
     network = read_network(

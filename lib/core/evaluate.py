@@ -18,7 +18,7 @@ from torch import nn
 
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import SEQUENTIAL, LoaderSettings, each_outcome
-from lib.core.results import Prediction, Row, demand_some, in_order, result_rows, write_results
+from lib.core.results import Prediction, Row, in_order, require_some, result_rows, write_results
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
 from lib.utils.tables import markdown
@@ -48,7 +48,7 @@ def average_precision(
 ) -> float:
     """AP of `model` on `data`, from 0 to 1; no file is written."""
     predictions, problems = in_order(data, each_outcome(settings, model, data, loading))
-    demand_some(predictions, problems)
+    require_some(predictions, problems)
     for problem in problems:
         logger.warning("%s", problem)
     return score_predictions(data, predictions)["AP"]

@@ -49,7 +49,7 @@ def in_order(
     return predictions, [outcome.problem for outcome in ordered if isinstance(outcome, Failure)]
 
 
-def demand_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> None:
+def require_some(predictions: Sequence[Prediction], problems: Sequence[str]) -> None:
     """ValueError if every image failed."""
     if problems and not predictions:
         raise ValueError(f"none of {len(problems)} images could be evaluated; {problems[0]}")

@@ -47,7 +47,7 @@ PERSON_RULES = {"keypoints": NUMBERS, "bbox": BOX, "iscrowd": WHOLE, "num_keypoi
 DERIVED = ("id", "category_id", "keypoints", "bbox", "area", "iscrowd", "num_keypoints")
 
 
-def sift(
+def drop_unusable(
     entry: Any, rules: Mapping[str, Rule], optional: Collection[str] = ()
 ) -> tuple[Entry, str]:
     """The entry without its unusable keys, and what is wrong with those ("": nothing)."""
@@ -60,11 +60,11 @@ def sift(
     return {key: entry[key] for key in entry if key not in wrong}, "; ".join(reasons)
 
 
-def demand(
+def require(
     entry: Any, rules: Mapping[str, Rule], where: str, optional: Collection[str] = ()
 ) -> None:
     """ValueError naming `where` and every unusable key."""
-    if wrong := sift(entry, rules, optional)[1]:
+    if wrong := drop_unusable(entry, rules, optional)[1]:
         raise ValueError(f"{where} {wrong}")
 
 
@@ -76,10 +76,10 @@ def complete(tree: Entry, spec: KeypointSpec, path: Path) -> Entry:
     if not isinstance(tree.get("annotations"), list):
         raise ValueError(f"{path} has no list of annotations")
     for place, entry in enumerate(tree["images"]):
-        demand(entry, IMAGE_RULES, f"{path}: images[{place}]")
+        require(entry, IMAGE_RULES, f"{path}: images[{place}]")
     ids = {"image_id": WHOLE, "category_id": WHOLE}
     for place, entry in enumerate(tree["annotations"]):
-        demand(entry, ids, f"{path}: annotations[{place}]", optional=["category_id"])
+        require(entry, ids, f"{path}: annotations[{place}]", optional=["category_id"])
     try:
         category = find_category(tree, tree["annotations"], spec)
     except ValueError as error:
@@ -132,7 +132,7 @@ def fill_in(annotation: Entry, spec: KeypointSpec, category_id: int, where: str)
     whole = annotation | {"keypoints": keypoints, "category_id": category_id}
     if not annotation.get("bbox"):
         whole.pop("bbox", None)
-    demand(whole, PERSON_RULES | {"area": NUMBER}, where, optional=DERIVED)
+    require(whole, PERSON_RULES | {"area": NUMBER}, where, optional=DERIVED)
     if len(keypoints) != 3 * spec.num_joints:
         raise ValueError(f"{where}: {wrong_length(keypoints, spec)}")
     joints = np.array(keypoints, float).reshape(-1, 3)

@@ -33,7 +33,8 @@ from lib.keypoints import KeypointSpec, keypoints_of
 class EpochSampler(Sampler):
     """The (epoch, index) keys of one process for one epoch: a function of (seed, epoch, rank).
 
-    Every process gets equally many; where they do not divide, some images are seen twice.
+    Every process gets the same number of keys; where the images do not divide evenly, some are
+    read twice.
     """
 
     length: int

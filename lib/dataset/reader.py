@@ -186,7 +186,7 @@ def ground_truth_of(tree: Mapping[str, Any], records: Sequence[ImageRecord]) -> 
 def select_records(
     records: Sequence[ImageRecord], min_labelled_joints: int = 0, max_images: int = 0
 ) -> list[ImageRecord]:
-    """The first `max_images` (0: all) in which one person has at least so many joints."""
+    """The first `max_images` (0: all) with a person of `min_labelled_joints` or more joints."""
     selected = [
         record
         for record in records

@@ -297,7 +297,7 @@ def test_weights_alone_need_to_be_described(call, tmp_path):
         (["--input", "none.jpg"], "cannot read none.jpg: No such file"),
         (["--input", "text.png"], "text.png is not a readable image"),
         (["--input", "."], "cannot read ."),
-        (["--model", "model.onnx"], "model.onnx hands out no maps; name the checkpoint"),
+        (["--model", "model.onnx"], "model.onnx returns candidates, not maps; name the checkpoint"),
         (["--model", "none.pth.tar"], "there is no checkpoint none.pth.tar"),
         (["--out", "no/maps.png"], "cannot write no/maps.png"),
         (["--out", "maps.txt"], "cannot write maps.txt"),

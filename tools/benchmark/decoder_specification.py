@@ -72,7 +72,7 @@ def top_k(peaks: np.ndarray, tag: np.ndarray, params: GroupParams) -> list[np.nd
 
 
 def match(candidates: list[np.ndarray], params: GroupParams) -> list[np.ndarray]:
-    """People, in the order in which their first joint founded them."""
+    """People in the order of their first joints."""
     people: dict[float, np.ndarray] = {}
     tags: dict[float, list[np.ndarray]] = {}
     for joint in params.joint_order:

@@ -4,7 +4,7 @@ Every known person has a predicted pose: the last one, moved on at the person's 
 of a new frame are matched with the predictions by object keypoint similarity (COCO's OKS), one to
 one, with the greatest total. Keypoints are smoothed by the one-euro filter (Casiez, Roussel and
 Vogel, CHI 2012): a low-pass filter whose cutoff rises with the speed, so that people at rest do not
-tremble and fast ones do not lag.
+jitter and fast ones do not lag.
 """
 
 from __future__ import annotations

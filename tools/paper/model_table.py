@@ -123,7 +123,7 @@ def latency_tables(times: Times, rounds: int) -> str:
 
 
 def ways_of(times: Times) -> list[str]:
-    """The columns of what was measured."""
+    """The names of the measured columns."""
     return list(next(iter(times.values()), ()))
 
 

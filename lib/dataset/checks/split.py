@@ -22,8 +22,8 @@ from lib.dataset.annotations import (
     WHOLE,
     Entry,
     check_joints,
+    drop_unusable,
     find_category,
-    sift,
 )
 from lib.dataset.checks.entries import content_faults
 from lib.dataset.reader import ImageFiles, layout_of, read_json
@@ -39,7 +39,7 @@ KINDS = {
     "wrong category": BROKEN,
     "missing image": BROKEN,
     "unreadable image": BROKEN,
-    "other size": BROKEN,
+    "wrong size": BROKEN,
     "box without extent": ODD,
     "box outside the image": ODD,
     "joint outside the image": ODD,
@@ -134,7 +134,7 @@ def check_images(split: Split) -> tuple[dict[int, Entry], list[Fault]]:
     images: dict[int, Entry] = {}
     faults, first_of = [], {}
     for index, entry in enumerate(split.tree["images"]):
-        image, wrong = sift(entry, IMAGE_RULES)
+        image, wrong = drop_unusable(entry, IMAGE_RULES)
         where = split.where(image)
         if wrong:
             faults.append(Fault("unusable entry", where, f"images[{index}] {wrong}"))
@@ -165,7 +165,7 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     optional = DERIVED if split.spec.is_custom else ()
     annotations, faults, seen = [], [], set()
     for index, entry in enumerate(entries):
-        annotation, wrong = sift(entry, rules, optional)
+        annotation, wrong = drop_unusable(entry, rules, optional)
         image_id = annotation.get("image_id")
         image = {} if image_id is None else images.get(image_id, {"id": image_id})
         pairs = list(content_faults(annotation, image, split.spec))
@@ -228,7 +228,7 @@ def check_image_files(
         if size == (width, height):
             return None
         what = f"the image is {width} x {height}, annotated as {size[0]} x {size[1]}"
-        return Fault("other size", split.where(image), what)
+        return Fault("wrong size", split.where(image), what)
 
     if decode:
         with ThreadPoolExecutor(workers) as pool:

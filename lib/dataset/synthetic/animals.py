@@ -1,9 +1,8 @@
 """Synthetic animals on four legs, of eight joints: poses and paint, for `draw_scene`.
 
-An animal lives in three dimensions, measured in lengths from nose to rump: forward, up, and to its
-left; the middle of its trunk is the origin. It is seen from the side: its left legs are the near
-ones if it faces the left of the image; if it faces the right they are the far ones, darker and a
-little higher in the image.
+Points are (forward, up, left) in body lengths, nose to rump, from the middle of the trunk. An
+animal is seen from the side. Its left legs are the near ones if it faces the left of the image; if
+it faces the right they are the far ones, darker and a little higher in the image.
 """
 
 from __future__ import annotations

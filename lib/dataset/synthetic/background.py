@@ -49,8 +49,13 @@ def draw_stripes(image: np.ndarray, rng: np.random.Generator, depth: float) -> n
     return cv2.addWeighted(image, 1, cv2.merge([wave] * 3), 1, -depth)
 
 
-def draw_thing(canvas: Canvas, rng: np.random.Generator, center: np.ndarray, size: float) -> None:
-    """A shape in the colors of people that is no person; `size` relative to the image height."""
+def draw_distractor(
+    canvas: Canvas, rng: np.random.Generator, center: np.ndarray, size: float
+) -> None:
+    """Paint a shape in the colors of people that is no person.
+
+    center: pixels; size: relative to the height of the image.
+    """
     reach = size * rng.uniform(0.3, 1) * canvas.image.shape[0]
     palette = (vivid(rng), SKINS[rng.integers(5)], HAIRS[rng.integers(5)])
     color = as_color(palette[rng.choice(3, p=(0.6, 0.25, 0.15))])

@@ -1,8 +1,8 @@
 """Synthetic people: a jointed skeleton and plausible poses, painted by `paint.py`.
 
-The body lives in three dimensions, measured in standing heights: x towards the person's
-left, y down, z to the front, the pelvis at the origin. A yaw of 0 faces the camera, so that
-the person's left is on the right of the image; at 180 degrees the back does.
+Points are (x, y, z) in standing heights from the pelvis: x towards the person's left, y down, z to
+the front. At a yaw of 0 the person faces the camera, so that the person's left is on the right of
+the image; at 180 degrees the back is seen.
 """
 
 from __future__ import annotations

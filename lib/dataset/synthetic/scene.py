@@ -1,9 +1,9 @@
 """Images of cartoon people, or of another `Kind`, with known joints: `draw_scene(seed, params)`.
 
-A scene is a textured background, shapes that are no people, people from far to near, and now
-and then something in front of them. It is a pure function of its seed and parameters, and its
-ground truth is exact: a joint is labelled where it was painted, and visible when the pixel there
-belongs to the right part of the right person.
+A scene is a textured background, distractors (shapes that are no people), people from far to near,
+and now and then a distractor in front of them. It is a pure function of its seed and parameters,
+and its ground truth is exact: a joint is labelled where it was painted, and visible when the pixel
+there belongs to the right part of the right person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lib.dataset.synthetic.background import add_light, draw_background, draw_thing
+from lib.dataset.synthetic.background import add_light, draw_background, draw_distractor
 from lib.dataset.synthetic.paint import (
     PART_CODES,
     SHOWS_ON,
@@ -129,7 +129,7 @@ def draw_scene(seed: int, params: SceneParams, kind: Kind = PEOPLE) -> Scene:
     background = draw_background(rng, params.width, params.height, params.clutter)
     canvas = Canvas(background, labels)
     for _ in range(rng.poisson(5 * params.clutter)):
-        draw_thing(canvas, rng, rng.uniform(0, 1, 2) * (params.width, params.height), 0.35)
+        draw_distractor(canvas, rng, rng.uniform(0, 1, 2) * (params.width, params.height), 0.35)
     if rng.random() < params.crowd:
         draw_crowd(canvas, rng, params)
     figures = draw_figures(canvas, rng, params, kind)
@@ -184,7 +184,7 @@ def draw_figures(
         figures.append(Figure(points, place, scale, area))
         if rng.random() < params.occlusion:
             spot = points[rng.integers(len(points)), :2]
-            draw_thing(canvas, rng, spot, 0.5 * scale / params.height)
+            draw_distractor(canvas, rng, spot, 0.5 * scale / params.height)
     return figures
 
 
