@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser.add_argument("--no-decode", action="store_true", help="do not open the image files")
     parser.add_argument("--out", type=Path, help="a page of training images, *.png")
     parser.add_argument(
-        "--images", "--pictures", type=int, default=12, metavar="N", help="on that page"
+        "--images", "--pictures", type=int, default=12, metavar="N", help="number on that page"
     )
     args = parser.parse_args(argv)
     if args.images < 1:

@@ -3,12 +3,12 @@
     python -m tools.search --supernet checkpoint.pth.tar --max-gmacs 0.8 --rule true --out search-XS
     python -m tools.search ... --max-ms 20 --latency-table latency.json --out search-20ms
 
-The accuracy of an architecture is the AP of its extracted sub-network, BatchNorm recalibrated, on
-the last --search-images annotated images of the training split. The supernet should not be trained
-on these: train it with DATASET.MAX_IMAGES, which takes the first images; this tool warns if it was.
+The score of an architecture is the AP of its extracted and recalibrated sub-network on the last
+--search-images annotated images of the training split. The supernet should not be trained on these
+images: train it with DATASET.MAX_IMAGES, which uses the first ones. Otherwise a warning is logged.
 Calibration uses the other images.
 
-The same command continues an interrupted search. --out holds winner.json (for --superconfig),
+The same command resumes an interrupted search. --out holds winner.json (for --superconfig),
 candidates.csv, pareto.png and journal.jsonl.
 """
 
@@ -56,18 +56,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--cfg", help="experiments/*/*/supermobile.yaml; default: the supernet's settings")
     add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")
-    add("--out", required=True, type=Path, help="a folder; one with a journal is continued")
+    add(
+        "--out",
+        required=True,
+        type=Path,
+        help="output folder; a search in it is resumed",
+    )
     add("--max-gmacs", type=float, help="limit on multiply-adds of one image, in 10^9")
-    add("--rule", choices=["true", "paper"], default="true", help="how they are counted")
+    add(
+        "--rule",
+        choices=["true", "paper"],
+        default="true",
+        help="how to count (docs/results.md)",
+    )
     add("--max-ms", type=float, help="limit on latency; needs --latency-table")
-    add("--latency-table", type=Path, help="from: python -m tools.benchmark pieces")
+    add("--latency-table", type=Path, help="output of: python -m tools.benchmark pieces")
     add("--generations", type=int, default=10)
     add("--population", type=int, default=20, help="candidates of each generation")
-    add("--parents", type=int, default=5)
-    add("--mutation", type=float, default=0.1, help="probability of each dimension")
-    add("--calibrate", type=int, default=256, help="images for BatchNorm statistics")
-    add("--search-images", type=int, default=500, help="images for each AP")
-    add("--random", action="store_true", help="as many random candidates, for comparison")
+    add("--parents", type=int, default=5, help="best candidates that a generation descends from")
+    add("--mutation", type=float, default=0.1, help="probability to resample each dimension")
+    add("--calibrate", type=int, default=256, help="training images to recalibrate BatchNorm with")
+    add("--search-images", type=int, default=500, help="held-out images that AP is computed on")
+    add("--random", action="store_true", help="score as many random candidates instead")
     add("--seed", type=int, default=0)
     add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
@@ -76,7 +86,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Costs:
-    """arch -> {"gmacs": ...} and, with a latency table, {"ms": ...}."""
+    """A function arch -> {"gmacs": ...} and, with a latency table, also "ms"."""
 
     pieces_of: Callable[[ArchSpec], list[Piece]]
     rule: str

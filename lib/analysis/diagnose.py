@@ -1,4 +1,4 @@
-"""Where AP is lost: one kind of error for every labelled joint, and people missed or invented.
+"""Error types: one for every labelled joint, and the numbers of missed and false people.
 
 After Ronchi & Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation"
 (ICCV 2017). It has two steps for each image.

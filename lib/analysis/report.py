@@ -19,16 +19,16 @@ class Report(NamedTuple):
     """The result of an evaluation and what was evaluated."""
 
     arch: str  # name of the architecture
-    weights: str  # file; "" where there was none
+    weights: str  # path; "" without a network
     sha256: str  # of the weights
     split: str
     pictures: int  # number of images in the split, including those with problems
     problems: list[str]  # a line for each image without a prediction
-    table: OrderedDict[str, float]  # AP and so on; empty where there is no ground truth
+    table: OrderedDict[str, float]  # AP, AR, ...; empty without ground truth
 
 
 def make_folders(*paths: str | None) -> None:
-    """Folders for files to be written later; ValueError, before any work, if impossible."""
+    """Make the folders of files to be written later; ValueError if that fails."""
     for path in filter(None, paths):
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def make_folders(*paths: str | None) -> None:
 
 
 def make_page_folder(folder: str | None) -> None:
-    """Folders for a page to be written later; ValueError, before any work, if impossible."""
+    """Make the folders of a page to be written later; ValueError if that fails."""
     if folder is None:
         return
     images = Path(folder) / IMAGES
@@ -52,12 +52,12 @@ def make_page_folder(folder: str | None) -> None:
 
 
 def write_json(path: str | Path, report: Report) -> None:
-    """All fields of the report."""
+    """Write all fields of the report."""
     write_file(path, json.dumps(report._asdict(), indent=2) + "\n")
 
 
 def write_csv(path: str | Path, report: Report) -> None:
-    """A head and one row: the fields, the number of problems, then the columns of the table."""
+    """Write a header and one row: the fields, the number of problems, the columns of the table."""
     fields = {**report._asdict(), "problems": len(report.problems)}
     fields |= fields.pop("table")
     text = io.StringIO(newline="")

@@ -20,7 +20,8 @@ WORST, OTHERS = 12, 6  # images of a page
 PREFIXES = ("worst", "other", "first")  # of their file names
 TRUTH, FOUND = "truth", "found"  # last words of their file names
 SIDE = 640  # pixels of the longer side
-MIN_SCORE = 0.2  # of detections that are shown
+MIN_SCORE = 0.2  # of rendered detections
+WIDTH = 320  # pixels of an image on a contact sheet
 LEGEND = (
     "First the ground truth: each person with the OKS of the matched detection, whatever its score "
     f"(below an OKS of {MATCH_OKS}: missed). Then the detections with a score of at least "
@@ -157,13 +158,11 @@ def contact_sheet(
     predictions: Sequence[Prediction],
     count: int,
     ranking: Sequence[Standing] = (),
-    min_score: float = MIN_SCORE,
-    width: int = 320,
 ) -> np.ndarray:
     """(H, W, 3) uint8 RGB: up to `count` images, ground truth above detections.
 
-    Detections below `min_score` are left out. Images are in the order of `data.records`, or of
-    `ranking` with the OKS of each; every image is resized to `width` pixels.
+    Detections below MIN_SCORE are left out. Images are in the order of `data.records`, or of
+    `ranking` with the OKS of each.
     """
     detections = {prediction.image_id: prediction for prediction in predictions}
     records = {record.id: record for record in data.records if record.id in detections}
@@ -172,12 +171,12 @@ def contact_sheet(
     for image_id, title in list(titles.items())[:count]:
         record, prediction = records[image_id], detections[image_id]
         image = data.files.read(record)
-        people = prediction.people[np.array(prediction.scores) >= min_score]
+        people = prediction.people[np.array(prediction.scores) >= MIN_SCORE]
         labelled = draw_people(image, record.joints, data.spec)
         detected = draw_people(image, people, data.spec)
         above = caption(labelled, f"{image_id}: {title}")
-        below = caption(detected, f"{len(people)} found, score >= {min_score}")
+        below = caption(detected, f"{len(people)} found, score >= {MIN_SCORE}")
         pair = np.concatenate([above, below])
-        height = round(pair.shape[0] * width / pair.shape[1])
-        pairs.append(cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA))
+        height = round(pair.shape[0] * WIDTH / pair.shape[1])
+        pairs.append(cv2.resize(pair, (WIDTH, height), interpolation=cv2.INTER_AREA))
     return tile(pairs, columns=max(1, round(len(pairs) ** 0.5 * 1.4)))

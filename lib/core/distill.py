@@ -36,14 +36,12 @@ class Distillation(nn.Module):
     The teacher's input is the same crops, resized to its input size `img_size`.
     """
 
-    def __init__(
-        self, criterion: MultiLossFactory, teacher: nn.Module, img_size: int, factor: float = 1.0
-    ) -> None:
+    def __init__(self, criterion: MultiLossFactory, teacher: nn.Module, img_size: int) -> None:
         super().__init__()
         self.criterion = criterion
         self.teacher = teacher
         self.img_size = img_size
-        self.imitate = Imitation(criterion.num_joints, factor)
+        self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         with torch.no_grad():

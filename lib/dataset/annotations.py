@@ -50,7 +50,7 @@ DERIVED = ("id", "category_id", "keypoints", "bbox", "area", "iscrowd", "num_key
 def drop_unusable(
     entry: Any, rules: Mapping[str, Rule], optional: Collection[str] = ()
 ) -> tuple[Entry, str]:
-    """The entry without its unusable keys, and what is wrong with those ("": nothing)."""
+    """The entry without its unusable keys, and a description of these ("": there are none)."""
     if not isinstance(entry, dict):
         return {}, f"is {repr(entry)[:40]}, no object with keys"
     lacking = [key for key in rules if key not in entry and key not in optional]

@@ -41,10 +41,10 @@ class SigmaRule(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What a sample has besides its augmentation."""
+    """Settings of samples, except those of augmentation."""
 
     sigma: SigmaRule = field(default_factory=SigmaRule)
-    max_people: int = 30  # of an image; beyond, the largest are kept
+    max_people: int = 30  # per image; of more, the largest are used
     with_center: bool = False  # one more joint, see `add_center`
     skip_unreadable: bool = False  # use the next image instead of raising ReadError
     seed: int = 0
@@ -85,7 +85,7 @@ class PoseDataset(Dataset):
             )
 
     def at_size(self, size: int) -> PoseDataset:
-        """The same images in crops of another size, and masks in proportion."""
+        """The same images in crops of another size; masks are scaled accordingly."""
         resized = copy.copy(self)
         resized.transforms = [
             transform.at_size(size) if isinstance(transform, RandomAffine) else transform

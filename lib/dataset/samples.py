@@ -21,12 +21,13 @@ class Sample(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
     joints: np.ndarray  # (P, K, 3) float32: x, y in pixels of an image of `size`, visibility
     sigmas: np.ndarray  # (P,) float32, pixels of a map; below 0: map size / 64
-    masks: list[np.ndarray]  # (h, w) uint8, 0 where no loss counts, else 255: of the whole image;
-    # after the crop, one per output stage; in the end, bool
+    # (h, w) uint8, 255 where the heatmap loss counts, else 0. Before the crop one mask of the whole
+    # image, after it one per output stage; bool after the last transform.
+    masks: list[np.ndarray]
     image_id: int
     size: tuple[int, int]  # width, height; of the whole image, `image` may be a shrunk copy
     flipped: bool = False
-    steps: tuple[str, ...] = ()  # what the transforms did, for captions
+    steps: tuple[str, ...] = ()  # a description of each applied transform, for captions
 
 
 class Batch(NamedTuple):

@@ -1,9 +1,9 @@
 """The fusion deconv head (paper, section 3.3).
 
-The refined map starts as the output of stage 4 and passes three deconv levels. Each level doubles
-it, doubles the raw backbone map of the same size, and adds the two: fine maps reach the output
-without a high-resolution branch. From level 1 on, refined and raw map predict together. At 256
-pixels input (side of each map; - where a level predicts nothing):
+The refined map starts as the output of stage 4 and passes three deconv levels. Each level upsamples
+it and the raw backbone map of the same size by 2, and adds the two. So fine maps reach the output
+without a high-resolution branch. From level 1 on, a prediction is computed from the refined and the
+raw map. Sides of all maps for an input of 256 pixels (-: no prediction):
 
     level   refined in    + raw in         -> refined    + raw at that size  -> prediction
     0       stage 4, 16   stage 3, 16         32                                -
@@ -22,23 +22,23 @@ from torch import Tensor, nn
 from lib.models.layers.conv import deconv2x
 from lib.models.layers.depthwise import DepthwiseConv2d
 
-FIRST_PREDICTION = 1  # deconv level 0 (1/8 of the input) predicts nothing
+FIRST_PREDICTION = 1  # deconv level 0 (1/8 of the input) has no prediction
 
 
 class BackboneMaps(NamedTuple):
-    """The maps that the head reads, or their widths: of the stem, and of each stage."""
+    """The backbone maps that the head uses (or their widths): of the stem and of each stage."""
 
     stem: Any  # (B, C, H/2, W/2)
     stages: Sequence[Any]  # 1/4, 1/8, 1/16, 1/16
 
     @property
     def raw(self) -> list[Any]:
-        """Entry i is the backbone map that has the size of the refined map before level i."""
+        """Backbone maps by deconv level: entry i has the size of the refined map before level i."""
         return [*reversed(self.stages[:-1]), self.stem]
 
 
 class SepConv2d(nn.Module):
-    """Depthwise 5x5, then 1x1 to the maps; no biases."""
+    """Depthwise 5x5, then 1x1 to the output maps; no biases."""
 
     conv: Any  # Sequential
 
@@ -56,9 +56,9 @@ class SepConv2d(nn.Module):
 
 
 class FusionHead(nn.Module):
-    """Networks inherit it instead of holding it: published names have no prefix here.
+    """The head as a base class of networks: tensor names of published weights have no head prefix.
 
-    `fusion=False` leaves out the raw half (the paper's ablation).
+    fusion: False leaves out the raw half (the paper's ablation).
     """
 
     deconv_refined: Any  # ModuleList, whose entries are just modules for a type checker

@@ -1,6 +1,6 @@
-"""LitePose: a single branch of large kernels and a fusion deconv head (paper, section 3).
+"""LitePose: a single-branch backbone with large kernels and a fusion head (paper, section 3).
 
-Attribute names are the format of published checkpoints.
+Attribute names are those of published checkpoints.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class LitePose(FusionHead):
         init_weights(self)
 
     def blocks(self) -> list[InvertedBottleneck]:
-        """Of all stages, in their order."""
+        """The blocks of all stages, in order."""
         return [block for stage in self.stage for block in stage]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -110,7 +110,7 @@ def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: b
 
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> LitePose:
-    """The network `cfg` describes; without `arch`, the largest of the search space."""
+    """The LitePose of `arch` (None: the largest of the search space) with the head of `cfg`."""
     return LitePose(arch or default_arch(cfg), **head_settings(cfg))
 
 

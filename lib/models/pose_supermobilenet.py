@@ -36,11 +36,11 @@ class SuperBottleneck(InvertedBottleneck):
 class SuperLitePose(LitePose):
     """images, arch -> outputs of the sub-network `arch`; without `arch`, of the complete network.
 
-    The depth is fixed. At full expansion and kernel every parameter takes part in every step.
+    The depth is fixed. At full expansion and kernel, every step uses a slice of every parameter.
     """
 
     block = SuperBottleneck
-    # Published supernets hold the maps to smaller kernels; ours has them only if elastic_kernel.
+    # Published supernets have linear maps to smaller kernels; here only with elastic_kernel.
     optional_weights = tuple(f".{name}." for name in elastic.KERNEL_MAPS.values())
 
     def __init__(
@@ -89,7 +89,7 @@ class SuperLitePose(LitePose):
 
 
 def check_fits(arch: ArchSpec, largest: ArchSpec) -> None:
-    """ValueError naming the first number of `arch` that the supernet does not have."""
+    """ValueError if `arch` does not fit into the supernet; it names the first mismatch."""
     for i, (stage, most) in enumerate(zip(arch.stages, largest.stages, strict=True)):
         if len(stage.blocks) != len(most.blocks):
             raise ValueError(
@@ -109,7 +109,7 @@ def _separable(layer: SepConv2d, x: Tensor) -> Tensor:
 
 
 def _add_kernel_maps(block: InvertedBottleneck) -> None:
-    """Adds linear maps from the center of the filters to smaller kernels, at first identities."""
+    """Add linear maps from the center of the filters to smaller kernels, initially identities."""
     full = block.depth_conv[0].kernel_size[0]
     for kernel, name in elastic.KERNEL_MAPS.items():
         if kernel < full:

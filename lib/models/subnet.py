@@ -1,4 +1,4 @@
-"""Extracting a sub-network of a supernet: the same function, in tensors of its size."""
+"""Extracts a sub-network from a supernet: the same function with smaller weight tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def extract_subnet(supernet: SuperLitePose, arch: ArchSpec) -> LitePose:
         tensor.copy_(elastic.leading_slice(full[name], tensor.shape))
     for block, super_block in zip(subnet.blocks(), supernet.blocks(), strict=True):
         filters = block.depth_conv[0].weight
-        # A smaller kernel is no leading slice: it is the mapped center of the larger one.
+        # A smaller kernel is not a leading slice but the linearly mapped center of the larger one.
         larger = elastic.smaller_kernel(super_block, filters.shape[-1])
         filters.copy_(elastic.leading_slice(larger, filters.shape))
     return subnet.to(next(supernet.parameters()).device).train(supernet.training)

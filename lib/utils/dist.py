@@ -21,7 +21,7 @@ from lib.utils import cli
 
 
 class Process(NamedTuple):
-    """Its rank among `world_size` processes, and the device it computes on."""
+    """One of `world_size` processes, with its rank and its device."""
 
     rank: int
     world_size: int
@@ -36,7 +36,7 @@ ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
-    """--gpu, else torchrun's local rank, else the first of GPUS; the CPU where there is no GPU."""
+    """GPU --gpu, else torchrun's local rank, else the first of GPUS; the CPU without GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if gpu is None:
@@ -120,7 +120,7 @@ def wrap(model: nn.Module, process: Process) -> nn.Module:
 
 
 def gather(process: Process, value: Any) -> list[Any]:
-    """On rank 0 the values of all processes, by rank; an empty list on the others."""
+    """On rank 0, the values of all processes in order of rank; on the others, an empty list."""
     if process.world_size == 1:
         return [value]
     values = [None] * process.world_size if process.is_main else None
@@ -129,7 +129,7 @@ def gather(process: Process, value: Any) -> list[Any]:
 
 
 def broadcast(process: Process, value: Any) -> Any:
-    """The value of rank 0, on all processes; the others wait for it."""
+    """Return the `value` of rank 0 on all processes."""
     values = [value]
     if process.world_size > 1:
         dist.broadcast_object_list(values, src=0)

@@ -6,6 +6,6 @@ import torch
 
 
 def half_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
-    """float16 on a GPU, bfloat16 on a CPU, where `enabled`."""
+    """An autocast context: float16 on a GPU, bfloat16 on a CPU; no effect unless `enabled`."""
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=enabled)

@@ -1,9 +1,9 @@
-"""The run card: a JSON file of when, how, with what code and where a run was started.
+"""The run card: a JSON file with date, command, code version and machine of each start of a run.
 
     {"starts": [{"date": ..., "command": ..., "git": ..., "config": ...}, ...]}
 
-It never ends a training: a fact that is not available is null, and a card that cannot be written
-is a warning.
+It never stops a training: a fact that is not available is null; if the card cannot be written, a
+warning is logged.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str | int | None]:
-    """Of Python and the libraries that compute."""
+    """Versions of Python and the numeric libraries."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -89,7 +89,7 @@ def versions() -> dict[str, str | int | None]:
 
 
 def hardware() -> dict[str, Any]:
-    """Of this machine."""
+    """CPU, memory and GPUs of this machine."""
     gpus = range(torch.cuda.device_count())
     return {
         "host": platform.node(),

@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", default="experiments/crowd_pose/mobilenet/mobile.yaml")
     parser.add_argument("--people", type=int, nargs="+", default=[0, 2, 8, 20, 40])
     parser.add_argument("--sizes", nargs="+", default=["256x384", "448x640"], metavar="HxW")
-    parser.add_argument("--rounds", type=int, default=9, help="a third for the specification")
+    parser.add_argument("--rounds", type=int, default=9, help="the specification runs a third")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 

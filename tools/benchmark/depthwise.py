@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_network_flags(parser)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=9, help="medians count")
+    parser.add_argument("--rounds", type=int, default=9, help="medians over these are used")
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

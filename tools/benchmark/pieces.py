@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", required=True, help="experiments/*/*/supermobile.yaml")
     parser.add_argument("--superconfig", help="the largest network; default: the paper's")
     parser.add_argument("--out", required=True, type=Path, help="the table, JSON")
-    parser.add_argument("--rounds", type=int, default=15, help="over all pieces; medians count")
+    parser.add_argument("--rounds", type=int, default=15, help="medians over these are used")
     architecture = "an architecture that is also measured as a whole"
     parser.add_argument("--check", action="append", default=[], metavar="JSON", help=architecture)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")

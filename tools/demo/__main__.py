@@ -42,8 +42,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     inputs = "images, videos, folders, patterns, or the number of a camera"
     parser.add_argument("--input", required=True, nargs="+", metavar="INPUT", help=inputs)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="FOLDER")
-    parser.add_argument("--track", action="store_true", help="ids and smooth joints in videos")
-    parser.add_argument("--min-score", type=float, default=0.2, help="of a person (default: 0.2)")
+    parser.add_argument("--track", action="store_true", help="assign ids, smooth joints (videos)")
+    parser.add_argument("--min-score", type=float, default=0.2, help="of people (default: 0.2)")
     parser.add_argument("--show", action="store_true", help="also show in a window")
     cli.add_network_flags(parser)
     return parser.parse_intermixed_args(argv)

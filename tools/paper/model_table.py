@@ -47,12 +47,12 @@ FAMILIES = {  # folder of the experiment -> name
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
-    parser.add_argument("--no-latency", action="store_true", help="only what is computed")
+    parser.add_argument("--no-latency", action="store_true", help="only computed costs, no latency")
     parser.add_argument("--onnx", action="store_true", help="time ONNX Runtime, too")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each network (default 20)")
     parser.add_argument("--json", metavar="PATH", help="write all figures, with machine and date")
     parser.add_argument("--figures", metavar="FOLDER", help="plot AP over MACs and over latency")
-    parser.add_argument("--doc", type=Path, help="put the tables between the marks in this page")
+    parser.add_argument("--doc", type=Path, help="write the tables into this page")
     return parser.parse_args(argv)
 
 

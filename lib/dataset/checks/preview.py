@@ -17,7 +17,7 @@ RED, YELLOW, WHITE = (220, 40, 40), (255, 240, 0), (255, 255, 255)
 SMALLEST = 320  # pixels, side of a rendered crop: captions need room
 
 
-def draw_page(dataset: PoseDataset, codec: Codec, count: int, columns: int = 2) -> np.ndarray:
+def draw_page(dataset: PoseDataset, codec: Codec, count: int) -> np.ndarray:
     """(H, W, 3): `count` images with people, evenly spaced in the data set, as in epoch 0.
 
     Images that cannot be read are left out.
@@ -33,7 +33,7 @@ def draw_page(dataset: PoseDataset, codec: Codec, count: int, columns: int = 2) 
             continue
     if not views:
         raise ValueError(f"none of the images in {dataset.files.path} can be read")
-    return tile(views, columns, gap=12)
+    return tile(views, columns=2, gap=12)
 
 
 def draw_views(dataset: PoseDataset, codec: Codec, index: int) -> np.ndarray:
