@@ -50,11 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--test", type=int, metavar="IMAGES", help="default: crowd_pose: as --val; others: 0")
     add("--size", type=two(int, "x"), default=(320, 240), help="width x height, pixels")
     add("--people", type=two(int, "-"), default=(0, 6), help="people per image")
-    add(
-        "--val-people",
-        type=two(int, "-"),
-        help="of val and test; default: --people",
-    )
+    add("--val-people", type=two(int, "-"), help="of val and test; default: --people")
     add(
         "--height",
         type=two(float, "-"),

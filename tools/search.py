@@ -56,19 +56,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--cfg", help="experiments/*/*/supermobile.yaml; default: the supernet's settings")
     add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")
-    add(
-        "--out",
-        required=True,
-        type=Path,
-        help="output folder; a search in it is resumed",
-    )
+    add("--out", required=True, type=Path, help="output folder; a search in it is resumed")
     add("--max-gmacs", type=float, help="limit on multiply-adds of one image, in 10^9")
-    add(
-        "--rule",
-        choices=["true", "paper"],
-        default="true",
-        help="how to count (docs/results.md)",
-    )
+    add("--rule", choices=["true", "paper"], default="true", help="how to count (docs/results.md)")
     add("--max-ms", type=float, help="limit on latency; needs --latency-table")
     add("--latency-table", type=Path, help="output of: python -m tools.benchmark pieces")
     add("--generations", type=int, default=10)
