@@ -125,7 +125,7 @@ class Predictor:
             input_size=input_size,
             joints=joints,
         ).expect_subnet()
-        return cls(TorchNetwork(file, choose_device(device, file.cfg.GPUS[0])))
+        return cls(TorchNetwork(file, resolve_device(device, file.cfg.GPUS[0])))
 
     @property
     def keypoints(self) -> KeypointSpec:
@@ -181,7 +181,7 @@ class Predictor:
         return People(people[..., :3], np.array(scores), people[..., 3:])
 
 
-def choose_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:
+def resolve_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:
     """The device named as in `Predictor.load`; None: GPU `preferred`, else GPU 0, else the CPU.
 
     A GPU's number means the CPU on a machine without GPUs. ValueError for a device that does not

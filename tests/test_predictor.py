@@ -20,7 +20,7 @@ from lib.core.inference import predict
 from lib.keypoints import COCO, CROWD_POSE
 from lib.models.arch import ArchSpec
 from lib.models.load import read_network
-from lib.predictor import People, Predictor, choose_device
+from lib.predictor import People, Predictor, resolve_device
 from lib.utils.checkpoint import save_checkpoint
 from lib.utils.images import read_image
 from tests.helpers import ROOT, TINY, YAMLS, network, tiny_config
@@ -197,15 +197,15 @@ def test_maps_that_are_not_finite_are_one_line(predictor, monkeypatch):
 
 
 def test_the_device_is_a_gpu_where_there_is_one(monkeypatch):
-    assert choose_device("cpu").type == "cpu"
+    assert resolve_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device(None, 3) == choose_device(2) == torch.device("cpu")
+    assert resolve_device(None, 3) == resolve_device(2) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device(None) == choose_device(None, 3) == torch.device("cuda:0")
-    assert choose_device(None, 1) == choose_device(1) == choose_device("cuda:1")
+    assert resolve_device(None) == resolve_device(None, 3) == torch.device("cuda:0")
+    assert resolve_device(None, 1) == resolve_device(1) == resolve_device("cuda:1")
     for wrong in (2, "cuda:2", "qpu"):
         with pytest.raises(ValueError, match=r"there is no GPU 2|qpu"):
-            choose_device(wrong)
+            resolve_device(wrong)
 
 
 def python_lines(page: str) -> str:
