@@ -256,8 +256,8 @@ def test_the_table_is_written_with_its_circumstances(call, args, broken, weights
 
 
 def test_annotations_are_parsed_once_for_all_reports(call, args, monkeypatch, tmp_path):
-    files, read_json = [], reader.read_json
-    monkeypatch.setattr(reader, "read_json", lambda path: files.append(path) or read_json(path))
+    files, read_tree = [], reader.read_tree
+    monkeypatch.setattr(reader, "read_tree", lambda path: files.append(path) or read_tree(path))
     reports = ("--report", str(tmp_path / "page"), "--diagnose", "--vis", "2")
     assert call("valid", *reports, *args()).code == 0
     assert len(files) == 1

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib.dataset.reader import read_json
+from lib.dataset.reader import read_tree
 from lib.utils import cli
 from lib.utils.files import write_file
 
@@ -37,7 +37,7 @@ def join(train: Path, val: Path) -> dict[str, Any]:
 
     ValueError when their categories differ or an image or annotation id comes twice.
     """
-    first, second = read_json(train), read_json(val)
+    first, second = read_tree(train), read_tree(val)
     if first.get("categories") != second.get("categories"):
         raise ValueError(f"{train} and {val} have different categories")
     for path, tree in ((train, first), (val, second)):

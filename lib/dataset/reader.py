@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from yacs.config import CfgNode
 
 from lib.dataset.annotations import Entry, complete, to_rle, wrong_length
 from lib.keypoints import KeypointSpec, keypoints_of
+from lib.utils.files import read_json
 from lib.utils.images import decode_image
 
 
@@ -133,14 +133,9 @@ class ImageFiles:
 # --- annotations --------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
     """An annotation file as it is; ValueError says what is wrong with it."""
-    try:
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read the annotations {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    tree = read_json(path, "annotations")
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
         raise ValueError(f"{path} has no list of images")
     return tree
@@ -148,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
     """An annotation file as a tree; annotations of custom keypoints are completed."""
-    tree = read_json(path)
+    tree = read_tree(path)
     return complete(tree, spec, path) if spec.is_custom else tree
 
 

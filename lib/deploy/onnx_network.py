@@ -7,7 +7,6 @@ a device, in NumPy alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
@@ -22,6 +21,7 @@ from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.models.arch import ArchSpec
+from lib.utils.files import read_json
 from lib.utils.transforms import (
     PIXEL_STD,
     get_final_preds,
@@ -75,17 +75,15 @@ class OnnxNetwork:
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"there is no exported network {path}")
+        card = read_json(path.with_name("card.json"), "card")
         try:
-            card = json.loads(path.with_name("card.json").read_text())
             if "values" not in card["outputs"]:
                 raise ValueError(
                     f"{path} returns maps, not candidates: export it with another --graph"
                 )
             spec = _spec_of_card(card, f"the card next to {path}")
             return cls(_open_session(path, threads), card, spec)
-        except OSError as error:
-            raise ValueError(f"cannot read the card next to {path}: {error.strerror}") from None
-        except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+        except (KeyError, TypeError, IndexError):
             raise ValueError(f"the card next to {path} is not of an exported network") from None
 
     def prepare(self, image: np.ndarray) -> Prepared:

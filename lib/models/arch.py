@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.utils.files import read_json
+
 # The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
 STRIDES = (2, 2, 2, 1)
 DECONV_LEVELS = 3
@@ -84,12 +86,7 @@ class ArchSpec:
     @classmethod
     def from_json(cls, path: str | Path) -> ArchSpec:
         """Read a mobile_configs file; ValueError names the file and what does not fit."""
-        try:
-            tree = json.loads(Path(path).read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read the architecture {path}: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
+        tree = read_json(path, "architecture")
         try:
             return cls.from_dict(tree)
         except ValueError as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from lib.utils.files import write_file
+from lib.utils.files import read_json, write_file
 
 CPU = torch.device("cpu")
 Key = tuple[Any, ...]  # a piece's fields
@@ -49,12 +49,10 @@ class LatencyTable:
     @classmethod
     def read(cls, path: str | Path) -> LatencyTable:
         """The table that `write` wrote; ValueError names a file that is none."""
+        tree = read_json(path, "latency table")
         try:
-            tree = json.loads(Path(path).read_text())
             times = {tuple(key): float(ms) for *key, ms in tree["pieces"]}
             return cls(str(tree["machine"]), times)
-        except OSError as error:
-            raise ValueError(f"cannot read the latency table {path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no latency table") from None
 

@@ -261,8 +261,8 @@ def test_a_hostile_file_name_is_text(report, coco_root, tmp_path, name, shown):
 
 
 def test_the_annotations_are_parsed_once(report, monkeypatch):
-    parsed, read_json = [], reader.read_json
-    monkeypatch.setattr(reader, "read_json", lambda path: parsed.append(path) or read_json(path))
+    parsed, read_tree = [], reader.read_tree
+    monkeypatch.setattr(reader, "read_tree", lambda path: parsed.append(path) or read_tree(path))
     report("--diagnose", "--vis", "2")
     assert len(parsed) == 1
 

@@ -123,8 +123,8 @@ def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
     ("model", "card", "message"),
     [
         (None, None, "there is no exported network"),
-        (b"", None, "cannot read the card next to"),
-        (b"", "not json", "the card next to .* is not of an exported network"),
+        (b"", None, "cannot read the card .*card.json: No such file"),
+        (b"", "not json", "card.json is not JSON"),
         (b"", '{"outputs": ["values"]}', "the card next to .* is not of an exported network"),
         (b"", '{"outputs": ["refined"]}', "returns maps, not candidates"),
     ],

@@ -26,7 +26,7 @@ from lib.dataset.annotations import (
     find_category,
 )
 from lib.dataset.checks.entries import content_faults
-from lib.dataset.reader import ImageFiles, layout_of, read_json
+from lib.dataset.reader import ImageFiles, layout_of, read_tree
 from lib.keypoints import KeypointSpec, keypoints_of
 
 BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is wrong
@@ -106,7 +106,7 @@ def open_split(cfg: CfgNode, is_train: bool) -> Split:
         name=cfg.DATASET.TRAIN if is_train else cfg.DATASET.TEST,
         spec=keypoints_of(cfg, is_train),
         annotations=layout.annotations,
-        tree=read_json(layout.annotations),
+        tree=read_tree(layout.annotations),
         files=files,
         present=list_files(files.path),
     )

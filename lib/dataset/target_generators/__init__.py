@@ -9,6 +9,7 @@ read at the pixel that its coordinates are truncated to.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -141,16 +142,14 @@ class HeatmapGenerator:
         return heatmap_targets(batch, sigmas, self.output_res)[0].numpy()
 
 
+@dataclass
 class JointsGenerator:
     """`joint_nodes` of one sample: (P, K, 3) -> (max_num_people, K, 2) int32."""
 
-    def __init__(
-        self, max_num_people: int, num_joints: int, output_res: int, tag_per_joint: bool = True
-    ) -> None:
-        self.max_num_people = max_num_people
-        self.num_joints = num_joints
-        self.output_res = output_res
-        self.tag_per_joint = tag_per_joint
+    max_num_people: int
+    num_joints: int
+    output_res: int
+    tag_per_joint: bool = True
 
     def __call__(self, joints: np.ndarray) -> np.ndarray:
         batch = _one_sample(joints, self.num_joints)
