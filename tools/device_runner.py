@@ -12,31 +12,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnxruntime as ort
 from numpy import ndarray as Array
 
 TIE = 1e-9  # for equal costs: stronger joints go to people found earlier
 
 
-def open_model(path: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, dict]:
+def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession, dict]:
     """The session of a model on that many threads (0: all cores), and the card next to it."""
     card = json.loads(Path(path).with_name("card.json").read_text())
     if "values" not in card["outputs"]:
         raise ValueError(f"{path} returns maps, not candidates: export it with another --graph")
-    return open_session(path, threads), card
-
-
-def open_session(path: str | Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # Idle threads would spin until the next run and slow down everything else.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads sleep
+    return ort.InferenceSession(path, options, ["CPUExecutionProvider"]), card
 
 
-def find_people(
-    session: onnxruntime.InferenceSession, card: dict, image: Array
-) -> tuple[Array, Array]:
+def find_people(session: ort.InferenceSession, card: dict, image: Array) -> tuple[Array, Array]:
     """People (N, K, 3) in pixels of `image` (H, W, 3) uint8 RGB, the best first; N scores.
 
     x, y, score of each of card["joints"]; 0 where it is missing. Gray and RGBA images work, too.
@@ -147,11 +140,10 @@ def fill_missing(people: Array, positions: Array, values: Array, tags: Array) ->
 if __name__ == "__main__":
     from PIL import Image
 
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
+    names = sys.argv[2:] or sys.exit(__doc__)
     try:
         session, card = open_model(sys.argv[1])
-        for name in sys.argv[2:]:
+        for name in names:
             people, scores = find_people(session, card, np.array(Image.open(name).convert("RGB")))
             print(json.dumps({"file": name, "scores": scores.tolist(), "people": people.tolist()}))
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ import onnxruntime
 from lib.core.group import GroupParams, group_by_tag
 from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
+from lib.deploy.session import open_session
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.utils.files import read_json
@@ -82,7 +83,7 @@ class OnnxNetwork:
                     f"{path} returns maps, not candidates: export it with another --graph"
                 )
             spec = _spec_of_card(card, f"the card next to {path}")
-            return cls(_open_session(path, threads), card, spec)
+            return cls(open_session(path, threads), card, spec)
         except (KeyError, TypeError, IndexError):
             raise ValueError(f"the card next to {path} is not of an exported network") from None
 
@@ -127,17 +128,6 @@ class OnnxNetwork:
         _, center, scale = candidates.prepared
         preds = get_final_preds([people], center, scale, (width, height), self.pixel_center)
         return np.array(preds, np.float32).reshape(people.shape), scores
-
-
-def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Idle threads would spin until the next run and slow down everything else.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    except Exception as error:  # the classes of onnxruntime's errors have no other common base
-        raise ValueError(f"{path} cannot be run: {str(error).splitlines()[0]}") from None
 
 
 def _spec_of_card(card: Mapping[str, Any], source: str) -> KeypointSpec:

@@ -40,7 +40,7 @@ def forms_in(folder: Path) -> dict[str, Path]:
 def open_form(path: Path, threads: int) -> Run:
     """A function that runs the form in `path` on that many threads."""
     if path.suffix == ".onnx":
-        from tools.device_runner import open_session
+        from lib.deploy.session import open_session
 
         session = open_session(path, threads)
         [image_input] = session.get_inputs()
