@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO as CocoFile
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -108,3 +111,14 @@ class Result(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def pycocotools_evaluation(spec: KeypointSpec, tree: dict, rows: Sequence[dict]) -> COCOeval:
+    """The reference evaluator of result `rows` on the annotations in `tree`, not yet run."""
+    ground_truth = CocoFile()
+    ground_truth.dataset = copy.deepcopy(tree)
+    ground_truth.createIndex()
+    detections = ground_truth.loadRes(copy.deepcopy(list(rows)))
+    evaluation = COCOeval(ground_truth, detections, "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+    return evaluation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gzip
 import io
 import json
@@ -12,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO as CocoFile
-from pycocotools.cocoeval import COCOeval
 
 from lib.analysis.breakdown import (
     CROWDING,
@@ -33,7 +30,7 @@ from lib.dataset.build import build_evaluation_set
 from lib.dataset.reader import ground_truth_of, read_annotations
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
 from tests.analysis.test_diagnose import annotation, person, tree_of
-from tests.helpers import GOLDEN, tiny_config
+from tests.helpers import GOLDEN, pycocotools_evaluation, tiny_config
 
 
 @pytest.fixture(params=["coco", "crowd_pose", "animal"])
@@ -65,12 +62,7 @@ def pycocotools(
 ) -> tuple[float, float, float, float]:
     """AP, AP .5, AP .75, AR by the reference evaluator."""
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = CocoFile()
-        ground_truth.dataset = copy.deepcopy(tree)
-        ground_truth.createIndex()
-        detections = ground_truth.loadRes(copy.deepcopy(rows))
-        evaluation = COCOeval(ground_truth, detections, "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+        evaluation = pycocotools_evaluation(spec, tree, rows)
         evaluation.params.areaRng = [[sides[0] ** 2, sides[1] ** 2]]
         evaluation.params.areaRngLbl = ["all"]
         evaluation.evaluate()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gzip
 import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO as CocoFile
-from pycocotools.cocoeval import COCOeval
 
 from lib.analysis.breakdown import with_areas
 from lib.analysis.diagnose import CLASSES, Diagnosis, diagnose, diagnosis_table
 from lib.dataset.reader import ground_truth_of, read_annotations
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
-from tests.helpers import GOLDEN, TINY, YAMLS, read_records, tiny_opts
+from tests.helpers import GOLDEN, TINY, YAMLS, pycocotools_evaluation, read_records, tiny_opts
 
 AREA = 10_000.0  # s is 100 pixels
 NOSE, WRIST, OTHER_WRIST, ANKLE = (
@@ -284,12 +281,7 @@ def test_images_add_up_and_only_those_of_the_ground_truth_count(two):
 def evaluators_people(tree: dict, rows: list[dict], spec: KeypointSpec) -> tuple[int, int, int]:
     """Detected, missed, false as pycocotools matches at OKS 0.1."""
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = CocoFile()
-        ground_truth.dataset = copy.deepcopy(tree)
-        ground_truth.createIndex()
-        detections = ground_truth.loadRes(copy.deepcopy(rows))
-        evaluation = COCOeval(ground_truth, detections, "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
+        evaluation = pycocotools_evaluation(spec, tree, rows)
         evaluation.params.iouThrs = np.array([0.1])
         evaluation.params.areaRng = [[0, 1e10]]
         evaluation.evaluate()
