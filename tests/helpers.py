@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.config import load_config
-from lib.dataset.reader import ImageRecord, read_annotations, records_of
+from lib.dataset.image_files import ImageRecord
+from lib.dataset.reader import read_annotations, records_of
 from lib.keypoints import KeypointSpec
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch

@@ -10,7 +10,7 @@ from lib.analysis.oracle import Oracle
 from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.inference import find_people, predict, prepare, settings_of
-from lib.dataset.reader import ImageRecord
+from lib.dataset.image_files import ImageRecord
 from lib.dataset.samples import Sample
 from lib.dataset.target_generators import heatmap_targets, make_targets
 from lib.dataset.transforms import Affine, RandomFlip

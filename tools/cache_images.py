@@ -25,7 +25,8 @@ from yacs.config import CfgNode
 from lib.config import load_config
 from lib.dataset.build import annotated_records
 from lib.dataset.cache import ImageCache, cache_path, shrink, shrunk_size, write_cache
-from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, layout_of
+from lib.dataset.image_files import ImageFiles, ImageRecord, ReadError
+from lib.dataset.reader import layout_of
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 

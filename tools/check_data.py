@@ -19,8 +19,9 @@ from yacs.config import CfgNode
 from lib.codec import codec_of
 from lib.config import load_config
 from lib.dataset.build import build_dataset
+from lib.dataset.checks.faults import Checked, Fault, Split
 from lib.dataset.checks.preview import draw_page
-from lib.dataset.checks.split import Checked, Fault, Split, check_split, open_split
+from lib.dataset.checks.split import check_split, open_split
 from lib.dataset.checks.summary import (
     compare_splits,
     fault_lines,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.core.inference import InferenceSettings
+from lib.dataset.image_files import ImageRecord
 from lib.dataset.pose_dataset import add_center
-from lib.dataset.reader import ImageRecord
 from lib.dataset.target_generators import heatmap_targets
 from lib.utils.transforms import warp_matrix
 

@@ -25,7 +25,7 @@ from yacs.config import CfgNode
 from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.core.results import Failure, Outcome, Prediction
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
-from lib.dataset.reader import ImageFiles, ImageRecord
+from lib.dataset.image_files import ImageFiles, ImageRecord
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
 from lib.dataset.cache import ImageCache, cache_path
+from lib.dataset.image_files import ImageFiles, ImageRecord
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
-    ImageFiles,
-    ImageRecord,
     ground_truth_of,
     layout_of,
     read_annotations,

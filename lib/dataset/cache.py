@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from yacs.config import CfgNode
 
-from lib.dataset.reader import ImageRecord, ReadError
+from lib.dataset.image_files import ImageRecord, ReadError
 from lib.utils.files import atomic_write
 
 Place = tuple[int, int, int]  # width, height, offset in bytes

@@ -12,7 +12,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lib.dataset.cache import ImageCache
-from lib.dataset.reader import ImageFiles, ImageRecord, ReadError, ignore_mask
+from lib.dataset.image_files import ImageFiles, ImageRecord, ReadError
+from lib.dataset.reader import ignore_mask
 from lib.dataset.samples import Sample
 from lib.dataset.transforms import RandomAffine, Transform
 from lib.keypoints import KeypointSpec

@@ -1,39 +1,20 @@
-"""Images and annotations of a data set, in a folder or an archive."""
+"""Annotations of a data set: where its files are, and what they say of each image."""
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from pycocotools import mask as rle_tools
 from yacs.config import CfgNode
 
 from lib.dataset.annotations import Entry, complete, to_rle, wrong_length
+from lib.dataset.image_files import ImageRecord
 from lib.keypoints import KeypointSpec, keypoints_of
-from lib.utils.files import read_json
-from lib.utils.images import decode_image
-
-
-class ImageRecord(NamedTuple):
-    """The annotations of one image, in its pixels."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-    joints: np.ndarray  # (P, K, 3) float32: x, y, visibility (0: not labelled)
-    boxes: np.ndarray  # (P, 4) float32: x, y, width, height
-    ignore: tuple[dict[str, Any], ...]  # compressed RLEs of regions without a heatmap loss
-
-
-class ReadError(ValueError):
-    """An image that cannot be read; the message names its id and file."""
-
+from lib.utils.reading import read_json
 
 # --- where files are ----------------------------------------------------------------------
 
@@ -68,66 +49,6 @@ def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
         raise ValueError(f"DATASET.ROOT {root} does not exist")
     spec, split = keypoints_of(cfg, is_train), data.TRAIN if is_train else data.TEST
     return Layout.of(spec, root, split, data.DATA_FORMAT)
-
-
-# --- images -------------------------------------------------------------------------------
-
-
-class ImageFiles:
-    """The images of one split: `read(record)` returns (H, W, 3) uint8 RGB."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            kind = "archive" if path.suffix == ".zip" else "folder"
-            raise ValueError(f"the image {kind} {path} does not exist")
-        self.path = path
-        self._archive: zipfile.ZipFile | None = None
-
-    def where(self, file_name: str) -> str:
-        """The name that messages use for a file."""
-        separator = "@" if self.path.suffix == ".zip" else "/"
-        return f"{self.path}{separator}{file_name}"
-
-    def load(self, file_name: str) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB; None when the file is missing or no image."""
-        try:
-            if self.path.suffix == ".zip":
-                data = self._read_member(file_name)
-            else:
-                data = (self.path / file_name).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile):
-            return None
-        return decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-
-    def read(self, record: ImageRecord) -> np.ndarray:
-        """ReadError when the file is missing or no image."""
-        image = self.load(record.file_name)
-        if image is None:
-            raise ReadError(f"image {record.id}: cannot read {self.where(record.file_name)}")
-        return image
-
-    def read_checked(self, record: ImageRecord) -> np.ndarray:
-        """`read`; ReadError, too, when the size is not as annotated: joints would be off."""
-        image = self.read(record)
-        height, width = image.shape[:2]
-        if (width, height) != (record.width, record.height):
-            raise ReadError(
-                f"image {record.id}: {self.where(record.file_name)} is {width} x {height}, "
-                f"annotated as {record.width} x {record.height}"
-            )
-        return image
-
-    def _read_member(self, name: str) -> bytes:
-        """Archives hold their images at the top or in a folder of the archive's name."""
-        if self._archive is None:  # opened in the process that reads
-            self._archive = zipfile.ZipFile(self.path)
-        try:
-            return self._archive.read(name)
-        except KeyError:
-            return self._archive.read(f"{self.path.stem}/{name}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_archive": None}
 
 
 # --- annotations --------------------------------------------------------------------------

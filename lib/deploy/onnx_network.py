@@ -22,7 +22,7 @@ from lib.core.maps import HostMaps
 from lib.deploy.session import open_session
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.models.arch import ArchSpec
-from lib.utils.files import read_json
+from lib.utils.reading import read_json
 from lib.utils.transforms import (
     PIXEL_STD,
     get_final_preds,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.utils.files import read_json
+from lib.utils.reading import read_json
 
 # The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
 STRIDES = (2, 2, 2, 1)

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from lib.utils.files import read_json, write_file
+from lib.utils.files import write_file
+from lib.utils.reading import read_json
 
 CPU = torch.device("cpu")
 Key = tuple[Any, ...]  # a piece's fields

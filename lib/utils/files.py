@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 
 def atomic_write(
@@ -41,16 +39,6 @@ def write_file(path: str | Path, data: bytes | str) -> None:
         atomic_write(path, data)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from None
-
-
-def read_json(path: str | Path, what: str) -> Any:
-    """The content of a JSON file; a ValueError names it as "the `what` PATH"."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def versions_of(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from lib.analysis.oracle import MODES, Oracle
 from lib.config import load_config
 from lib.core.inference import find_people, network_maps, predict, prepare, settings_of
-from lib.dataset.reader import ImageRecord
+from lib.dataset.image_files import ImageRecord
 from lib.models import build_model
 from lib.utils.checkpoint import save_weights
 from tests.helpers import ROOT, TINY, YAMLS, tiny_config, tiny_opts

@@ -17,7 +17,8 @@ from lib.core.inference import settings_of
 from lib.core.predictions import predict_set
 from lib.core.results import Prediction, check_rows, result_rows
 from lib.dataset.build import build_evaluation_set
-from lib.dataset.reader import ReadError, read_annotations
+from lib.dataset.image_files import ReadError
+from lib.dataset.reader import read_annotations
 from lib.keypoints import COCO_METRIC, CROWD_POSE, CROWD_POSE_METRIC
 from lib.models import build_model
 from tests.helpers import GOLDEN, TINY, tiny_config

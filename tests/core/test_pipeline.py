@@ -24,7 +24,7 @@ from lib.core.pipeline import (
 )
 from lib.core.results import Failure, Prediction
 from lib.dataset.build import EvaluationSet
-from lib.dataset.reader import ImageFiles, ImageRecord
+from lib.dataset.image_files import ImageFiles, ImageRecord
 from lib.keypoints import COCO
 from lib.models import build_model
 from tests.helpers import TINY, fill, tiny_config

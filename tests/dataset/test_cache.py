@@ -11,7 +11,7 @@ import pytest
 
 from lib.dataset.build import build_dataset
 from lib.dataset.cache import cache_path, cache_side, shrink, shrunk_size
-from lib.dataset.reader import ImageRecord
+from lib.dataset.image_files import ImageRecord
 from lib.dataset.transforms import RandomAffine
 from tests.helpers import YAMLS, tiny_config, tiny_opts
 from tools import cache_images

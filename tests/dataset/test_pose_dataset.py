@@ -14,8 +14,8 @@ from pycocotools import mask as rle_tools
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings, train_step
 from lib.dataset.build import build_dataset, make_dataloader
+from lib.dataset.image_files import ImageFiles, ImageRecord, ReadError
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule, keep_largest
-from lib.dataset.reader import ImageFiles, ImageRecord, ReadError
 from lib.dataset.samples import collate
 from lib.dataset.transforms import Affine, RandomAffine, RandomFlip
 from lib.keypoints import COCO

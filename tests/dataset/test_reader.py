@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
+from lib.dataset.image_files import ImageFiles, ReadError
 from lib.dataset.reader import (
-    ImageFiles,
     Layout,
-    ReadError,
     ignore_mask,
     select_records,
 )

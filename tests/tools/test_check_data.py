@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from lib.dataset.checks.faults import Fault
 from lib.dataset.checks.preview import SMALLEST
-from lib.dataset.checks.split import Fault
 from lib.dataset.checks.summary import fault_lines
 from lib.utils import cli
 from tools.check_data import main

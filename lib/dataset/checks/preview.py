@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from lib.codec import Codec
+from lib.dataset.image_files import ImageRecord, ReadError
 from lib.dataset.pose_dataset import PoseDataset
-from lib.dataset.reader import ImageRecord, ReadError, ignore_mask
+from lib.dataset.reader import ignore_mask
 from lib.dataset.samples import Sample, collate
 from lib.dataset.target_generators import make_targets
 from lib.keypoints import KeypointSpec

@@ -5,11 +5,7 @@ The annotation file is checked as it is: the reader refuses much of what is list
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 from yacs.config import CfgNode
 
@@ -26,76 +22,11 @@ from lib.dataset.annotations import (
     find_category,
 )
 from lib.dataset.checks.entries import content_faults
-from lib.dataset.reader import ImageFiles, layout_of, read_tree
-from lib.keypoints import KeypointSpec, keypoints_of
-
-BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns what is wrong
-KINDS = {
-    "unusable entry": BROKEN,
-    "duplicate id": BROKEN,
-    "annotation of no image": BROKEN,
-    "keypoints of wrong length": BROKEN,
-    "unreadable segmentation": BROKEN,
-    "wrong category": BROKEN,
-    "missing image": BROKEN,
-    "unreadable image": BROKEN,
-    "wrong size": BROKEN,
-    "box without extent": ODD,
-    "box outside the image": ODD,
-    "joint outside the image": ODD,
-    "wrong num_keypoints": ODD,
-    "unknown visibility": ODD,
-    "file named twice": ODD,
-    "image in both splits": ODD,
-}
-
-
-class Fault(NamedTuple):
-    """One error in a data set."""
-
-    kind: str  # a key of KINDS
-    where: str  # image, annotation and file
-    what: str
-
-    @property
-    def broken(self) -> bool:
-        return KINDS[self.kind] == BROKEN
-
-    def __str__(self) -> str:
-        return f"{KINDS[self.kind]}: {self.where}: {self.what}"
-
-
-class Split(NamedTuple):
-    """An annotation file as it is, and the image files that it refers to."""
-
-    name: str
-    spec: KeypointSpec
-    annotations: Path
-    tree: Entry
-    files: ImageFiles
-    present: frozenset[str]  # names in the folder or archive of images
-
-    @property
-    def is_unannotated(self) -> bool:
-        """Whether its ground truth is not public: COCO test-dev."""
-        return self.annotations.name.startswith("image_info") and "annotations" not in self.tree
-
-    def where(self, image: Entry, annotation: Entry | None = None) -> str:
-        """`image 5, annotation 7, FILE`; the annotation file where no image is known."""
-        parts = [f"image {image['id']}"] if "id" in image else []
-        if annotation is not None and "id" in annotation:
-            parts.append(f"annotation {annotation['id']}")
-        name = image.get("file_name")
-        parts.append(self.files.where(name) if name else str(self.annotations))
-        return ", ".join(parts)
-
-
-class Checked(NamedTuple):
-    """The usable part of a split, and its faults."""
-
-    images: dict[int, Entry]  # by id, without unusable keys
-    annotations: list[Entry]  # without unusable keys
-    faults: list[Fault]
+from lib.dataset.checks.faults import Checked, Fault, Split
+from lib.dataset.checks.images import check_image_files, list_files
+from lib.dataset.image_files import ImageFiles
+from lib.dataset.reader import layout_of, read_tree
+from lib.keypoints import keypoints_of
 
 
 def open_split(cfg: CfgNode, is_train: bool) -> Split:
@@ -202,51 +133,3 @@ def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
     except ValueError as error:
         return [Fault("wrong category", str(split.annotations), str(error))]
     return []
-
-
-def check_image_files(
-    split: Split,
-    images: dict[int, Entry],
-    decode: bool,
-    workers: int,
-    tick: Callable[[], object],
-) -> list[Fault]:
-    """Files that are missing, no images, or of another size than annotated."""
-    named = [image for image in images.values() if "file_name" in image]
-    faults = [
-        Fault("missing image", split.where(image), "the image is missing")
-        for image in named
-        if image["file_name"] not in split.present
-    ]
-
-    def check(image: Entry) -> Fault | None:
-        pixels = split.files.load(image["file_name"])
-        if pixels is None:
-            return Fault("unreadable image", split.where(image), "the file is no image")
-        height, width = pixels.shape[:2]
-        size = image.get("width", width), image.get("height", height)
-        if size == (width, height):
-            return None
-        what = f"the image is {width} x {height}, annotated as {size[0]} x {size[1]}"
-        return Fault("wrong size", split.where(image), what)
-
-    if decode:
-        with ThreadPoolExecutor(workers) as pool:
-            there = [image for image in named if image["file_name"] in split.present]
-            for fault in pool.map(check, there):
-                faults += [fault] if fault else []
-                tick()
-    return faults
-
-
-def list_files(path: Path) -> frozenset[str]:
-    """The names in an image folder or archive, as annotations give them."""
-    if path.suffix != ".zip":
-        files = (file for file in path.rglob("*") if file.is_file())
-        return frozenset(file.relative_to(path).as_posix() for file in files)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is no zip archive") from None
-    return frozenset(name.removeprefix(f"{path.stem}/") for name in names)

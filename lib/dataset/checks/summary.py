@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib.dataset.annotations import Entry
-from lib.dataset.checks.split import KINDS, Checked, Fault, Split, labelled_joints
+from lib.dataset.checks.faults import KINDS, Checked, Fault, Split
+from lib.dataset.checks.split import labelled_joints
 
 
 def people_per_image(annotations: Iterable[Entry]) -> Counter[int]:

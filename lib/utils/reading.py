@@ -1,0 +1,41 @@
+"""Reads files that others wrote: regular files only, and never more than a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 4 * 2**30  # of any file: COCO's training annotations have 0.24 GB
+
+
+def read_bytes(path: str | Path, what: str, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file; a ValueError names it as "the `what` PATH".
+
+    A pipe or a device is refused, since it may never end, and a file of more than `limit` bytes.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ValueError(f"the {what} {path} is no regular file")
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise ValueError(f"the {what} {path} has more than {limit} bytes")
+    return data
+
+
+def read_json(path: str | Path, what: str, limit: int = MAX_BYTES) -> Any:
+    """The content of a JSON file; a ValueError names it as "the `what` PATH"."""
+    data = read_bytes(path, what, limit)
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
