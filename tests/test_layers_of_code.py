@@ -20,8 +20,8 @@ OURS = {"lib", "tools", "tests", *(path.stem for path in ROOT.glob("*.py"))}
 
 FLOORS = (  # a package imports from itself and from floors before its own
     ("lib.keypoints", "lib.codec"),
-    ("lib.config",),
     ("lib.utils",),
+    ("lib.config",),
     ("lib.models", "lib.dataset"),
     ("lib.core",),
     ("lib.analysis",),

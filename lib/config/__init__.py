@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 
 from lib.config.checks import check_config, map_sizes
 from lib.config.default import _C
-from lib.config.files import parse_yaml, read_yaml
 from lib.config.joints import embed_joints
+from lib.utils.yaml_text import parse_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.config.files import read_yaml
 from lib.keypoints import KeypointSpec
+from lib.utils.yaml_text import read_yaml
 
 
 def embed_joints(cfg: CfgNode, keys: Collection[str]) -> None:

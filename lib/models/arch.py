@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.utils.files import write_file
 from lib.utils.reading import read_json
+from lib.utils.text import brief
 
 # The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
 STRIDES = (2, 2, 2, 1)
 DECONV_LEVELS = 3
 BLOCK_FIELDS = ("expansion", "kernel")
+
+# Bounds of what a file may ask for; the largest published network has 160 channels, 10 blocks.
+MAX_BYTES = 2**20
+MAX_SIZE = 4096  # pixels
+MAX_WIDTH = 8192  # channels
+MAX_BLOCKS = 100  # of a stage
+MAX_EXPANSION = 64
+MAX_KERNEL = 63
+MAX_WEIGHTS = 2 * 10**9  # of all blocks
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -56,6 +68,16 @@ class ArchSpec:
         return {"input_channel": self.input_channel, **stages, **deconv}
 
     @property
+    def weights(self) -> int:
+        """The weights of all blocks and deconv levels, to a factor of two."""
+        widths = (self.stages[-1].channel, *self.deconv)
+        return sum(16 * a * b for a, b in itertools.pairwise(widths)) + sum(
+            stage.channel * expansion * (2 * stage.channel + kernel**2)
+            for stage in self.stages
+            for expansion, kernel in stage.blocks
+        )
+
+    @property
     def numbers(self) -> dict[str, int]:
         """Every number of the architecture by name: size, widths, "stages.0.blocks.0.kernel"..."""
         blocks = {
@@ -86,7 +108,7 @@ class ArchSpec:
     @classmethod
     def from_json(cls, path: str | Path) -> ArchSpec:
         """Read a mobile_configs file; ValueError names the file and what does not fit."""
-        tree = read_json(path, "architecture")
+        tree = read_json(path, "architecture", MAX_BYTES, unique_keys=True)
         try:
             return cls.from_dict(tree)
         except ValueError as error:
@@ -102,19 +124,22 @@ class ArchSpec:
         stages = tuple(_read_stage(i, stage) for i, stage in enumerate(tree["backbone_setting"]))
         strides = tuple(stage.stride for stage in stages)
         if strides != STRIDES:
-            raise ValueError(f"stages of strides {list(strides)}; must be {list(STRIDES)}")
+            raise ValueError(f"stages of strides {brief(list(strides))}; must be {list(STRIDES)}")
         deconv = tree["deconv_setting"]
         if not isinstance(deconv, list) or len(deconv) != DECONV_LEVELS:
-            raise ValueError(f"deconv_setting is {deconv!r}; must list {DECONV_LEVELS} widths")
-        size = whole_number(tree["img_size"], "img_size")
+            raise ValueError(f"deconv_setting is {brief(deconv)}; must list {DECONV_LEVELS} widths")
+        size = whole_number(tree["img_size"], "img_size", most=MAX_SIZE)
         if size % 32:
             raise ValueError(f"img_size is {size}; must be a multiple of 32")
-        return cls(
+        arch = cls(
             img_size=size,
             input_channel=whole_number(tree["input_channel"], "input_channel"),
             stages=stages,
             deconv=tuple(whole_number(width, "deconv_setting") for width in deconv),
         )
+        if arch.weights > MAX_WEIGHTS:
+            raise ValueError(f"its blocks have {arch.weights} weights; at most {MAX_WEIGHTS}")
+        return arch
 
     def to_dict(self) -> dict[str, Any]:
         """The tree of a mobile_configs file."""
@@ -137,7 +162,7 @@ class ArchSpec:
         """Write the file that `from_json` reads back to an equal value."""
         text = json.dumps(self.to_dict(), indent=4)
         on_one_line = re.sub(r"\[[\s\d,]+\]", lambda numbers: str(json.loads(numbers[0])), text)
-        Path(path).write_text(on_one_line + "\n")
+        write_file(path, on_one_line + "\n")
 
 
 def uniform_arch(
@@ -173,13 +198,14 @@ def _read_stage(index: int, tree: dict[str, Any]) -> StageSpec:
     blocks = tree["block_setting"]
     if not isinstance(blocks, list):
         raise ValueError(f"{where}: block_setting must list the blocks")
-    if len(blocks) != tree["num_blocks"] or not blocks:
-        raise ValueError(f"{where} lists {len(blocks)} blocks, num_blocks is {tree['num_blocks']}")
+    count = whole_number(tree["num_blocks"], f"{where}, num_blocks", most=MAX_BLOCKS)
+    if len(blocks) != count:
+        raise ValueError(f"{where} lists {len(blocks)} blocks, num_blocks is {count}")
     for block in blocks:
         if not isinstance(block, list) or len(block) != 2:
-            raise ValueError(f"{where}: a block is [expansion, kernel size], not {block!r}")
-        whole_number(block[0], f"{where}, expansion")
-        if whole_number(block[1], f"{where}, kernel size") % 2 == 0:
+            raise ValueError(f"{where}: a block is [expansion, kernel size], not {brief(block)}")
+        whole_number(block[0], f"{where}, expansion", most=MAX_EXPANSION)
+        if whole_number(block[1], f"{where}, kernel size", most=MAX_KERNEL) % 2 == 0:
             raise ValueError(f"{where}: kernel size {block[1]} is even; it must be odd")
     return StageSpec(
         channel=whole_number(tree["channel"], f"{where}, channel"),
@@ -195,11 +221,13 @@ def expect_keys(tree: Any, known: Sequence[str], where: str, optional: Sequence[
     if missing := [key for key in known if key not in (*tree, *optional)]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     if extra := [key for key in tree if key not in (*known, *optional)]:
-        raise ValueError(f"{where} has unknown {', '.join(extra)}; known: {', '.join(known)}")
+        names = ", ".join(map(brief, extra[:5]))
+        raise ValueError(f"{where} has unknown {names}; known: {', '.join(known)}")
 
 
-def whole_number(value: Any, where: str, least: int = 1) -> int:
-    """`value`; a ValueError that calls it `where` unless it is an int of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{where} is {value!r}; must be a whole number, at least {least}")
+def whole_number(value: Any, where: str, least: int = 1, most: int = MAX_WIDTH) -> int:
+    """`value`; a ValueError that calls it `where` unless it is an int in `least` to `most`."""
+    if type(value) is not int or not least <= value <= most:
+        wanted = f"a whole number from {least} to {most}"
+        raise ValueError(f"{where} is {brief(value)}; must be {wanted}")
     return value

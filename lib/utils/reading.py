@@ -30,12 +30,26 @@ def read_bytes(path: str | Path, what: str, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
-def read_json(path: str | Path, what: str, limit: int = MAX_BYTES) -> Any:
-    """The content of a JSON file; a ValueError names it as "the `what` PATH"."""
+def read_json(
+    path: str | Path, what: str, limit: int = MAX_BYTES, unique_keys: bool = False
+) -> Any:
+    """The content of a JSON file in UTF-8; a ValueError names it as "the `what` PATH".
+
+    unique_keys: refuse a key that stands twice; without it, the last one counts.
+    """
     data = read_bytes(path, what, limit)
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_unique if unique_keys else None)
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return tree

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def printable(text: str) -> str:
     """`text` with U+FFFD in place of characters that XML and UTF-8 files cannot hold.
@@ -12,3 +14,12 @@ def printable(text: str) -> str:
         char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}"
         for char in text
     )
+
+
+def brief(value: Any, most: int = 80) -> str:
+    """`value` as Python writes it, on one line of at most `most` characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

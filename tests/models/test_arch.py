@@ -104,10 +104,10 @@ def stage_is_a_number(tree):
         (swap_strides, "stages of strides [1, 2, 2, 1]; must be [2, 2, 2, 1]"),
         (even_kernel, "stage 0: kernel size 4 is even"),
         (short_block, "stage 3: a block is [expansion, kernel size], not [6]"),
-        (no_blocks, "stage 0 lists 0 blocks"),
+        (no_blocks, "stage 0, num_blocks is 0; must be a whole number from 1 to 100"),
         (half_a_channel, "stage 2, channel is 16.5"),
-        (unknown_key, "the architecture has unknown image_size; known: img_size"),
-        (unknown_stage_key, "stage 1 has unknown width; known: num_blocks"),
+        (unknown_key, "the architecture has unknown 'image_size'; known: img_size"),
+        (unknown_stage_key, "stage 1 has unknown 'width'; known: num_blocks"),
         (missing_key, "the architecture lacks input_channel"),
         (missing_stage_key, "stage 2 lacks channel"),
         (odd_size, "img_size is 250; must be a multiple of 32"),
@@ -125,6 +125,81 @@ def test_a_file_that_does_not_fit_names_itself_and_the_place(change, place, tmp_
     with pytest.raises(ValueError, match=r"mine\.json") as caught:
         ArchSpec.from_json(path)
     assert str(caught.value).startswith(f"{path}: {place}")
+
+
+def change_numbers(**numbers):
+    def change(tree):
+        tree |= numbers
+
+    return change
+
+
+def wide_channel(tree):
+    tree["backbone_setting"][1]["channel"] = 10**7
+
+
+def wide_kernel(tree):
+    tree["backbone_setting"][0]["block_setting"][0] = [6, 10**6 + 1]
+
+
+def wide_expansion(tree):
+    tree["backbone_setting"][0]["block_setting"][0] = [1000, 7]
+
+
+def many_blocks(tree):
+    tree["backbone_setting"][3] |= {"num_blocks": 101, "block_setting": [[6, 7]] * 101}
+
+
+def each_number_at_its_limit(tree):
+    for stage in tree["backbone_setting"]:
+        stage |= {"num_blocks": 100, "channel": 8192, "block_setting": [[64, 63]] * 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_numbers(img_size=32 * 10**40), f"img_size is 32{'0' * 40}; must be a whole"),
+        (change_numbers(img_size=8192), "img_size is 8192; must be a whole number from 1 to 4096"),
+        (change_numbers(input_channel=True), "input_channel is True; must be a whole number"),
+        (change_numbers(input_channel=float("nan")), "input_channel is nan; must be a whole"),
+        (change_numbers(deconv_setting=[8, 8, 9999]), "deconv_setting is 9999; must be a whole"),
+        (wide_channel, "stage 1, channel is 10000000; must be a whole number from 1 to 8192"),
+        (wide_kernel, "stage 0, kernel size is 1000001; must be a whole number from 1 to 63"),
+        (wide_expansion, "stage 0, expansion is 1000; must be a whole number from 1 to 64"),
+        (many_blocks, "stage 3, num_blocks is 101; must be a whole number from 1 to 100"),
+        (each_number_at_its_limit, "its blocks have "),
+        (change_numbers(deconv_setting=list(range(10**5))), "deconv_setting is [0, 1, 2"),
+        (change_numbers(**{f"k{i}": 1 for i in range(10**4)}), "the architecture has unknown 'k0'"),
+    ],
+)
+def test_a_number_that_no_network_has_is_refused_in_a_short_line(change, message, tmp_path):
+    tree = copy.deepcopy(TINY.to_dict())
+    change(tree)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"mine\.json") as caught:
+        ArchSpec.from_json(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert len(str(caught.value)) < len(str(path)) + 250
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 200_000, "is nested too deeply"),
+        (f'{{"img_size": {"9" * 5000}}}', "is not JSON: Exceeds the limit"),
+        ('{"img_size": 64, "img_size": 96}', "is not JSON: the key 'img_size' stands twice"),
+        ("[" + "1," * 2**19 + "1]", "has more than 1048576 bytes"),
+    ],
+    ids=["depth", "digits", "twice", "bytes"],
+)
+def test_a_file_that_no_parser_should_read_is_refused(text, message, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.json") as caught:
+        ArchSpec.from_json(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"img_size: 4", b"\x89PNG\xff", b"[]", b"null"])
