@@ -36,9 +36,10 @@ COCO_METRIC = Metric(
     "coco",
     ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"),
 )
+CROWDING_COLUMNS = ("AP (easy)", "AP (medium)", "AP (hard)")
 CROWD_POSE_METRIC = Metric(
     "crowd_pose",
-    ("AP", "Ap .5", "AP .75", "AR", "AR .5", "AR .75", "AP (easy)", "AP (medium)", "AP (hard)"),
+    ("AP", "Ap .5", "AP .75", "AR", "AR .5", "AR .75", *CROWDING_COLUMNS),
     by_crowding=True,
 )
 

@@ -15,6 +15,7 @@ import torch
 
 import valid
 from lib.core import predictions
+from lib.core.evaluate import three_digits
 from lib.dataset import reader
 from lib.models import build_model
 from lib.utils import cli
@@ -239,7 +240,7 @@ def test_the_table_is_written_with_its_circumstances(call, args, broken, weights
     tree = json.loads(paths[0].read_text())
     table = tree.pop("table")
     assert list(table) == names
-    assert [f"{value:.3f}" for value in table.values()] == values
+    assert list(map(three_digits, table.values())) == values
     assert tree.pop("problems") == [f"image {int(bad.stem)}: cannot read {bad}"]
     expected = {
         "arch": "tiny",

@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     for split, checked in zip(splits, results, strict=True):
         print(f"{split.name}: {summarize(split, checked.annotations)}")
         print_lines(split.name, fault_lines(checked.faults))
+        print_lines(split.name, checked.notes)
         print_lines(split.name, note_crowded(split, checked, cfg.DATASET.MAX_NUM_PEOPLE))
         faults += checked.faults
     faults += shared_images(splits, results)

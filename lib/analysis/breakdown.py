@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from lib.core.evaluate import fast_evaluation
+from lib.core.evaluate import fast_evaluation, has_crowding
 from lib.dataset.annotations import BOX_AREA
 from lib.keypoints import KeypointSpec
 
@@ -58,7 +58,7 @@ class Breakdown(NamedTuple):
     precision: dict[str, list[float]]  # by OKS: at recall 0, .01 ... 1; empty if nobody is judged
     joints: dict[str, Part]
     sizes: dict[str, Part]
-    crowding: dict[str, Part]  # empty unless the data set's metric has it
+    crowding: dict[str, Part]  # empty unless the data set's metric and each image has it
 
 
 def break_down(spec: KeypointSpec, ground_truth: Mapping[str, Any], rows: Rows) -> Breakdown:
@@ -75,7 +75,7 @@ def break_down(spec: KeypointSpec, ground_truth: Mapping[str, Any], rows: Rows) 
         subset = only_joint(tree, k)
         joints[name] = part_of(evaluate(spec, subset, detections), subset)
     crowding = {}
-    if spec.metric.by_crowding:
+    if spec.metric.by_crowding and has_crowding(tree):
         for name, (low, high) in CROWDING.items():
             subset, subset_rows = only_crowding(tree, rows, low, high)
             detections = load_rows(subset, subset_rows)

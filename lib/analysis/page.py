@@ -8,7 +8,6 @@ This file computes the values; page.html.j2 is the page.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lib.analysis.breakdown import Breakdown, break_down
 from lib.analysis.diagnose import diagnose, joint_table, people_table
 from lib.analysis.report import IMAGES, Report
 from lib.analysis.sheet import write_galleries
+from lib.core.evaluate import three_digits
 from lib.core.results import Prediction, result_rows
 from lib.dataset.build import EvaluationSet
 from lib.utils.files import write_file
@@ -31,7 +31,6 @@ from lib.utils.run_card import circumstances
 from lib.utils.text import printable
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-NOBODY_JUDGED = "\N{EN DASH}"  # in place of a metric
 GRID = "#d8dde2"
 CURVES = ("#0072b2", "#c24f00", "#007a59")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.2)))
@@ -79,7 +78,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
-    environment.filters["metric"] = _metric
+    environment.filters["metric"] = three_digits
     return environment
 
 
@@ -140,8 +139,3 @@ def _chart(breakdown: Breakdown) -> Markup:
     for color, variable in VARIABLES.items():
         svg = svg.replace(color, variable)
     return Markup(svg[svg.index("<svg") :])  # without the head of a file
-
-
-def _metric(value: float) -> str:
-    """Three digits; a dash where nobody is judged: -1 from the evaluators, nan from us."""
-    return NOBODY_JUDGED if math.isnan(value) or value == -1 else f"{value:.3f}"

@@ -105,6 +105,7 @@ _C.DATASET.CACHE = ""  # folder of decoded, shrunk images, by tools/cache_images
 # it and continues
 _C.DATASET.UNREADABLE = "raise"
 _C.DATASET.MAX_IMAGES = 0  # use only the first N images; 0: all
+_C.DATASET.WITH_BACKGROUND = False  # train on images without annotations, too
 _C.DATASET.MIN_LABELLED_JOINTS = 0  # use only images with a person of at least so many
 _C.DATASET.NUM_JOINTS = 17  # of the data set, plus one if WITH_CENTER
 _C.DATASET.MAX_NUM_PEOPLE = 30  # people per image; of more, the largest are used

@@ -20,7 +20,7 @@ from lib.core.inference import InferenceSettings
 from lib.core.pipeline import SEQUENTIAL, LoaderSettings, each_outcome
 from lib.core.results import Prediction, Row, in_order, require_some, result_rows, write_results
 from lib.dataset.build import EvaluationSet
-from lib.keypoints import KeypointSpec
+from lib.keypoints import CROWDING_COLUMNS, KeypointSpec
 from lib.utils.tables import markdown
 
 logger = logging.getLogger(__name__)
@@ -61,26 +61,48 @@ def score_predictions(data: EvaluationSet, predictions: Iterable[Prediction]) ->
 
 
 def score_rows(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> Table:
-    """The table of result rows, scored on all images of `ground_truth`; all 0 without rows.
+    """The table of result rows, scored on all images of `ground_truth`.
 
-    The columns are those of the data set's metric.
+    The columns are those of the data set's metric. A column is -1 where nobody is judged, such as
+    AP (M) without people of medium size; so are AP (easy), ... if an image has no crowdIndex.
     """
-    columns = spec.metric.columns
-    if not rows:
-        return OrderedDict.fromkeys(columns, 0.0)
+    crowding_known = has_crowding(ground_truth)
     # Copies, since evaluators write into annotations and rows.
-    ground_truth = {**ground_truth, "annotations": list(map(dict, ground_truth["annotations"]))}
+    ground_truth = {
+        **ground_truth,
+        "images": [{"crowdIndex": 0, **image} for image in ground_truth["images"]],
+        "annotations": list(map(dict, ground_truth["annotations"])),
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # evaluators print their tables
         evaluation = EVALUATORS[spec.metric.name](spec, ground_truth, list(map(dict, rows)))
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return OrderedDict(zip(columns, map(float, evaluation.stats), strict=True))
+    table = OrderedDict(zip(spec.metric.columns, map(float, evaluation.stats), strict=True))
+    if spec.metric.by_crowding and not crowding_known:
+        table |= dict.fromkeys(CROWDING_COLUMNS, -1.0)
+    return table
+
+
+def has_crowding(ground_truth: Tree) -> bool:
+    """Whether each image has a crowdIndex."""
+    return all("crowdIndex" in image for image in ground_truth["images"])
 
 
 def markdown_table(table: Mapping[str, float], arch: str) -> str:
-    """`table` as a Markdown table of one row, with HigherHRNet's first column "Arch"."""
-    return markdown(["Arch", *table], [[arch, *(f"{value:.3f}" for value in table.values())]])
+    """`table` as a Markdown table of one row, with HigherHRNet's first column "Arch".
+
+    Where nobody is judged, a column has "-", and a sentence below the table says so.
+    """
+    text = markdown(["Arch", *table], [[arch, *map(three_digits, table.values())]])
+    unknown = [name for name, value in table.items() if value < 0]
+    note = f"\n\n-: the ground truth has nobody to judge for {', '.join(unknown)}."
+    return text + (note if unknown else "")
+
+
+def three_digits(value: float) -> str:
+    """0.651; "-" where nobody is judged, which is -1 or NaN."""
+    return f"{value:.3f}" if value >= 0 else "-"
 
 
 def fast_evaluation(
@@ -104,7 +126,10 @@ def _coco_evaluation(spec: KeypointSpec, ground_truth: dict[str, Any], rows: lis
     coco: Any = COCO()
     coco.dataset = ground_truth
     coco.createIndex()
-    evaluation = COCOeval(coco, coco.loadRes(rows), "keypoints")
+    detections: Any = COCO()
+    detections.dataset = {**ground_truth, "annotations": []}
+    detections.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(rows) if rows else detections, "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(spec.sigmas)
     return evaluation
 

@@ -1,24 +1,19 @@
-"""Entries of an annotation file: what their keys must hold, and what follows from other keys.
-
-Annotations of custom keypoints (docs/custom_data.md) may lack keys; `complete` derives them, so
-that the reader and the evaluators find all of them.
-"""
+"""Rules for the values of an annotation file, the same for its readers and for its checks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from pycocotools import mask as rle_tools
 
 from lib.keypoints import KeypointSpec
 
 Entry = dict[str, Any]
 
 BOX_AREA = 0.53  # area of a person without one, as a part of the box (CrowdPose's rule)
+MAX_NUMBER = 2**53  # ids: larger whole numbers are not exact in every JSON reader
+MAX_SIDE = 2**16  # pixels of an image
+MAX_COORDINATE = 1e6  # pixels, of joints, boxes and outlines
 
 
 class Rule(NamedTuple):
@@ -28,128 +23,106 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def are_numbers(values: Any) -> bool:
-    """Whether `values` is a list of finite numbers."""
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in values
-    )
+def is_number(value: Any) -> bool:
+    """Whether `value` is an int or a float, NaN and infinity included."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-WHOLE = Rule("a whole number", lambda value: isinstance(value, int))
-SIZE = Rule("a whole number above 0", lambda value: isinstance(value, int) and value > 0)
-NUMBER = Rule("a number", lambda value: are_numbers([value]))
-NUMBERS = Rule("a list of finite numbers", are_numbers)
-BOX = Rule("4 numbers", lambda value: are_numbers(value) and len(value) == 4)
-NAME = Rule("a file name", lambda value: isinstance(value, str) and value != "")
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a whole number, also one that is written as a float: 7 or 7.0."""
+    return is_number(value) and abs(value) < MAX_NUMBER and value == int(value)
+
+
+def is_coordinate(value: Any) -> bool:
+    """Whether `value` can be a place in an image; NaN cannot."""
+    return is_number(value) and abs(value) <= MAX_COORDINATE
+
+
+def all_coordinates(values: Sequence[float]) -> bool:
+    """`is_coordinate` of all numbers, many times faster."""
+    low, high = min(values, default=0), max(values, default=0)
+    # min and max may miss a NaN, which a sum keeps.
+    return -MAX_COORDINATE <= low and high <= MAX_COORDINATE and not math.isnan(sum(values))
+
+
+def _is_name(value: Any) -> bool:
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        value.encode(errors="surrogateescape")  # bytes that are not UTF-8 are escaped
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _holds(value: Any, *types: type) -> bool:
+    return isinstance(value, list) and set(map(type, value)) <= {*types}
+
+
+WHOLE = Rule("a whole number (number images and annotations 1, 2, 3, ...)", is_whole)
+SIZE = Rule(
+    f"a whole number of pixels, 1 to {MAX_SIDE}",
+    lambda value: is_whole(value) and 1 <= value <= MAX_SIDE,
+)
+NAME = Rule("a file name", _is_name)
+KEYPOINTS = Rule(
+    "a flat list of numbers: x, y, visibility of each joint",
+    lambda value: _holds(value, int, float, type(None)),  # null: not labelled
+)
+BOX = Rule(
+    "4 numbers: x, y, width, height", lambda value: _holds(value, int, float) and len(value) == 4
+)
+NUMBER = Rule("a number", is_number)
+FLAG = Rule("0 or 1", lambda value: isinstance(value, (int, float)) and value in (0, 1))
 
 IMAGE_RULES = {"id": WHOLE, "file_name": NAME, "width": SIZE, "height": SIZE}
-PERSON_RULES = {"keypoints": NUMBERS, "bbox": BOX, "iscrowd": WHOLE, "num_keypoints": WHOLE}
-DERIVED = ("id", "category_id", "keypoints", "bbox", "area", "iscrowd", "num_keypoints")
+ANNOTATION_RULES = {
+    "image_id": WHOLE,
+    "category_id": WHOLE,
+    "keypoints": KEYPOINTS,
+    "bbox": BOX,
+    "area": NUMBER,
+    "iscrowd": FLAG,
+}
+DERIVED = frozenset(ANNOTATION_RULES) - {"image_id"}  # null and [] are as if the key were missing
+CROWD_RULES = IMAGE_RULES | {"crowdIndex": NUMBER}  # of data sets whose AP is split by crowding
+
+
+def image_rules(spec: KeypointSpec) -> Mapping[str, Rule]:
+    """The rules for images of a data set; crowdIndex may be missing."""
+    return CROWD_RULES if spec.metric.by_crowding else IMAGE_RULES
 
 
 def drop_unusable(
     entry: Any, rules: Mapping[str, Rule], optional: Collection[str] = ()
 ) -> tuple[Entry, str]:
-    """The entry without its unusable keys, and a description of these ("": there are none)."""
+    """The entry without its unusable keys, and a description of these ("": there are none).
+
+    A key of `optional` that is null or [] is dropped, which is no fault.
+    """
     if not isinstance(entry, dict):
-        return {}, f"is {repr(entry)[:40]}, no object with keys"
+        return {}, f"is {_short(entry)}, wanted an object with keys"
+    entry = {
+        key: entry[key] for key in entry if key not in optional or entry[key] not in (None, [])
+    }
     lacking = [key for key in rules if key not in entry and key not in optional]
     wrong = [key for key in rules if key in entry and not rules[key].holds(entry[key])]
     reasons = [f"lacks {', '.join(lacking)}"] if lacking else []
-    reasons += [f"{key} is {repr(entry[key])[:40]}, wanted {rules[key].wanted}" for key in wrong]
+    reasons += [f"{key} is {_short(entry[key])}, wanted {rules[key].wanted}" for key in wrong]
     return {key: entry[key] for key in entry if key not in wrong}, "; ".join(reasons)
 
 
 def require(
     entry: Any, rules: Mapping[str, Rule], where: str, optional: Collection[str] = ()
-) -> None:
-    """ValueError naming `where` and every unusable key."""
-    if wrong := drop_unusable(entry, rules, optional)[1]:
+) -> Entry:
+    """The entry without empty optional keys; ValueError names `where` and each unusable key."""
+    usable, wrong = drop_unusable(entry, rules, optional)
+    if wrong:
         raise ValueError(f"{where} {wrong}")
+    return usable
 
 
-def complete(tree: Entry, spec: KeypointSpec, path: Path) -> Entry:
-    """`tree` with the category of `spec` and its annotations alone, missing keys derived.
-
-    ValueError names `path` and the first entry with an error.
-    """
-    if not isinstance(tree.get("annotations"), list):
-        raise ValueError(f"{path} has no list of annotations")
-    for place, entry in enumerate(tree["images"]):
-        require(entry, IMAGE_RULES, f"{path}: images[{place}]")
-    ids = {"image_id": WHOLE, "category_id": WHOLE}
-    for place, entry in enumerate(tree["annotations"]):
-        require(entry, ids, f"{path}: annotations[{place}]", optional=["category_id"])
-    try:
-        category = find_category(tree, tree["annotations"], spec)
-    except ValueError as error:
-        raise ValueError(f"{path} {error}") from None
-    annotations = [
-        fill_in(one, spec, category["id"], f"{path}: annotations[{place}]")
-        for place, one in enumerate(tree["annotations"])
-        if one.get("category_id", category["id"]) == category["id"]
-    ]
-    numbers = [one.get("id") for one in annotations]
-    # pycocotools takes an annotation with id 0 for unmatched.
-    usable = all(isinstance(number, int) and number > 0 for number in numbers)
-    if not usable or len(set(numbers)) < len(numbers):
-        annotations = [one | {"id": number} for number, one in enumerate(annotations, start=1)]
-    return tree | {"categories": [category], "annotations": annotations}
-
-
-def find_category(tree: Entry, annotations: list[Entry], spec: KeypointSpec) -> Entry:
-    """The one category whose annotations have keypoints; its joints must be those of `spec`."""
-    listed = {
-        entry["id"]: entry
-        for entry in tree.get("categories") or []
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int)
-    }
-    used = {one.get("category_id") for one in annotations if one.get("keypoints")} - {None}
-    if len(used) > 1:
-        names = sorted(str(listed.get(one, {}).get("name", one)) for one in used)
-        raise ValueError(
-            f"has keypoints of several categories, {', '.join(names)}; a network predicts one: "
-            f"give them the same category_id, or a file each"
-        )
-    with_joints = [number for number, entry in listed.items() if entry.get("keypoints")]
-    number = next(iter([*used, *with_joints, *listed]), 1)
-    category = listed.get(number, {})
-    check_joints(category, spec)
-    joints = list(spec.joints)
-    return {"name": spec.name, **category, "id": number, "keypoints": joints}
-
-
-def check_joints(category: Entry, spec: KeypointSpec) -> None:
-    """ValueError where a category names other joints than those of `spec`."""
-    joints = category.get("keypoints") or list(spec.joints)
-    if joints != list(spec.joints):
-        raise ValueError(f"has the joints {joints}, {spec.name} has {list(spec.joints)}")
-
-
-def fill_in(annotation: Entry, spec: KeypointSpec, category_id: int, where: str) -> Entry:
-    """One annotation with all keys but its id."""
-    keypoints = annotation.get("keypoints") or [0] * (3 * spec.num_joints)
-    whole = annotation | {"keypoints": keypoints, "category_id": category_id}
-    if not annotation.get("bbox"):
-        whole.pop("bbox", None)
-    require(whole, PERSON_RULES | {"area": NUMBER}, where, optional=DERIVED)
-    if len(keypoints) != 3 * spec.num_joints:
-        raise ValueError(f"{where}: {wrong_length(keypoints, spec)}")
-    joints = np.array(keypoints, float).reshape(-1, 3)
-    labelled = joints[joints[:, 2] > 0, :2]  # (n, 2)
-    if "bbox" not in whole:
-        if not len(labelled):
-            raise ValueError(f"{where} {NO_BOX}")
-        low, extent = labelled.min(axis=0), np.ptp(labelled, axis=0)
-        whole["bbox"] = [*low.tolist(), *extent.tolist()]
-    area = BOX_AREA * whole["bbox"][2] * whole["bbox"][3]
-    return {"area": area, "iscrowd": 0, "num_keypoints": len(labelled)} | whole
-
-
-NO_BOX = "lacks bbox, and no joint is labelled from which it could be derived"
-
-
-def wrong_length(keypoints: Sequence[float], spec: KeypointSpec) -> str:
+def wrong_length(keypoints: Sequence[Any], spec: KeypointSpec) -> str:
     """What is wrong with keypoints of another number of joints."""
     return (
         f"{len(keypoints)} numbers in keypoints, {spec.name} has 3 for each of "
@@ -157,27 +130,80 @@ def wrong_length(keypoints: Sequence[float], spec: KeypointSpec) -> str:
     )
 
 
-def to_rle(segmentation: list | dict, height: int, width: int) -> dict[str, Any]:
-    """Polygons, or an RLE dict with a list or a string of counts -> a compressed RLE.
+def read_keypoints(values: Sequence[Any], spec: KeypointSpec, where: str) -> list[float]:
+    """x, y, visibility of each joint; those of an unlabelled joint are 0 where they are no numbers.
 
-    ValueError when it is none of these, or of an image of another size.
+    ValueError, which names `where`, for another number of joints, and for a labelled joint without
+    a place.
     """
-    encode: Any = rle_tools.frPyObjects  # its type hints lack some of the accepted forms
-    pixels = height * width
-    try:
-        if not isinstance(segmentation, dict):
-            return dict(rle_tools.merge(encode(segmentation, height, width)))
-        size, counts = list(segmentation["size"]), segmentation["counts"]
-        if isinstance(counts, list):
-            segmentation, pixels = dict(encode(segmentation, *size)), sum(counts)
-    except Exception as error:  # pycocotools raises this very class
-        raise ValueError(f"the segmentation cannot be read: {error!r}") from None
-    if size != [height, width]:
-        raise ValueError(f"the segmentation's size is {size}, the image's {[height, width]}")
-    if not isinstance(counts, (list, str, bytes)):
-        raise ValueError(f"the segmentation's counts are {counts!r}, no list and no text")
-    if pixels != height * width:
-        raise ValueError(
-            f"the segmentation's counts add up to {pixels}, the image has {height * width} pixels"
-        )
-    return segmentation
+    if len(values) != 3 * spec.num_joints:
+        raise ValueError(f"{where}: {wrong_length(values, spec)}")
+    if None not in values and all_coordinates(values):
+        return list(values)
+    keypoints = list(values)
+    triples = zip(spec.joints, values[::3], values[1::3], values[2::3], strict=True)
+    for index, (name, x, y, visibility) in enumerate(triples):
+        if is_coordinate(x) and is_coordinate(y) and is_coordinate(visibility):
+            continue
+        if visibility is not None and visibility > 0 or is_coordinate(x) and is_coordinate(y):
+            raise ValueError(
+                f"{where}: {name} is {_short([x, y, visibility])}; wanted coordinates in pixels "
+                f"and a visibility, or 0, 0, 0 for a joint that is not labelled"
+            )
+        keypoints[3 * index : 3 * index + 3] = 0, 0, 0
+    return keypoints
+
+
+def labelled_points(keypoints: Sequence[float]) -> list[tuple[float, float]]:
+    """(x, y) of the joints with a visibility above 0."""
+    return [
+        (x, y)
+        for x, y, visibility in zip(keypoints[::3], keypoints[1::3], keypoints[2::3], strict=True)
+        if visibility > 0
+    ]
+
+
+def count_labelled(keypoints: Sequence[float], spec: KeypointSpec) -> int:
+    """num_keypoints: the labelled joints that the data set counts; CrowdPose skips two."""
+    visibilities = zip(spec.joints, keypoints[2::3], strict=True)
+    return sum(1 for name, v in visibilities if v > 0 and name not in spec.uncounted)
+
+
+def has_scale(area: float, pixels: float) -> bool:
+    """Whether an area can be that of an object in an image: above 0, and not larger than it.
+
+    A larger one would forgive any error: OKS divides squared distances by the area.
+    """
+    return 0 < area <= pixels
+
+
+def has_extent(box: Sequence[float], image: Mapping[str, Any]) -> bool:
+    """Whether a box has an extent, of at most twice the image's; people may leave the image."""
+    x, y, width, height = box
+    return (
+        0 < width <= 2 * image["width"]
+        and 0 < height <= 2 * image["height"]
+        and is_coordinate(x)
+        and is_coordinate(y)
+    )
+
+
+def box_around(points: Sequence[tuple[float, float]]) -> list[float]:
+    """The square around points whose diagonal is the largest distance between two of them.
+
+    Its size does not depend on how the points lie: a box around three joints in a row would have no
+    extent, and OKS would forgive no error. One point gives a square of side 0.
+    """
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    largest = max(math.dist(one, other) for one in points for other in points)
+    return square((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, largest / math.sqrt(2))
+
+
+def square(x: float, y: float, side: float) -> list[float]:
+    """The box of a square around (x, y)."""
+    return [x - side / 2, y - side / 2, side, side]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
 from lib.dataset.cache import ImageCache, cache_path
+from lib.dataset.complete import is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles, ImageRecord
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
@@ -26,6 +28,8 @@ from lib.dataset.reader import (
 from lib.dataset.samples import collate
 from lib.dataset.transforms import build_transforms
 from lib.keypoints import KeypointSpec, keypoints_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,7 +67,7 @@ class EpochSampler(Sampler):
 
 
 def build_dataset(cfg: CfgNode) -> PoseDataset:
-    """The training split of `cfg`; images without any annotation are left out."""
+    """The training split of `cfg`, without images that have no annotation (WITH_BACKGROUND)."""
     return _pose_dataset(cfg, annotated_records(cfg)[: cfg.DATASET.MAX_IMAGES or None])
 
 
@@ -90,8 +94,7 @@ def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, Evaluation
         files=training.files,
         ground_truth=ground_truth_of(tree, records[-count:]),
     )
-    if not held_out.has_people:
-        raise ValueError(f"nobody is labelled in the last {count} images of {path}")
+    require_judged(held_out)
     return training, held_out
 
 
@@ -104,10 +107,14 @@ def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord
     """The annotation tree of the training split, and `annotated_records` of it."""
     path, spec = layout_of(cfg, is_train=True).annotations, keypoints_of(cfg, is_train=True)
     tree = read_annotations(path, spec)
-    annotated = [
-        record for record in records_of(tree, spec, path) if len(record.joints) or record.ignore
-    ]
-    records = select_records(annotated, cfg.DATASET.MIN_LABELLED_JOINTS)
+    every = records_of(tree, spec, path)
+    records = [record for record in every if len(record.joints) or record.ignore]
+    if background := len(every) - len(records):
+        kept = cfg.DATASET.WITH_BACKGROUND
+        what = "trained on" if kept else "left out (DATASET.WITH_BACKGROUND)"
+        logger.info("%s: %d images without annotations are %s", path, background, what)
+        records = every if kept else records
+    records = select_records(records, cfg.DATASET.MIN_LABELLED_JOINTS)
     if not records:
         raise ValueError(f"{path} has no annotated image to train on")
     return tree, records
@@ -171,7 +178,7 @@ class EvaluationSet(NamedTuple):
     @property
     def category_id(self) -> int:
         """Of people, in annotations and results."""
-        return self.ground_truth["categories"][0]["id"] if self.spec.is_custom else 1
+        return self.ground_truth["categories"][0]["id"]
 
     @property
     def has_people(self) -> bool:
@@ -197,9 +204,16 @@ def build_evaluation_set(cfg: CfgNode) -> EvaluationSet:
         files=ImageFiles(layout.images),
         ground_truth=ground_truth_of(tree, records),
     )
-    if spec.is_custom and not result.has_people:
-        raise ValueError(f"nobody is labelled in {layout.annotations}")
+    if result.has_people or not is_hidden(layout.annotations):
+        require_judged(result)
     return result
+
+
+def require_judged(data: EvaluationSet) -> None:
+    """ValueError if no annotation of `data` counts in AP: a table would say -1 in every column."""
+    if reason := why_nobody_is_judged(data.ground_truth["annotations"], data.spec):
+        images = f"the {len(data.records)} images of {data.split}"
+        raise ValueError(f"{data.annotations}: {reason} in {images}")
 
 
 def available_cores() -> int:

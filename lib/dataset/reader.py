@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,15 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from yacs.config import CfgNode
 
-from lib.dataset.annotations import Entry, complete, to_rle, wrong_length
+from lib.dataset.annotations import Entry, labelled_points
+from lib.dataset.complete import complete
 from lib.dataset.image_files import ImageRecord
+from lib.dataset.regions import region_of
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.reading import read_json
+
+logger = logging.getLogger(__name__)
+
 
 # --- where files are ----------------------------------------------------------------------
 
@@ -63,22 +69,24 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def read_annotations(path: Path, spec: KeypointSpec) -> dict[str, Any]:
-    """An annotation file as a tree; annotations of custom keypoints are completed."""
-    tree = read_tree(path)
-    return complete(tree, spec, path) if spec.is_custom else tree
+    """An annotation file as a tree in which no key is missing (`complete`).
+
+    What was derived is logged, and a warning says what is left out.
+    """
+    completed = complete(read_tree(path), spec, path)
+    for line in completed.derived:
+        logger.info("%s: %s", path, line)
+    for line in completed.left_out:
+        logger.warning("%s: %s", path, line)
+    return completed.tree
 
 
 def records_of(tree: Mapping[str, Any], spec: KeypointSpec, path: Path) -> list[ImageRecord]:
-    """All images of an annotation tree, in its order; errors name `path`, where it is from."""
+    """All images of a completed annotation tree, in its order; errors name `path`."""
     by_image: dict[int, list[Entry]] = defaultdict(list)
-    try:
-        for annotation in tree.get("annotations") or []:
-            by_image[annotation["image_id"]].append(annotation)
-        return [_record(image, by_image[image["id"]], spec) for image in tree["images"]]
-    except KeyError as error:
-        raise ValueError(f"{path}: an entry lacks {error}") from None
-    except (TypeError, AttributeError):
-        raise ValueError(f"{path}: an entry of images or annotations is malformed") from None
+    for annotation in tree["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    return [_record(image, by_image[image["id"]], spec, path) for image in tree["images"]]
 
 
 def ground_truth_of(tree: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
@@ -93,7 +101,7 @@ def ground_truth_of(tree: Mapping[str, Any], records: Sequence[ImageRecord]) -> 
         "images": [image for image in tree["images"] if image["id"] in ids],
         "annotations": [
             {key: value for key, value in annotation.items() if key != "segmentation"}
-            for annotation in tree.get("annotations") or []
+            for annotation in tree["annotations"]
             if annotation["image_id"] in ids
         ],
     }
@@ -120,20 +128,18 @@ def ignore_mask(record: ImageRecord) -> np.ndarray:
     return mask
 
 
-def _record(image: Entry, annotations: list[Entry], spec: KeypointSpec) -> ImageRecord:
+def _record(
+    image: Entry, annotations: Sequence[Entry], spec: KeypointSpec, path: Path
+) -> ImageRecord:
     width, height = image["width"], image["height"]
     people, ignored = [], []
     for one in annotations:
         # num_keypoints would not do: CrowdPose's leaves out head and neck.
-        if any(visibility > 0 for visibility in one.get("keypoints", ())[2::3]):
-            if len(one["keypoints"]) != 3 * spec.num_joints:
-                raise ValueError(f"{_place(one)}: {wrong_length(one['keypoints'], spec)}")
+        if labelled_points(one["keypoints"]):
             people.append(one)
-        elif one.get("segmentation"):  # CrowdPose has none and judges every pixel
-            try:
-                ignored.append(to_rle(one["segmentation"], height, width))
-            except ValueError as error:
-                raise ValueError(f"{_place(one)}: {error}") from None
+        else:  # CrowdPose has no outlines and judges every pixel
+            where = f"{path}: image {image['id']}, annotation {one['id']}"
+            ignored.append(region_of(one, height, width, where))
     joints = np.array([one["keypoints"] for one in people], np.float32)
     return ImageRecord(
         id=image["id"],
@@ -142,9 +148,5 @@ def _record(image: Entry, annotations: list[Entry], spec: KeypointSpec) -> Image
         height=height,
         joints=joints.reshape(-1, spec.num_joints, 3),
         boxes=np.array([one["bbox"] for one in people], np.float32).reshape(-1, 4),
-        ignore=tuple(ignored),
+        ignore=tuple(region for region in ignored if region),
     )
-
-
-def _place(annotation: Entry) -> str:
-    return f"image {annotation['image_id']}, annotation {annotation['id']}"

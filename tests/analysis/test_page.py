@@ -21,6 +21,7 @@ import pytest
 import valid
 from lib.analysis.sheet import OTHERS, SIDE, WORST
 from lib.core import predictions
+from lib.core.evaluate import three_digits
 from lib.dataset import reader
 from lib.dataset.synthetic.layout import make_dataset
 from lib.dataset.synthetic.scene import SceneParams
@@ -162,7 +163,7 @@ def test_a_report_has_tables_curves_and_images(report, call, args, tmp_path):
     table = json.loads((tmp_path / "table.json").read_text())["table"]
     [head, row] = page.tables[WHOLE]
     assert head == ["Network", *table]
-    shown = ["\N{EN DASH}" if value == -1 else f"{value:.3f}" for value in table.values()]
+    shown = list(map(three_digits, table.values()))
     assert row == ["oracle", *shown]
     joints = page.tables["One joint at a time"]
     assert [row[0] for row in joints[1:]] == [name.replace("_", " ") for name in COCO.joints]
@@ -423,7 +424,7 @@ def test_a_browser_shows_the_whole_report(report, many, tmp_path, dark):
     assert (phone["width"], desk["width"]) == WIDTHS
     rows = sum(len(rows) - 1 for rows in page.tables.values())
     bars = sum(
-        row[2] != "\N{EN DASH}"
+        row[2] != "-"
         for name in page.tables
         for row in page.tables[name][1:]
         if name.startswith("One ")

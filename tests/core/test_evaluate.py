@@ -15,11 +15,11 @@ from lib.core import evaluate
 from lib.core.evaluate import average_precision, evaluate_predictions, markdown_table, score_rows
 from lib.core.inference import settings_of
 from lib.core.predictions import predict_set
-from lib.core.results import Prediction, check_rows, result_rows
+from lib.core.results import Prediction, check_rows, result_rows, write_results
 from lib.dataset.build import build_evaluation_set
 from lib.dataset.image_files import ReadError
 from lib.dataset.reader import read_annotations
-from lib.keypoints import COCO_METRIC, CROWD_POSE, CROWD_POSE_METRIC
+from lib.keypoints import COCO_METRIC, CROWD_POSE, CROWD_POSE_METRIC, CROWDING_COLUMNS
 from lib.models import build_model
 from tests.helpers import GOLDEN, TINY, tiny_config
 
@@ -65,7 +65,9 @@ def test_half_the_people_are_half_the_recall(data, tmp_path):
 def test_nobody_found_is_ap_0_and_a_result_file(data, tmp_path):
     nobody = [Prediction(p.id, np.zeros((0, data.spec.num_joints, 5)), []) for p in data.records]
     table = evaluate_predictions(data, nobody, tmp_path)
-    assert table == OrderedDict.fromkeys(NAMES[data.spec.name], 0.0)
+    found = evaluate_predictions(data, perfect(data), tmp_path / "found")
+    assert table == {name: min(value, 0) for name, value in found.items()}  # -1: nobody is judged
+    assert tuple(table) == NAMES[data.spec.name]
     assert json.loads((tmp_path / f"results/keypoints_{data.split}_results.json").read_text()) == []
 
 
@@ -266,8 +268,19 @@ def test_evaluating_changes_nothing_of_the_network(coco_root, tmp_path, training
 def test_a_table_has_the_form_of_the_original():
     table = OrderedDict([("AP", 0.40551), ("Ap .5", 1.0), ("AP (M)", -1.0)])
     assert markdown_table(table, "search-XS") == (
-        "| Arch | AP | Ap .5 | AP (M) |\n|---|---|---|---|\n| search-XS | 0.406 | 1.000 | -1.000 |"
+        "| Arch | AP | Ap .5 | AP (M) |\n|---|---|---|---|\n| search-XS | 0.406 | 1.000 | - |\n\n"
+        "-: the ground truth has nobody to judge for AP (M)."
     )
+
+
+def test_images_without_crowding_leave_these_columns_open(crowd_pose_root, tmp_path):
+    data = build_evaluation_set(tiny_config(crowd_pose_root, tmp_path, data_set="crowd_pose"))
+    rows = write_results(data, perfect(data), tmp_path)
+    [first, *images] = data.ground_truth["images"]
+    unknown = {key: value for key, value in first.items() if key != "crowdIndex"}
+    table = score_rows(data.spec, {**data.ground_truth, "images": [unknown, *images]}, rows)
+    assert {name for name, value in table.items() if value == -1} == set(CROWDING_COLUMNS)
+    assert table["AP"] == pytest.approx(1)
 
 
 @pytest.mark.data

@@ -122,11 +122,10 @@ def test_a_missing_annotation_file_is_named(tmp_path):
         read_records(tmp_path / "none.json", COCO)
 
 
-@pytest.mark.parametrize("key", ["image_id", "bbox"])
-def test_an_annotation_that_lacks_a_key_is_told_which(tmp_path, key):
+def test_an_annotation_of_an_unknown_image_is_named(tmp_path):
     broken = annotation()
-    del broken[key]
-    with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
+    del broken["image_id"]
+    with pytest.raises(ValueError, match=r"a\.json: annotations\[0\] lacks image_id"):
         read_records(write(tmp_path / "a.json", broken), COCO)
 
 
@@ -134,19 +133,21 @@ def test_an_annotation_that_lacks_a_key_is_told_which(tmp_path, key):
 def test_an_image_that_lacks_a_key_is_told_which(tmp_path, key):
     image = {"id": 7, "file_name": "7.jpg", "width": 60, "height": 40}
     del image[key]
-    with pytest.raises(ValueError, match=rf"a\.json: .*lacks '{key}'"):
+    with pytest.raises(ValueError, match=rf"a\.json: images\[0\] lacks {key}$"):
         read_records(write(tmp_path / "a.json", image=image), COCO)
 
 
 def test_people_of_another_data_set_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"image 7, annotation 1: 51 numbers .* crowd_pose .* 14 joints"
+        ValueError, match=r"a\.json: annotations\[0\]: 51 numbers .* crowd_pose .* 14 joints"
     ):
         read_records(write(tmp_path / "a.json", annotation()), CROWD_POSE)
 
 
 def test_a_region_that_is_no_segmentation_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"image 7, annotation 2: the segmentation cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"annotation 2: the segmentation is neither polygons nor an"
+    ):
         read_records(write(tmp_path / "a.json", crowd("outline")), COCO)
 
 

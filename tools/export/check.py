@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lib.core.evaluate import score_predictions
+from lib.core.evaluate import score_predictions, three_digits
 from lib.core.inference import InferenceSettings, predict
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
@@ -87,7 +87,7 @@ def find_all(
 def scores_of(data: EvaluationSet, predictions: list[Prediction]) -> list[str]:
     """AP, AP .5 and AP .75."""
     table = score_predictions(data, predictions)
-    return [f"{value:.3f}" for value in list(table.values())[:3]]
+    return list(map(three_digits, list(table.values())[:3]))
 
 
 def same_people(one: Prediction, other: Prediction) -> bool:

@@ -1,11 +1,18 @@
-"""Checks of what the keys of one annotation hold: (kind, what) pairs, kinds as in split.KINDS."""
+"""Checks of what the keys of one annotation hold: (kind, what) pairs, kinds as in faults.KINDS."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from lib.dataset.annotations import Entry, to_rle, wrong_length
+from lib.dataset.annotations import (
+    Entry,
+    count_labelled,
+    has_scale,
+    labelled_points,
+    read_keypoints,
+)
+from lib.dataset.regions import region_of
 from lib.keypoints import KeypointSpec
 
 
@@ -16,21 +23,23 @@ def content_faults(
     width, height = image.get("width", math.inf), image.get("height", math.inf)
     if "bbox" in annotation:
         yield from box_faults(annotation["bbox"], width, height)
-    if annotation.get("keypoints"):  # none: a person without joints, which is no fault
+    if "keypoints" in annotation:  # none: a person without joints, which is no fault
         yield from keypoint_faults(annotation, spec, width, height)
-    if annotation.get("segmentation") and "width" in image and "height" in image:
+    if "area" in annotation and not has_scale(annotation["area"], width * height):
+        yield "impossible area", f"area {annotation['area']} in a {width} x {height} image"
+    if "width" in image and "height" in image:
         try:
-            to_rle(annotation["segmentation"], height, width)
+            region_of(annotation, height, width, "")
         except ValueError as error:
-            yield "unreadable segmentation", str(error)
+            yield "unreadable segmentation", str(error).removeprefix(": ")
 
 
-def box_faults(box: list[float], width: float, height: float) -> Iterator[tuple[str, str]]:
+def box_faults(box: Sequence[float], width: float, height: float) -> Iterator[tuple[str, str]]:
     """One pixel outside the image is rounding."""
     x, y, w, h = box
-    if w <= 0 or h <= 0:
+    if not (w > 0 and h > 0):
         yield "box without extent", f"bbox {box} has no extent"
-    elif min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
+    elif not (min(x, y) >= -1 and x + w <= width + 1 and y + h <= height + 1):
         yield "box outside the image", f"bbox {box} leaves the {width} x {height} image"
 
 
@@ -38,9 +47,10 @@ def keypoint_faults(
     annotation: Entry, spec: KeypointSpec, width: float, height: float
 ) -> Iterator[tuple[str, str]]:
     """A joint lies on the pixel that its coordinates are truncated to, as in training."""
-    values = annotation["keypoints"]
-    if len(values) != 3 * spec.num_joints:
-        yield "keypoints of wrong length", wrong_length(values, spec)
+    try:
+        values = read_keypoints(annotation["keypoints"], spec, "")
+    except ValueError as error:
+        yield "unusable keypoints", str(error).removeprefix(": ")
         return
     joints = list(zip(spec.joints, values[::3], values[1::3], values[2::3], strict=True))
     unknown = [f"{name} {v}" for name, _, _, v in joints if v not in (0, 1, 2)]
@@ -54,7 +64,11 @@ def keypoint_faults(
     if outside:
         what = f"outside the {width} x {height} image: {', '.join(outside)}"
         yield "joint outside the image", what
-    labelled = sum(v > 0 for name, _, _, v in joints if name not in spec.uncounted)
+    points = set(labelled_points(values))
+    if len(points) > 1 and all(0 <= min(point) and max(point) <= 1 for point in points):
+        what = "all coordinates are from 0 to 1; wanted pixels, not parts of the image's size"
+        yield "joints within one pixel", what
+    labelled = count_labelled(values, spec)
     number = annotation.get("num_keypoints", labelled)
     if number != labelled:
         yield "wrong num_keypoints", f"num_keypoints is {number}, {labelled} joints are labelled"

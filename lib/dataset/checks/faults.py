@@ -13,16 +13,21 @@ BROKEN, ODD = "broken", "odd"  # broken: training or evaluation stops, or learns
 KINDS = {
     "unusable entry": BROKEN,
     "duplicate id": BROKEN,
-    "annotation of no image": BROKEN,
-    "keypoints of wrong length": BROKEN,
+    "unusable keypoints": BROKEN,
     "unreadable segmentation": BROKEN,
     "wrong category": BROKEN,
+    "nobody to learn from or to judge": BROKEN,
     "missing image": BROKEN,
     "unreadable image": BROKEN,
     "wrong size": BROKEN,
+    "image listed twice": ODD,
+    "annotation of no image": ODD,
+    "repeated annotation id": ODD,
     "box without extent": ODD,
     "box outside the image": ODD,
     "joint outside the image": ODD,
+    "joints within one pixel": ODD,
+    "impossible area": ODD,
     "wrong num_keypoints": ODD,
     "unknown visibility": ODD,
     "file named twice": ODD,
@@ -55,11 +60,6 @@ class Split(NamedTuple):
     files: ImageFiles
     present: frozenset[str]  # names in the folder or archive of images
 
-    @property
-    def is_unannotated(self) -> bool:
-        """Whether its ground truth is not public: COCO test-dev."""
-        return self.annotations.name.startswith("image_info") and "annotations" not in self.tree
-
     def where(self, image: Entry, annotation: Entry | None = None) -> str:
         """`image 5, annotation 7, FILE`; the annotation file where no image is known."""
         parts = [f"image {image['id']}"] if "id" in image else []
@@ -76,3 +76,4 @@ class Checked(NamedTuple):
     images: dict[int, Entry]  # by id, without unusable keys
     annotations: list[Entry]  # without unusable keys
     faults: list[Fault]
+    notes: list[str]  # what is derived or left out when the split is read

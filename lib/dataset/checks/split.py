@@ -9,21 +9,12 @@ from collections.abc import Callable
 
 from yacs.config import CfgNode
 
-from lib.dataset.annotations import (
-    DERIVED,
-    IMAGE_RULES,
-    NO_BOX,
-    NUMBER,
-    PERSON_RULES,
-    WHOLE,
-    Entry,
-    check_joints,
-    drop_unusable,
-    find_category,
-)
+from lib.dataset.annotations import ANNOTATION_RULES, DERIVED, Entry, drop_unusable, image_rules
+from lib.dataset.categories import find_category
 from lib.dataset.checks.entries import content_faults
 from lib.dataset.checks.faults import Checked, Fault, Split
 from lib.dataset.checks.images import check_image_files, list_files
+from lib.dataset.complete import complete, is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles
 from lib.dataset.reader import layout_of, read_tree
 from lib.keypoints import keypoints_of
@@ -56,8 +47,9 @@ def check_split(
     images, faults = check_images(split)
     annotations, more = check_annotations(split, images)
     faults += more + check_categories(split, annotations)
-    faults += check_image_files(split, images, decode, workers, tick)
-    return Checked(images, annotations, faults)
+    notes, more = check_completion(split, any(fault.broken for fault in faults))
+    faults += more + check_image_files(split, images, decode, workers, tick)
+    return Checked(images, annotations, faults, notes)
 
 
 def check_images(split: Split) -> tuple[dict[int, Entry], list[Fault]]:
@@ -65,20 +57,21 @@ def check_images(split: Split) -> tuple[dict[int, Entry], list[Fault]]:
     images: dict[int, Entry] = {}
     faults, first_of = [], {}
     for index, entry in enumerate(split.tree["images"]):
-        image, wrong = drop_unusable(entry, IMAGE_RULES)
-        where = split.where(image)
+        image, wrong = drop_unusable(entry, image_rules(split.spec), optional=["crowdIndex"])
+        where, number, name = split.where(image), image.get("id"), image.get("file_name")
         if wrong:
             faults.append(Fault("unusable entry", where, f"images[{index}] {wrong}"))
-        if image.get("id") in images:
+        if number in images and images[number].get("file_name") == name:
+            faults.append(Fault("image listed twice", where, "it counts once"))
+        elif number in images:
             faults.append(Fault("duplicate id", where, "another image has this id"))
-        elif "id" in image:
-            images[image["id"]] = image
-        name = image.get("file_name")
-        if name in first_of:
+        elif name in first_of:
             what = f"{first_of[name]} has the same file"
             faults.append(Fault("file named twice", where, what))
-        elif name:
-            first_of[name] = f"image {image.get('id')}"
+        if number is not None:
+            images.setdefault(number, image)
+        if name is not None:
+            first_of.setdefault(name, f"image {number}")
     return images, faults
 
 
@@ -86,50 +79,57 @@ def check_annotations(split: Split, images: dict[int, Entry]) -> tuple[list[Entr
     """The annotations without unusable keys, and their faults."""
     entries = split.tree.get("annotations")
     if not isinstance(entries, list):
-        if split.is_unannotated:
+        if entries is None and is_hidden(split.annotations):
             return [], []
         what = "has no list of annotations"
         return [], [Fault("unusable entry", str(split.annotations), what)]
-    rules = {"id": WHOLE, "image_id": WHOLE, "category_id": WHOLE, **PERSON_RULES}
-    if split.spec.use_area:
-        rules["area"] = NUMBER
-    optional = DERIVED if split.spec.is_custom else ()
     annotations, faults, seen = [], [], set()
     for index, entry in enumerate(entries):
-        annotation, wrong = drop_unusable(entry, rules, optional)
+        annotation, wrong = drop_unusable(entry, ANNOTATION_RULES, DERIVED)
         image_id = annotation.get("image_id")
         image = {} if image_id is None else images.get(image_id, {"id": image_id})
         pairs = list(content_faults(annotation, image, split.spec))
         if wrong:
             pairs.append(("unusable entry", f"annotations[{index}] {wrong}"))
-        if "bbox" in optional and "bbox" not in annotation and not labelled_joints(annotation):
-            pairs.append(("unusable entry", f"annotations[{index}] {NO_BOX}"))
         if image_id is not None and image_id not in images:
             pairs.append(("annotation of no image", "no image has this id"))
-        if annotation.get("id") in seen:
-            pairs.append(("duplicate id", "another annotation has this id"))
-        elif "id" in annotation:
-            seen.add(annotation["id"])
+        number = repr(annotation["id"]) if "id" in annotation else None
+        if number in seen:
+            pairs.append(("repeated annotation id", "another annotation has this id"))
+        elif number is not None:
+            seen.add(number)
         faults += [Fault(kind, split.where(image, annotation), what) for kind, what in pairs]
         annotations.append(annotation)
     return annotations, faults
 
 
 def labelled_joints(annotation: Entry) -> int:
-    return sum(visibility > 0 for visibility in annotation.get("keypoints", ())[2::3])
+    """The labelled joints of an annotation without unusable keys."""
+    return sum((visibility or 0) > 0 for visibility in annotation.get("keypoints", ())[2::3])
 
 
 def check_categories(split: Split, annotations: list[Entry]) -> list[Fault]:
     """The file's joints must be the config's, name by name."""
-    categories = split.tree.get("categories")
     try:
-        if split.spec.is_custom:
-            find_category(split.tree, annotations, split.spec)
-        elif isinstance(categories, list):
-            for category in categories:
-                check_joints(category if isinstance(category, dict) else {}, split.spec)
-        elif not split.is_unannotated:
-            raise ValueError("has no list of categories")
+        find_category(split.tree, annotations, split.spec)
     except ValueError as error:
         return [Fault("wrong category", str(split.annotations), str(error))]
     return []
+
+
+def check_completion(split: Split, is_broken: bool) -> tuple[list[str], list[Fault]]:
+    """What is derived and left out when the split is read; the reader's error, if it has one.
+
+    is_broken: the error is known already.
+    """
+    try:
+        completed = complete(split.tree, split.spec, split.annotations)
+    except ValueError as error:
+        what = str(error).removeprefix(f"{split.annotations}").lstrip(": ")
+        return [], [] if is_broken else [Fault("unusable entry", str(split.annotations), what)]
+    notes = [f"derived: {line}" for line in completed.derived]
+    notes += [f"left out: {line}" for line in completed.left_out]
+    reason = why_nobody_is_judged(completed.tree["annotations"], split.spec)
+    if not reason or is_hidden(split.annotations):
+        return notes, []
+    return notes, [Fault("nobody to learn from or to judge", str(split.annotations), reason)]
