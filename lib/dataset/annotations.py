@@ -13,7 +13,7 @@ Entry = dict[str, Any]
 BOX_AREA = 0.53  # area of a person without one, as a part of the box (CrowdPose's rule)
 MAX_NUMBER = 2**53  # ids: larger whole numbers are not exact in every JSON reader
 MAX_SIDE = 2**16  # pixels of an image
-MAX_COORDINATE = 1e6  # pixels, of joints, boxes and outlines
+MAX_COORDINATE = 1e5  # pixels, of joints, boxes and outlines
 
 
 class Rule(NamedTuple):

@@ -15,7 +15,8 @@ def find_category(tree: Entry, annotations: list[Entry], spec: KeypointSpec) -> 
     first. ValueError for several categories with labelled joints.
     """
     listed: dict[int, Entry] = {}
-    for entry in tree.get("categories") or []:
+    categories = tree.get("categories")
+    for entry in categories if isinstance(categories, list) else []:
         if isinstance(entry, dict) and is_whole(entry.get("id")):
             if listed.setdefault(int(entry["id"]), entry) is not entry:
                 raise ValueError(f"has two categories of id {entry['id']}; number them 1, 2, ...")

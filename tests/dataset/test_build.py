@@ -118,7 +118,9 @@ def test_images_are_few_when_few_are_asked_for(coco_root, tmp_path):
     assert len(build_dataset(cfg)) == len(build_evaluation_set(cfg).records) == 2
 
 
-def test_images_without_annotations_are_evaluated_but_not_trained_on(tmp_path, coco_root):
+def test_images_without_annotations_are_evaluated_and_trained_on_if_wished(
+    tmp_path, coco_root, caplog
+):
     tree = json.loads((coco_root / "annotations/person_keypoints_train2017.json").read_text())
     alone = tree["images"][0]["id"]
     tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] != alone]
@@ -130,6 +132,14 @@ def test_images_without_annotations_are_evaluated_but_not_trained_on(tmp_path, c
     cfg = tiny_config(tmp_path, tmp_path)
     assert alone not in {record.id for record in build_dataset(cfg).records}
     assert alone in {record.id for record in build_evaluation_set(cfg).records}
+    with caplog.at_level(logging.INFO):
+        dataset = build_dataset(tiny_config(tmp_path, tmp_path, "DATASET.WITH_BACKGROUND", "True"))
+    assert "1 images without annotations are trained on" in caplog.text
+    assert [record.id for record in dataset.records] == [image["id"] for image in tree["images"]]
+    background = dataset[0, 0]  # an epoch, an index
+    assert background.image_id == alone
+    assert len(background.joints) == 0
+    assert all(mask.any() for mask in background.masks)  # the image counts in the loss
 
 
 def test_people_beyond_the_slots_are_left_out_with_one_warning(coco_root, tmp_path, caplog):
