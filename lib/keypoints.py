@@ -22,6 +22,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from lib.sides import flips_from_names, left_and_right
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -121,8 +123,8 @@ class KeypointSpec:
         if name in KEYPOINTS:
             raise ValueError(f"{source}: name is {name!r}, a known data set; use another name")
         joints = _names(tree["joints"], f"{source}: joints")
-        if len(joints) < 2:
-            raise ValueError(f"{source}: joints names {len(joints)}; wanted 2 or more")
+        if not joints:
+            raise ValueError(f"{source}: joints is []; wanted names")
         order = _names(tree.get("order", joints), f"{source}: order")
         if sorted(order) != sorted(joints):
             raise ValueError(f"{source}: order is {list(order)}; wanted each of joints once")
@@ -130,13 +132,7 @@ class KeypointSpec:
             flips = _pairs(tree["flips"], joints, f"{source}: flips")
             _names([joint for pair in flips for joint in pair], f"{source}: flips")
         else:
-            flips = left_and_right(joints)
-            for joint in joints:
-                if opposite(joint) not in joints:
-                    raise ValueError(
-                        f"{source}: joints has {joint} without {opposite(joint)}; give flips, the "
-                        f"pairs that change places when an image is flipped"
-                    )
+            flips = flips_from_names(joints, f"{source}: joints")
         return cls(
             name=name,
             joints=joints,
@@ -146,20 +142,6 @@ class KeypointSpec:
             order=order,
             category=name,
         )
-
-
-def opposite(joint: str) -> str:
-    """`left_knee` -> `right_knee` and back; joints on the body's axis map to themselves."""
-    if joint.startswith("left_"):
-        return "right_" + joint.removeprefix("left_")
-    if joint.startswith("right_"):
-        return "left_" + joint.removeprefix("right_")
-    return joint
-
-
-def left_and_right(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The pairs (left_x, right_x) of `joints`."""
-    return tuple((name, opposite(name)) for name in joints if name.startswith("left_"))
 
 
 def keypoints_of(cfg: CfgNode, is_train: bool) -> KeypointSpec:

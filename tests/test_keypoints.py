@@ -25,10 +25,10 @@ REFUSED = [
     ({"name": 7}, "name is 7"),
     ({"name": "coco"}, "name is 'coco', a known data set"),
     ({"joints": "head"}, "joints is 'head'; wanted a list of names"),
-    ({"joints": ["head"]}, "joints names 1; wanted 2 or more"),
+    ({"joints": []}, "joints is []; wanted names"),
     ({"joints": ["head", False]}, "joints has False; wanted names"),
     ({"joints": ["head", "tail", "head"]}, "joints has head twice"),
-    ({"joints": ["head", "left_claw"]}, "joints has left_claw without right_claw; give flips"),
+    ({"joints": ["head", "left_claw"]}, "joints has left_claw without a counterpart on the other"),
     ({"limbs": [["head", "tale"]]}, "limbs has 'tale', which is none of joints"),
     ({"limbs": [["head", "head"]]}, "limbs has head with itself"),
     ({"limbs": [["head", "tail", "tail"]]}, "limbs has ['head', 'tail', 'tail']; wanted pairs"),
@@ -56,7 +56,8 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 def joints_file(tmp_path):
     def write(content: str | dict[str, Any] = ANIMAL) -> str:
         path = tmp_path / "beetle.yaml"
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        path.write_text(text, encoding="utf-8")
         return str(path)
 
     return write
@@ -113,6 +114,20 @@ def test_flips_order_and_sigmas_are_as_given(joints_file):
     assert spec.order_index == (5, 0, 1, 2, 3, 4)
     assert spec.sigmas == tuple(sigmas.values())
     assert read(joints_file(changed({"limbs": None}))).limbs == ()
+
+
+def test_flips_follow_from_names_in_any_usual_form(joints_file):
+    joints = ["nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear"]
+    content = {"name": "ap10k", "joints": joints, "sigmas": 0.07}
+    assert read(joints_file(content)).flip_index == [0, 2, 1, 4, 3]
+    assert read(joints_file(content | {"flips": []})).flip_index == [0, 1, 2, 3, 4]
+
+
+def test_one_joint_or_joints_beyond_ascii_are_joints(joints_file):
+    spec = read(joints_file({"name": "plant", "joints": ["stem"], "sigmas": 0.07}))
+    assert (spec.flip_index, spec.order_index, spec.limb_index) == ([0], (0,), [])
+    content = "name: ente\njoints: [nase, Flügel L, Flügel R, 足]\nsigmas: 0.07\n"
+    assert read(joints_file(content)).flip_index == [0, 2, 1, 3]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from lib.dataset.synthetic.describe import crowd_index, to_polygons, to_rle
 from lib.dataset.synthetic.layout import make_dataset, scene_seed
 from lib.dataset.synthetic.people import JOINTS, POINTS, Pose, joints_of, sample_pose
 from lib.dataset.synthetic.scene import CROWD, Scene, SceneParams, draw_scene
-from lib.keypoints import COCO, CROWD_POSE, opposite
+from lib.keypoints import COCO, CROWD_POSE
+from lib.sides import left_and_right
 
 SMALL = SceneParams(width=128, height=96, tiny=0.3, crowd=0.3, min_labelled=16)
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,9 @@ def test_seen_from_behind_there_is_no_face_and_the_left_is_on_the_left():
 
 def test_a_flipped_pose_swaps_left_and_right():
     pose = sample_pose(np.random.default_rng(0), back_probability=0.5)
-    opposites = [POINTS.index(opposite(name)) for name in POINTS]
+    pairs = left_and_right(POINTS)
+    other = dict(pairs) | {right: left for left, right in pairs}
+    opposites = [POINTS.index(other.get(name, name)) for name in POINTS]
     angles = {name: -angle for name, angle in pose._asdict().items() if name != "limbs"}
     flipped = joints_of(Pose(**angles, limbs=pose.limbs[[1, 0, 3, 2]]))[opposites]
     np.testing.assert_allclose(flipped, joints_of(pose) * (-1, 1, 1), atol=1e-12)

@@ -22,7 +22,8 @@ from lib.dataset.synthetic.paint import (
     vivid,
 )
 from lib.dataset.synthetic.scene import Kind
-from lib.keypoints import KeypointSpec, left_and_right
+from lib.keypoints import KeypointSpec
+from lib.sides import left_and_right
 
 LEGS = tuple(f"{side}_{end}" for end in ("front", "hind") for side in ("left", "right"))
 _JOINTS = ("nose", "withers", "hip", "tail", *(f"{leg}_paw" for leg in LEGS))
