@@ -20,7 +20,7 @@ _SPELLED = re.compile(r"\b(left|right)\b")
 _LETTER = re.compile(r"\b(left|right|lt|rt|l|r)\b")
 _JOINED = re.compile(r"\b(left|right)(?=\w\w)|(?<=\w\w\w)(left|right)\b")
 _JOINED_LETTERS = tuple(  # too weak to warn: without a counterpart they are no sides
-    map(re.compile, (r"^[lr](?=\w\w)", r"\b[lr](?=\w\w+( \d+)?$)", r"(?<=\w\w)[lr]\b"))
+    map(re.compile, (r"^[lr](?=\w)", r"\b[lr](?=\w+( \d+)?$)", r"(?<=\w)[lr]\b"))
 )
 
 

@@ -71,6 +71,8 @@ def test_a_pair_has_the_same_words_but_for_the_side():
     assert left_and_right(corners) == ((corners[0], corners[3]), (corners[1], corners[2]))
     assert left_and_right(["left_ear", "right_ear", "rear"]) == (("left_ear", "right_ear"),)
     assert left_and_right(["LKnee1", "RKnee2"]) == ()
+    paws = ["paw_FL", "paw_FR", "paw_RL", "paw_RR"]  # front and rear
+    assert left_and_right(paws) == ((paws[0], paws[1]), (paws[2], paws[3]))
 
 
 @pytest.mark.parametrize(("text", "lonely"), UNSURE)
