@@ -7,17 +7,20 @@ import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from yacs.config import CfgNode
 
 from lib.config.checks import check_config, map_sizes
 from lib.config.default import _C
 from lib.config.joints import embed_joints
+from lib.config.ranges import PLAIN, RANGES, Range
+from lib.utils.text import brief, brief_name
 from lib.utils.yaml_text import parse_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
+MAX_LITERAL = 4000  # characters of a list or a number
 OPEN = ("MODEL.EXTRA.", "DATASET.KEYPOINTS.")  # nodes that accept keys without a default
 
 
@@ -27,7 +30,7 @@ def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None
     `opts` alternates keys and values (`["TRAIN.LR", "1e-3"]`). `img_size` (pixels; a
     mobile_configs/*.json has one) sets DATASET.INPUT_SIZE and OUTPUT_SIZE; a key in `opts` wins,
     with a warning when it disagrees. An INPUT_SIZE in `opts` sets OUTPUT_SIZE too. Raises
-    ValueError, naming the key, for unknown keys, wrong types and contradictions.
+    ValueError, naming the key, for unknown keys, values out of range and contradictions.
     """
     return _load(read_yaml(Path(path)), str(path), opts, img_size)
 
@@ -73,49 +76,45 @@ def _pairs(opts: Sequence[str]) -> dict[str, Any]:
 
 
 def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
-    """Put the leaves of `tree` into `cfg`; unknown keys and wrong types are errors."""
+    """Put the leaves of `tree` into `cfg`; unknown keys and values out of range are errors."""
     known = sorted(name for name, _ in _leaves(cfg))
     for name, value in _leaves(tree):
         if name not in known and not name.startswith(OPEN):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{source}: unknown key {name}{hint}")
+            raise ValueError(f"{source}: unknown key {brief_name(name)}{hint}")
         *parents, leaf = name.split(".")
         node = cfg
         for parent in parents:
             node = node.setdefault(parent, CfgNode(new_allowed=True))
-        _set(node, leaf, value, f"{source}: {name}")
+            if not isinstance(node, CfgNode):
+                raise ValueError(
+                    f"{source}: {brief_name(name)}: {brief_name(parent)} has no keys below it"
+                )
+        node[leaf] = _converted(value, node.get(leaf), RANGES.get(name, PLAIN), source, name)
 
 
-def _set(node: CfgNode, leaf: str, value: Any, where: str) -> None:
-    """Set a key to `value`; ValueError if its type is not that of the default."""
-    default: Any = node.get(leaf)
+def _converted(value: Any, default: Any, wanted: Range, source: str, name: str) -> Any:
+    """`value` as the type of `default`; ValueError if it is not `wanted`."""
     literal: Any = _literal(value)
-    if isinstance(default, str) and isinstance(value, str):
-        node[leaf] = literal if isinstance(literal, str) else value  # "2024" stays text
-        return
-    if isinstance(default, float) and type(literal) is int:
-        literal = float(literal)
-    try:
-        node.merge_from_other_cfg(CfgNode({leaf: literal}))  # accepts a list for a tuple
-    except (ValueError, AssertionError):
-        wanted = type(default).__name__
-        raise ValueError(f"{where} is {literal!r}, but must be of type {wanted}") from None
-    if isinstance(default, (list, tuple)) and default:
-        entries: list[Any] = [default[0], *cast(Any, literal)]
-        kinds = [float if type(entry) is int else type(entry) for entry in entries]
-        if any(kind is not kinds[0] for kind in kinds):
-            wanted = "numbers" if kinds[0] is float else f"{kinds[0].__name__}s"
-            raise ValueError(f"{where} is {literal!r}, but must hold {wanted}")
+    if isinstance(default, str) and isinstance(value, str) and not isinstance(literal, str):
+        literal = value  # "2024" stays text
+    if not wanted.accepts(literal):
+        raise ValueError(
+            f"{source}: {brief_name(name)} is {brief(literal)}; must be {wanted.accepted}"
+        )
+    if isinstance(default, (float, list, tuple)) and wanted is not PLAIN:
+        return type(default)(literal)
+    return CfgNode(literal, new_allowed=True) if isinstance(literal, dict) else literal
 
 
 def _literal(value: Any) -> Any:
     """Parse text that is a Python literal: YAML 1.1 and the command line read 4e-3 as text."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MAX_LITERAL:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # 4000 times "-" or "("
         return value
 
 

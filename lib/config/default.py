@@ -1,7 +1,7 @@
 """The default of every config key, with its meaning.
 
 Names follow HigherHRNet and LitePose, so their yaml files load unchanged. `load_config` clones this
-tree and never modifies it. checks.py has the rules for values.
+tree and never modifies it. ranges.py lists the values that each key accepts.
 """
 
 from yacs.config import CfgNode as CN
@@ -15,7 +15,7 @@ _C.DATA_DIR = ""  # prefix of a relative DATASET.ROOT
 _C.SEED = 0  # of initial weights, shuffling, augmentation and sampled architectures
 _C.GPUS = (0,)  # CUDA device of a single process; torchrun and --gpu override it
 _C.WORKERS = 4  # loader processes per process, at most one per core; 0: load in the process itself
-_C.PRINT_FREQ = 30  # steps between two log lines
+_C.PRINT_FREQ = 30  # steps between two log lines and points of the curves; 0: none
 _C.AUTO_RESUME = True  # resume from the checkpoint in OUTPUT_DIR if there is one
 _C.PIN_MEMORY = True
 _C.VERBOSE = True  # False: no progress bars
@@ -120,7 +120,7 @@ _C.DATASET.MAX_ROTATION = 30  # degrees
 _C.DATASET.MAX_TRANSLATE = 40  # pixels of the image, times the crop's side / 200
 _C.DATASET.FLIP = 0.5  # probability
 # Targets.
-_C.DATASET.SIGMA = 2  # of the Gaussian, in map pixels; below 0: map size / 64
+_C.DATASET.SIGMA = 2  # of the Gaussian, in map pixels; -1: map size / 64
 _C.DATASET.SCALE_AWARE_SIGMA = False  # sigma = BASE_SIGMA * longer box side / BASE_SIZE
 _C.DATASET.BASE_SIGMA = 2.0
 _C.DATASET.BASE_SIZE = 256.0
@@ -155,7 +155,7 @@ _C.TRAIN.EMA = 0.0
 # skips the step (also for a non-finite gradient) and names it, but reads from the device at every
 # step
 _C.TRAIN.NON_FINITE = "raise"
-_C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; 0: none. The last epoch is always saved
 _C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, also within epochs; 0: only SAVE_EVERY
 _C.TRAIN.KEEP = 2  # checkpoints on disk: checkpoint.pth.tar, .1 (the one before), ...
 _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations (they set model_best); 0: never

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # importing it would load all networks
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+UNLOGGED = 1000  # steps after which losses are read and checked although nothing is logged
 
 
 class StepResult(NamedTuple):
@@ -102,17 +103,18 @@ class Meter:
         self.since += time.perf_counter() - begin
 
     def update(self, result: StepResult, lr: float) -> None:
-        """Count a step; log every `every` steps."""
+        """Count a step; log every `every` steps, or never if that is 0."""
         self._count(result)
         if result.skipped:
             self._warn_skipped(self.traces.pop())
             return
-        if self.step % self.every and self.step != self.total_steps:
+        if self.step % (self.every or UNLOGGED) and self.step != self.total_steps:
             return
         values = self._values(lr)
-        self._print(result.epoch, values)
-        if self.sink is not None:
-            self.sink(self.step, values, result)
+        if self.every:
+            self._print(result.epoch, values)
+            if self.sink is not None:
+                self.sink(self.step, values, result)
         if self.step == self.total_steps:
             self.bar.close()
         self._restart()

@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.utils.files import write_file
 from lib.utils.reading import read_json
-from lib.utils.text import brief
+from lib.utils.text import brief, brief_name
 
 # The fusion head adds a backbone map to each deconv level, so the strides cannot be chosen.
 STRIDES = (2, 2, 2, 1)
@@ -221,7 +221,7 @@ def expect_keys(tree: Any, known: Sequence[str], where: str, optional: Sequence[
     if missing := [key for key in known if key not in (*tree, *optional)]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     if extra := [key for key in tree if key not in (*known, *optional)]:
-        names = ", ".join(map(brief, extra[:5]))
+        names = ", ".join(map(brief_name, extra[:5]))
         raise ValueError(f"{where} has unknown {names}; known: {', '.join(known)}")
 
 

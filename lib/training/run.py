@@ -209,8 +209,8 @@ class Run:
         barrier(state.process)
 
     def is_due(self, epochs: int, every: int) -> bool:
-        """Whether something that is done every `every` epochs, and after the last, is due."""
-        return epochs == self.cfg.TRAIN.END_EPOCH or epochs % every == 0
+        """Whether what is done every `every` epochs (0: never) and after the last is due."""
+        return epochs == self.cfg.TRAIN.END_EPOCH or (every > 0 and epochs % every == 0)
 
     def save(self) -> None:
         if self.state.process.is_main:

@@ -23,3 +23,9 @@ def brief(value: Any, most: int = 80) -> str:
     except ValueError:  # Python writes no numbers of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def brief_name(name: object, most: int = 80) -> str:
+    """A key of a file as a message shows it: as it is if it is short and on one line."""
+    text = str(name)
+    return text if text.isprintable() and len(text) <= most else brief(text, most)

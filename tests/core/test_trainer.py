@@ -402,7 +402,7 @@ def ids(cfg, process: Process = ALONE) -> list[list[int]]:
     return [batch.image_ids.tolist() for batch in loader]
 
 
-@pytest.mark.parametrize("print_freq", ["1", "50"])
+@pytest.mark.parametrize("print_freq", ["0", "1", "50"])
 def test_a_non_finite_loss_stops_and_names_its_step(coco_root, tmp_path, print_freq):
     """Not the last step before it was noticed: all later losses are not finite either."""
     cfg = tiny_config(coco_root, tmp_path, "PRINT_FREQ", print_freq, *SINGLE)

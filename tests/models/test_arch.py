@@ -106,8 +106,8 @@ def stage_is_a_number(tree):
         (short_block, "stage 3: a block is [expansion, kernel size], not [6]"),
         (no_blocks, "stage 0, num_blocks is 0; must be a whole number from 1 to 100"),
         (half_a_channel, "stage 2, channel is 16.5"),
-        (unknown_key, "the architecture has unknown 'image_size'; known: img_size"),
-        (unknown_stage_key, "stage 1 has unknown 'width'; known: num_blocks"),
+        (unknown_key, "the architecture has unknown image_size; known: img_size"),
+        (unknown_stage_key, "stage 1 has unknown width; known: num_blocks"),
         (missing_key, "the architecture lacks input_channel"),
         (missing_stage_key, "stage 2 lacks channel"),
         (odd_size, "img_size is 250; must be a multiple of 32"),
@@ -169,7 +169,7 @@ def each_number_at_its_limit(tree):
         (many_blocks, "stage 3, num_blocks is 101; must be a whole number from 1 to 100"),
         (each_number_at_its_limit, "its blocks have "),
         (change_numbers(deconv_setting=list(range(10**5))), "deconv_setting is [0, 1, 2"),
-        (change_numbers(**{f"k{i}": 1 for i in range(10**4)}), "the architecture has unknown 'k0'"),
+        (change_numbers(**{f"k{i}": 1 for i in range(10**4)}), "the architecture has unknown k0"),
     ],
 )
 def test_a_number_that_no_network_has_is_refused_in_a_short_line(change, message, tmp_path):

@@ -267,9 +267,9 @@ def test_no_fault_hides_another(coco: Path, capsys: pytest.CaptureFixture[str]) 
 def test_images_with_too_many_people_are_counted(
     coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["DATASET.ROOT", str(coco), "DATASET.MAX_NUM_PEOPLE", "0"]
+    options = ["DATASET.ROOT", str(coco), "DATASET.MAX_NUM_PEOPLE", "1"]
     assert main(["--cfg", COCO_CFG, "--split", "train", "--no-decode", *options]) == 0
-    assert "more than MAX_NUM_PEOPLE 0 people; the first is image" in capsys.readouterr().out
+    assert "more than MAX_NUM_PEOPLE 1 people; the first is image" in capsys.readouterr().out
 
 
 def test_files_that_no_annotation_names_are_counted(

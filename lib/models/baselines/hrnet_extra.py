@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from lib.models.arch import ArchSpec, expect_keys, whole_number
+from lib.models.arch import MAX_BLOCKS, MAX_WIDTH, ArchSpec, expect_keys, whole_number
 from lib.models.baselines.hrnet import Deconv, Stage
 from lib.models.pose_mobilenet import output_channels
+from lib.utils.text import brief
 
 STAGES = ("STAGE2", "STAGE3", "STAGE4")  # of two, three and four branches
 STAGE_KEYS = ("NUM_MODULES", "NUM_BRANCHES", "NUM_BLOCKS", "NUM_CHANNELS", "BLOCK", "FUSE_METHOD")
@@ -39,12 +40,12 @@ def read_extra(cfg: CfgNode, arch: ArchSpec | None, network_keys: Sequence[str])
     expect_keys(extra, known, "MODEL.EXTRA", optional=(*OPTIONAL, *LITEPOSE))
     if extra.get("PRETRAINED_LAYERS", ["*"]) != ["*"]:
         raise ValueError(
-            f"MODEL.EXTRA.PRETRAINED_LAYERS is {extra.PRETRAINED_LAYERS}; possible: ['*']; "
+            f"MODEL.EXTRA.PRETRAINED_LAYERS is {brief(extra.PRETRAINED_LAYERS)}; possible: ['*']; "
             "MODEL.PRETRAINED_PARTS says what starts from PRETRAINED"
         )
     final_kernel = extra.get("FINAL_CONV_KERNEL", 1)
     if final_kernel not in (1, 3):
-        raise ValueError(f"MODEL.EXTRA.FINAL_CONV_KERNEL is {final_kernel}; possible: 1, 3")
+        raise ValueError(f"MODEL.EXTRA.FINAL_CONV_KERNEL is {brief(final_kernel)}; possible: 1, 3")
     stages = tuple(_read_stage(extra[name], name, i + 2) for i, name in enumerate(STAGES))
     deconv = _read_deconv(extra.DECONV)
     outputs = 1 + len(deconv.channels)
@@ -61,10 +62,10 @@ def _read_stage(node: Any, name: str, branches: int) -> Stage:
     expect_keys(node, STAGE_KEYS, where)
     for key, only in (("NUM_BRANCHES", branches), ("BLOCK", "BASIC"), ("FUSE_METHOD", "SUM")):
         if node[key] != only:
-            raise ValueError(f"{where}.{key} is {node[key]!r}; possible: {only}")
+            raise ValueError(f"{where}.{key} is {brief(node[key])}; possible: {only}")
     return Stage(
-        modules=whole_number(node.NUM_MODULES, f"{where}.NUM_MODULES"),
-        blocks=_numbers(node, "NUM_BLOCKS", where, branches, least=0),
+        modules=whole_number(node.NUM_MODULES, f"{where}.NUM_MODULES", most=MAX_BLOCKS),
+        blocks=_numbers(node, "NUM_BLOCKS", where, branches, 0, MAX_BLOCKS),
         channels=_numbers(node, "NUM_CHANNELS", where, branches),
     )
 
@@ -77,16 +78,18 @@ def _read_deconv(node: Any) -> Deconv:
         channels=_numbers(node, "NUM_CHANNELS", where, count),
         kernels=_numbers(node, "KERNEL_SIZE", where, count),
         cat_output=tuple(map(bool, _list(node, "CAT_OUTPUT", where, count))),
-        blocks=whole_number(node.NUM_BASIC_BLOCKS, f"{where}.NUM_BASIC_BLOCKS", least=0),
+        blocks=whole_number(node.NUM_BASIC_BLOCKS, f"{where}.NUM_BASIC_BLOCKS", 0, MAX_BLOCKS),
     )
 
 
-def _numbers(node: CfgNode, key: str, where: str, count: int, least: int = 1) -> tuple[int, ...]:
+def _numbers(
+    node: CfgNode, key: str, where: str, count: int, least: int = 1, most: int = MAX_WIDTH
+) -> tuple[int, ...]:
     values = _list(node, key, where, count)
-    return tuple(whole_number(value, f"{where}.{key}", least) for value in values)
+    return tuple(whole_number(value, f"{where}.{key}", least, most) for value in values)
 
 
 def _list(node: CfgNode, key: str, where: str, count: int) -> Sequence[Any]:
     if not isinstance(node[key], (list, tuple)) or len(node[key]) != count:
-        raise ValueError(f"{where}.{key} is {node[key]!r}; must list {count}")
+        raise ValueError(f"{where}.{key} is {brief(node[key])}; must list {count}")
     return node[key]

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from lib.models.arch import ArchSpec, make_divisible
 from lib.models.baselines.hrnet import Deconv, HigherHead, Stage, init_higher, make_stage
 from lib.models.baselines.hrnet_extra import read_extra
+from lib.utils.text import brief
 
 STEM_WIDTH = 32
 
@@ -38,6 +39,7 @@ GROUPS = (
     Group(6, 192, 4, 2, 5),
     Group(6, 320, 1, 1, 3),
 )
+MAX_FACTOR = 10  # WIDTH_MULT and DEPTH_MULT; 1 is EfficientNet-B0
 TAPPED = (1, 2, 4, 6)  # groups whose last map, at 1/4, 1/8, 1/16, 1/32, starts a branch
 
 
@@ -190,6 +192,7 @@ def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> EfficientHRNet:
     settings = read_extra(cfg, arch, network_keys=factors)
     width, depth = (cfg.MODEL.EXTRA[key] for key in factors)
     for key, factor in zip(factors, (width, depth), strict=True):
-        if not isinstance(factor, (int, float)) or factor <= 0:
-            raise ValueError(f"MODEL.EXTRA.{key} is {factor!r}; must be a positive number")
+        if type(factor) not in (int, float) or not 0 < factor <= MAX_FACTOR:
+            wanted = f"a number above 0, at most {MAX_FACTOR}"
+            raise ValueError(f"MODEL.EXTRA.{key} is {brief(factor)}; must be {wanted}")
     return EfficientHRNet(width, depth, **settings._asdict())
