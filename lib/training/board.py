@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,8 +18,11 @@ from lib.core.meter import StepResult
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import keypoints_of
-from lib.training.scalars import SCALARS, append_scalars, truncate_scalars
+from lib.training.scalars import SCALARS, append_scalars, legal_name, truncate_scalars
 from lib.utils.vis import draw_heatmaps, draw_people, tile
+
+if TYPE_CHECKING:
+    from lib.training.events import EventFile  # needs tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Board:
     """Writes scalars.jsonl in `output_dir` and, where tensorboard is installed, files in `log_dir`.
 
     DEBUG.* chooses the images. A run that resumes after `step` removes scalars of later steps.
+    A full disk ends no training: it is logged once, and TensorBoard files end there.
     """
 
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
@@ -46,7 +50,7 @@ class Board:
         self.spec = keypoints_of(cfg, is_train=True)
         self.has_images = cfg.DEBUG.DEBUG
         self.views = [name for name, key in VIEWS.items() if cfg.DEBUG[key]]
-        self.writer = open_tensorboard(log_dir, step)
+        self.events = open_events(log_dir, step)
         self.log = output_dir / SCALARS
         self.prints = 0
         truncate_scalars(self.log, step)
@@ -55,15 +59,15 @@ class Board:
         """Write `values` as train/NAME; every IMAGES_EVERY calls, some images too."""
         self.scalars(step, {f"train/{name}": value for name, value in values.items()})
         self.prints += 1
-        if not (self.writer and self.has_images) or self.prints % IMAGES_EVERY != 1:
+        if not (self.events and self.has_images) or self.prints % IMAGES_EVERY != 1:
             return
         count = min(BATCH_IMAGES, len(result.batches[0].images))
         images = [self._draw(i, result) for i in range(count)]
         for name in self.views:
             sheet = tile([views[name] for views in images], columns=BATCH_IMAGES)
-            self.writer.add_image(name, sheet, step, dataformats="HWC")
+            self.events.image(name, sheet, step)
         if arch := result.archs[0]:
-            self.writer.add_text("prediction/architecture", arch.summary, step)
+            self.events.text("prediction/architecture", arch.summary, step)
 
     def evaluation(
         self,
@@ -74,22 +78,21 @@ class Board:
     ) -> None:
         """Write the AP table as val/NAME, and an image of SHEET_IMAGES images with people first."""
         self.scalars(step, {f"val/{name}": value for name, value in table.items()})
-        if self.writer and self.has_images and predictions:
+        if self.events and self.has_images and predictions:
             people_first = sorted(data.records, key=lambda record: not len(record.joints))
             sheet = contact_sheet(data._replace(records=people_first), predictions, SHEET_IMAGES)
-            self.writer.add_image("val/people", sheet, step, dataformats="HWC")
+            self.events.image("val/people", sheet, step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one point on each curve; spaces in names become "_"."""
-        values = {name.replace(" ", "_"): value for name, value in values.items()}
-        if self.writer:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+        """Write one point on each curve."""
+        values = {legal_name(name): value for name, value in values.items()}
+        if self.events:
+            self.events.scalars(values, step)
         append_scalars(self.log, step, values)
 
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+        if self.events:
+            self.events.close()
 
     def _draw(self, i: int, result: StepResult) -> dict[str, np.ndarray]:
         """{tag of VIEWS: (H, W, 3) uint8 RGB} of image `i` of the batch."""
@@ -121,11 +124,13 @@ def draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(color[..., ::-1], size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def open_tensorboard(folder: Path, step: int) -> Any:
-    """A SummaryWriter that hides events after `step`; None if tensorboard is not installed."""
+def open_events(folder: Path, step: int) -> EventFile | None:
+    """A TensorBoard file that hides events after `step`; None if tensorboard is not installed."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401 (may be of a version that does not fit)
+
+        from lib.training.events import EventFile
     except ImportError:
         logger.warning("no TensorBoard files are written; to get them: pip install tensorboard")
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    return EventFile(folder, step)

@@ -233,7 +233,7 @@ class Run:
             logger.warning("%s", problem)
         table = evaluate_predictions(data, predictions, self.output_dir)
         rows = markdown_table(table, self.cfg.MODEL.NAME)
-        logger.info("evaluation after step %d\n%s", step, rows)
+        logger.info(f"evaluation after step {step}\n{rows}")
         self.board.evaluation(step, table, data, predictions)
         ap = table.get("AP", 0.0)
         if ap >= state.best_ap:

@@ -2,14 +2,18 @@
 
     {"step": 750, "train/loss": 0.0021, "train/lr": 0.004, ...}
 
-A run that resumes from an earlier step removes the lines of later steps.
+A run that resumes from an earlier step removes the lines of later steps. Names are those that
+TensorBoard accepts: val/AP_M stands for AP (M).
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +25,23 @@ logger = logging.getLogger(__name__)
 SCALARS = "scalars.jsonl"  # in the output folder
 
 
+def legal_name(name: str) -> str:
+    """`name` with "_" in place of characters that TensorBoard does not accept in names."""
+    return re.sub(r"(?:[^\w./-]|_)+", "_", name).strip("_")
+
+
 def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append a line with the finite `values`. If writing fails, a warning is logged."""
+    """Append a line with the finite `values`; if that fails, warn, and leave the file as it was."""
     finite = {name: float(f"{v:.7g}") for name, v in values.items() if math.isfinite(v)}
     if not finite:
         return
+    line = json.dumps({"step": step, **finite}).encode() + b"\n"
     try:
-        with path.open("a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            if file.write(line) < len(line):  # the disk is full
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         logger.warning("cannot write %s: %s", path, error.strerror)
 
@@ -47,6 +60,7 @@ def truncate_scalars(path: Path, step: int) -> None:
 def read_scalars(path: Path) -> dict[str, dict[int, float]]:
     """{name: {step: value}} with ascending steps; of several lines of one step the last counts.
 
+    Names in the files of earlier versions, such as val/AP_(M), are made legal.
     ValueError if the file is missing or has no scalars.
     """
     try:
@@ -57,7 +71,7 @@ def read_scalars(path: Path) -> dict[str, dict[int, float]]:
     for line in sorted(lines, key=lambda line: line["step"]):
         for name, value in line.items():
             if name != "step":
-                curves.setdefault(name, {})[line["step"]] = value
+                curves.setdefault(legal_name(name), {})[line["step"]] = value
     if not curves:
         raise ValueError(f"{path} has no scalars yet")
     return curves

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
 from pathlib import Path
 
 from yacs.config import CfgNode
+
+from lib.utils.files import reported
+
+
+class LogFile(logging.FileHandler):
+    """A log file that is left, after a line on stderr, once it cannot be written: a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
+        self.setLevel(logging.CRITICAL + 1)
+        with contextlib.suppress(OSError):
+            print(
+                f"the log ends: cannot write {self.baseFilename}: {sys.exc_info()[1]}",
+                file=sys.stderr,
+            )
 
 
 def create_logger(
@@ -24,12 +39,13 @@ def create_logger(
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"OUTPUT_DIR: cannot make {output_dir}: {error.strerror}") from None
+    log_file = output_dir / f"{run.name}_{time.strftime('%Y-%m-%d-%H-%M-%S')}_{phase}.log"
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO if is_main else logging.WARNING)
     handlers: list[logging.Handler] = [console]
     if is_main:
-        stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-        handlers.append(logging.FileHandler(output_dir / f"{run.name}_{stamp}_{phase}.log"))
+        with reported(log_file):
+            handlers.append(LogFile(log_file, encoding="utf-8", errors="backslashreplace"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
