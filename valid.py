@@ -42,6 +42,7 @@ from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of
 from lib.utils.dist import agree, barrier, leave, start_process
+from lib.utils.files import check_outputs
 from lib.utils.logger import create_logger
 from lib.utils.vis import save_image
 
@@ -104,6 +105,8 @@ def main() -> int:
     data = build_evaluation_set(cfg)
     if args.diagnose and not data.has_people:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
+    inputs = [data.annotations, cfg.TEST.MODEL_FILE, args.cfg, args.superconfig]
+    check_outputs([args.json, args.csv], inputs)
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
     model, weights, sha256 = None, "", ""

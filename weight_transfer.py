@@ -39,7 +39,7 @@ from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
-from lib.utils.files import write_file
+from lib.utils.files import check_outputs, write_file
 from lib.utils.logger import create_logger
 from lib.utils.tables import markdown
 
@@ -93,13 +93,15 @@ def main() -> None:
     device = choose_device(cfg, args.gpu)
     supernet = place(network.build(device), device, channels_last=False)
     assert isinstance(supernet, SuperLitePose)
+    outputs = [target_of(path, output_dir) for path in paths]
+    check_outputs([*outputs, args.json], [source, args.cfg, *paths])
     origin = {"supernet": str(source), "sha256": hash_of(source)}
     data = read_data(cfg, with_ap=not args.no_ap)
     subnets = []
     for path in paths:
         arch = ArchSpec.from_json(path)
         subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
-        target = output_dir / f"{path.stem}.pth.tar"
+        target = target_of(path, output_dir)
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
     print(markdown(COLUMNS, [subnet.cells for subnet in subnets]))
     if args.json:
@@ -117,6 +119,11 @@ def architecture_paths(args: Namespace) -> list[Path]:
     if not paths:
         raise ValueError(f"--all {args.all} holds no *.json")
     return paths
+
+
+def target_of(path: Path, output_dir: Path) -> Path:
+    """The file of the sub-network with the architecture file `path`."""
+    return output_dir / f"{path.stem}.pth.tar"
 
 
 def read_data(cfg: CfgNode, with_ap: bool) -> Data:

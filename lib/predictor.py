@@ -43,6 +43,7 @@ class Network(Protocol):
     arch: ArchSpec | None  # None: not a LitePose
     input_size: int
     codec: str  # MODEL.CODEC
+    max_people: int  # in an image (DATASET.MAX_NUM_PEOPLE)
 
     def prepare(self, image: np.ndarray, /) -> Any:
         """(H, W, 3) uint8 RGB -> the input of the network."""
@@ -66,6 +67,7 @@ class TorchNetwork:
         self.input_size = file.input_size
         self.codec = file.codec
         self.settings = InferenceSettings.from_config(file.cfg)
+        self.max_people = self.settings.group.max_people
         self.model: nn.Module = file.build(device)
         self.device = device
 
@@ -146,6 +148,11 @@ class Predictor:
     def codec(self) -> str:
         """MODEL.CODEC: how heatmaps are decoded."""
         return self.network.codec
+
+    @property
+    def max_people(self) -> int:
+        """DATASET.MAX_NUM_PEOPLE: in an image with as many people, there may be more."""
+        return self.network.max_people
 
     @overload
     def __call__(self, image: Image) -> People: ...

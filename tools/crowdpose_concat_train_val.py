@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.dataset.reader import read_tree
 from lib.utils import cli
-from lib.utils.files import write_file
+from lib.utils.files import check_outputs, write_file
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,8 +25,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     folder = parse_args(argv).data_dir / "json"
-    joined = join(folder / "crowdpose_train.json", folder / "crowdpose_val.json")
+    train, val = folder / "crowdpose_train.json", folder / "crowdpose_val.json"
     target = folder / "crowdpose_trainval.json"
+    check_outputs([target], [train, val])
+    joined = join(train, val)
     write_file(target, json.dumps(joined))
     print(f"{target}: {len(joined['images'])} images, {len(joined['annotations'])} annotations")
     return 0

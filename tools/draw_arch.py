@@ -28,7 +28,9 @@ from lib.models.pieces import Piece, arch_macs, build_piece, pieces_of
 from lib.models.pose_mobilenet import output_channels
 from lib.utils import cli
 from lib.utils.complexity import count_params
+from lib.utils.files import check_outputs
 from lib.utils.plots import STYLE, save_figure
+from lib.utils.text import escaped
 
 WITH_TAGS = (True, False)  # heads that predict tags, as in LOSS.WITH_AE_LOSS
 AROUND_HEAD = ("deconv 2", "deconv 3")  # the refined map goes around head 1
@@ -86,9 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.joints < 1:
         raise ValueError(f"--joints is {args.joints}; must be 1 or more")
+    check_outputs([args.out], args.archs)
     archs = [(path.stem, ArchSpec.from_json(path)) for path in args.archs]
     save_figure(args.out, draw(archs, args.joints))
-    print(f"{', '.join(name for name, _ in archs)}: {args.out}")
+    print(escaped(f"{', '.join(name for name, _ in archs)}: {args.out}"))
 
 
 # --- what the figure says ---------------------------------------------------------------

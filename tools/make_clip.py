@@ -6,6 +6,7 @@ python -m tools.make_clip --out data/clip.mp4 --people 3 --size 640x480 --second
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from lib.dataset.synthetic.background import add_light, draw_background
 from lib.dataset.synthetic.paint import Canvas, paint_person, sample_clothes
 from lib.dataset.synthetic.people import ROW, Pose, joints_of, sample_pose
 from lib.utils import cli
-from tools.demo.media import VideoFile
+from tools.demo.media import VideoFile, quiet_opencv
 
 FPS = 25.0
 STRIDE_TIME = 1.6  # seconds from one pose to the other and back
@@ -45,12 +46,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     make_folders(str(args.out))
+    quiet_opencv()
     count = max(1, round(args.seconds * FPS))
-    video = None
-    for i, (image, _) in enumerate(walk(args.seed, args.people, args.size, count)):
-        video = video or VideoFile(args.out.with_suffix(""), FPS, image)
-        video.write(image, i / FPS)
-    assert video
+    frames = (image for image, _ in walk(args.seed, args.people, args.size, count))
+    first = next(frames)
+    video = VideoFile(args.out.with_suffix(""), FPS, first)
+    try:
+        for i, image in enumerate(itertools.chain([first], frames)):
+            video.write(image, i / FPS)
+    except BaseException:
+        video.discard()
+        raise
     video.close()
     print(f"{count} frames: {video.path}")
 

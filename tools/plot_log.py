@@ -23,6 +23,7 @@ from matplotlib.ticker import LogFormatter
 
 from lib.training.scalars import SCALARS, read_scalars
 from lib.utils import cli
+from lib.utils.files import check_outputs
 from lib.utils.plots import COLORS, STYLE, Point, save_figure
 
 FIRST = ["train/loss", "val/AP"]
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if len(args.runs) > len(COLORS):
         raise ValueError(f"{len(args.runs)} runs; one plot has colors for {len(COLORS)}")
-    runs = [read_scalars(run if run.is_file() else run / SCALARS) for run in args.runs]
+    files = [run if run.is_file() else run / SCALARS for run in args.runs]
+    check_outputs([args.out], files)
+    runs = [read_scalars(file) for file in files]
     titles = panel_titles(runs)
     if not titles:
         raise ValueError(f"{args.runs[0]} has neither a loss nor an AP")

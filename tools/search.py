@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ from lib.search.latency import LatencyTable
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of
 from lib.utils.dist import choose_device
+from lib.utils.files import WriteError, check_outputs, write_file
 from lib.utils.journal import Journal
 from lib.utils.plots import save_figure, scatter
 
@@ -98,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         mutation=args.mutation,
     )
     limits = read_limits(args)
+    outputs = [args.out / name for name in ("winner.json", "candidates.csv", "pareto.png")]
+    check_outputs(outputs, [args.supernet, args.latency_table, args.cfg])
     table = LatencyTable.read(args.latency_table) if args.latency_table else None
     network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
     cfg = network.cfg
@@ -124,7 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_limits(args: argparse.Namespace) -> dict[str, float]:
-    """{"gmacs": ..., "ms": ...}, one or both."""
+    """{"gmacs": ..., "ms": ...}, one or both; ValueError for a number that no search can use."""
+    for flag in ("--max-gmacs", "--max-ms"):
+        if (limit := getattr(args, flag[2:].replace("-", "_"))) is not None:
+            cli.check_range(flag, limit, low=0)
+    for flag in ("--calibrate", "--search-images"):
+        cli.check_range(flag, getattr(args, flag[2:].replace("-", "_")), low=1)
+    cli.check_range("--seed", args.seed, low=0)
     if args.max_ms is not None and not args.latency_table:
         raise ValueError("--max-ms needs --latency-table (python -m tools.benchmark pieces)")
     flags = {"gmacs": args.max_gmacs, "ms": args.max_ms}
@@ -191,6 +201,8 @@ def open_journal(args: argparse.Namespace, header: Mapping[str, Any]) -> Journal
         raise ValueError(f"--out: cannot make {args.out}: {error.strerror}") from None
     try:
         journal = Journal(args.out / "journal.jsonl", header)
+    except WriteError:
+        raise
     except ValueError as error:
         raise ValueError(f"{error}; give the same, or another folder") from None
     if journal.entries:
@@ -237,15 +249,16 @@ def write_csv(
     path: Path, space: ArchManager, costs: Costs, candidates: Sequence[Candidate]
 ) -> None:
     """A row per candidate in the order of scoring: score, costs, and each choice of the space."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["generation", "AP", "gmacs_true", "gmacs_paper", "ms", *space.choices])
-        for one in candidates:
-            macs = arch_macs(costs.pieces_of(one.arch))
-            ms = f"{one.costs['ms']:.3f}" if "ms" in one.costs else ""
-            numbers = [space.encode(one.arch)[name] for name in space.choices]
-            gmacs = [macs["true"] / 1e9, macs["paper"] / 1e9]
-            writer.writerow([one.generation, f"{one.score:.5f}", *gmacs, ms, *numbers])
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["generation", "AP", "gmacs_true", "gmacs_paper", "ms", *space.choices])
+    for one in candidates:
+        macs = arch_macs(costs.pieces_of(one.arch))
+        ms = f"{one.costs['ms']:.3f}" if "ms" in one.costs else ""
+        numbers = [space.encode(one.arch)[name] for name in space.choices]
+        gmacs = [macs["true"] / 1e9, macs["paper"] / 1e9]
+        writer.writerow([one.generation, f"{one.score:.5f}", *gmacs, ms, *numbers])
+    write_file(path, file.getvalue())
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from lib.keypoints import KeypointSpec
 from lib.models.load import read_network
 from lib.utils import cli
 from lib.utils.dist import choose_device
+from lib.utils.files import check_outputs
 from lib.utils.images import read_image
 from lib.utils.plots import STYLE, save_figure
 from lib.utils.transforms import of_pixels, warp_matrix
@@ -71,6 +72,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    cli.check_range("--min-score", args.min_score, low=0, high=1)
+    check_outputs([args.out], [args.input, args.model, args.cfg, args.superconfig])
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if args.model.suffix == ".onnx":
         raise ValueError(

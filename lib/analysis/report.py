@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.utils.files import write_file
+from lib.utils.files import is_stream, reported, write_file
 
 IMAGES = "pictures"  # folder next to a page
 
@@ -30,12 +30,12 @@ class Report(NamedTuple):
 def make_folders(*paths: str | None) -> None:
     """Make the folders of files to be written later; ValueError if that fails."""
     for path in filter(None, paths):
-        try:
+        with reported(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot write {path}: {error.strerror}") from None
         if Path(path).is_dir():
             raise ValueError(f"cannot write {path}: it is a folder")
+        if not (is_stream(Path(path)) or os.access(Path(path).parent, os.W_OK)):
+            raise ValueError(f"cannot write {path}: its folder is not writable")
 
 
 def make_page_folder(folder: str | None) -> None:

@@ -17,6 +17,7 @@ from lib.core.pipeline import SEQUENTIAL, LoaderSettings, each_outcome
 from lib.core.results import Outcome, Prediction, in_order, rounded
 from lib.dataset.build import EvaluationSet
 from lib.utils.dist import ALONE, Process, broadcast, gather
+from lib.utils.files import WriteError, reported
 from lib.utils.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class PredictionJournals:
 
     def __init__(self, results: Path, header: Mapping[str, Any], process: Process = ALONE) -> None:
         """`results`: the result file to be written; `header`: all that predictions depend on."""
-        results.parent.mkdir(parents=True, exist_ok=True)
+        with reported(results):
+            results.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{results.stem}.unfinished-"
         journal = results.with_name(f"{prefix}{process.rank}.jsonl")
         numbers = {
@@ -116,7 +118,10 @@ def _resume(path: Path, header: Mapping[str, Any]) -> Journal:
     """The journal at `path`; a new one replaces it if its header differs or it is damaged."""
     try:
         return Journal(path, header, sync=False)
+    except WriteError:
+        raise
     except ValueError as error:
         logger.info("%s: starting again", error)
-        path.unlink()
+        with reported(path):
+            path.unlink()
         return Journal(path, header, sync=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import KeypointSpec
-from lib.utils.files import atomic_write
+from lib.utils.files import atomic_write, reported
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ def write_results(
     path = result_path(data, out_dir)
     rows = result_rows(data.spec, predictions, data.category_id)
     check_rows(data, rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(rows))
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(rows))
     logger.info("%d people written to %s", len(rows), path)
     return rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -17,6 +17,7 @@ from lib.codec import CODECS
 from lib.core.images import MEAN, STD
 from lib.core.inference import InferenceSettings
 from lib.deploy.graph import Graph
+from lib.utils.files import write_file
 from lib.utils.transforms import STRIDE
 
 
@@ -38,7 +39,9 @@ def write_program(path: Path, program: ExportedProgram) -> None:
     """A file for `torch.export.load(path).module()`, which needs PyTorch alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about constants that share memory
-        torch.export.save(program, path)
+        content = io.BytesIO()  # the writer of torch ends the process on a full disk
+        torch.export.save(program, content)
+    write_file(path, content.getbuffer())
 
 
 def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> None:
@@ -58,7 +61,7 @@ def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> 
     model = exported.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # paths of the source code on this machine
-    onnx.save(model, path)
+    write_file(path, model.SerializeToString())
 
 
 def make_card(

@@ -66,6 +66,7 @@ class OnnxNetwork:
         rules = dict(card["grouping"])
         self.refine: bool = rules.pop("refine")
         self.group_params = GroupParams(**rules)
+        self.max_people = self.group_params.max_people
 
     @classmethod
     def open(cls, path: str | Path, threads: int = 0) -> OnnxNetwork:

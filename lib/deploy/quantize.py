@@ -19,6 +19,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from lib.utils.files import replacing
+
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 QUANTIZED = (*CONVOLUTIONS, "Add", "Clip", "Concat", "Relu")
 
@@ -44,16 +46,17 @@ def quantize(path: Path, target: Path, images: Iterable[np.ndarray]) -> None:
     model = onnx.load(path)
     logging.getLogger().addFilter(_is_no_advice)
     try:
-        quantize_static(
-            path,
-            target,
-            Inputs(model.graph.input[0].name, images),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=quantized_nodes(model),
-        )
+        with replacing(target) as partial:
+            quantize_static(
+                path,
+                partial,
+                Inputs(model.graph.input[0].name, images),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=quantized_nodes(model),
+            )
     finally:
         logging.getLogger().removeFilter(_is_no_advice)
 

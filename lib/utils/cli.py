@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import logging
+import math
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from lib.utils.text import escaped
 
 logger = logging.getLogger(__name__)
 
 MISTAKE = 2  # exit code after a user's mistake
 STOPPED = 75  # exit code after a signal: a checkpoint is saved, the same command resumes from it
+BROKEN_PIPE = 141  # exit code after the reader of standard output has left, as in a shell
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+DISK_ERRORS |= {errno.EACCES, errno.EPERM}
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
@@ -50,25 +61,77 @@ def add_process_flags(to: argparse.ArgumentParser) -> None:
     to.add_argument("--dist-url", default="tcp://127.0.0.1:23456", help="address of rank 0")
 
 
+def check_range(flag: str, value: float, low: float, high: float = math.inf) -> None:
+    """ValueError if the value of `flag` is not a finite number from `low` to `high`."""
+    if not (low <= value <= high and math.isfinite(value)):
+        wanted = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        raise ValueError(f"{flag} is {value:g}; wanted a number {wanted}")
+
+
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with its code."""
-    sys.exit(code_of(main))
+    """Call `main` and exit with its code.
+
+    Names from outside are escaped where they are printed or logged, and a log that cannot be
+    written does not end the program; standard output that cannot be written is its last error.
+    """
+    logging.setLogRecordFactory(_Record)
+    logging.raiseExceptions = False  # no traceback for each line on a full disk
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not None, which it is when it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = code_of(main)
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    if sys.stdout is not None and (lost := code_of(sys.stdout.flush)):
+        code = code or lost
+        # The interpreter flushes once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def code_of(main: Callable[[], int | None]) -> int | None:
-    """The exit code of `main`; a ValueError is printed as one line and becomes MISTAKE."""
+    """The exit code of `main`; a user's mistake or a full disk is one line and becomes MISTAKE.
+
+    A user's mistake is a ValueError.
+    """
     try:
         return main()
     except ValueError as error:
         logger.debug("", exc_info=True)  # the log file keeps the traceback
-        print(f"error: {_last_line(error)}", file=sys.stderr)
-        return MISTAKE
+        return _end(f"error: {_one_line(error)}", MISTAKE)
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        logger.debug("", exc_info=True)
+        where = escaped(str(error.filename or "standard output or a file"))
+        return _end(f"error: cannot write or read {where}: {error.strerror}", MISTAKE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _end("interrupted", 130)
 
 
-def _last_line(error: Exception) -> str:
+def _end(line: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    return code
+
+
+def _one_line(error: Exception) -> str:
     """The message alone: errors of loader processes start with a traceback."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^[\w.]+Error: ", "", lines[-1])
+    text = str(error).strip() or type(error).__name__
+    if "Traceback (most recent call last)" in text:
+        text = re.sub(r"^[\w.]+Error: ", "", text.splitlines()[-1])
+    return escaped(text)
+
+
+class _Record(logging.LogRecord):
+    """A log record whose names, and whatever else is text in `args`, are printable."""
+
+    def getMessage(self) -> str:
+        if isinstance(self.args, tuple):
+            self.args = tuple(
+                escaped(str(arg)) if isinstance(arg, (str, Path, Exception)) else arg
+                for arg in self.args
+            )
+        return escaped(super().getMessage(), keep="\t\n")

@@ -12,6 +12,8 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lib.utils.files import reported
+
 Json = dict[str, Any]
 
 
@@ -20,6 +22,8 @@ class Journal:
 
     def __init__(self, path: str | Path, header: Mapping[str, Any], sync: bool = True) -> None:
         """Open the journal at `path` or start it; ValueError when it has another header.
+
+        WriteError, here and in `add`, when the file cannot be written.
 
         sync: entries are on the disk before `add` returns, safe against a power cut too.
         """
@@ -47,13 +51,14 @@ class Journal:
         self._file = None
 
     def _append(self, line: Json) -> Json:
-        if self._file is None:
-            self._file = self.path.open("ab")
         text = json.dumps(line)
-        self._file.write(text.encode() + b"\n")
-        self._file.flush()
-        if self.sync:
-            os.fsync(self._file.fileno())
+        with reported(self.path):
+            if self._file is None:
+                self._file = self.path.open("ab")
+            self._file.write(text.encode() + b"\n")
+            self._file.flush()
+            if self.sync:
+                os.fsync(self._file.fileno())
         return json.loads(text)
 
     def _read(self) -> list[Json]:
@@ -63,7 +68,8 @@ class Journal:
         text = self.path.read_bytes()
         complete = text[: text.rfind(b"\n") + 1]
         if len(complete) < len(text):
-            os.truncate(self.path, len(complete))
+            with reported(self.path):
+                os.truncate(self.path, len(complete))
         lines = []
         for number, line in enumerate(complete.splitlines(), start=1):
             try:

@@ -16,6 +16,14 @@ def printable(text: str) -> str:
     )
 
 
+def escaped(text: str, keep: str = "") -> str:
+    """`text` for a terminal or a log: \\x1b in place of a character that it acts on, but `keep`."""
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def brief(value: Any, most: int = 80) -> str:
     """`value` as Python writes it, on one line of at most `most` characters."""
     try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.keypoints import KeypointSpec
 from lib.utils.files import write_file
+from lib.utils.text import printable
 
 Color = tuple[int, int, int]
 
@@ -74,7 +75,7 @@ def resize_to(image: np.ndarray, side: int) -> np.ndarray:
 def caption(image: np.ndarray, text: str) -> np.ndarray:
     """The image below a white line of text."""
     strip = np.full((16, image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, text, (3, 12), FONT, 0.4, BLACK, 1, cv2.LINE_AA)
+    cv2.putText(strip, printable(text), (3, 12), FONT, 0.4, BLACK, 1, cv2.LINE_AA)
     return np.concatenate([strip, image])
 
 
@@ -123,6 +124,7 @@ def _draw_name(canvas: np.ndarray, points: np.ndarray, name: str, color: Color) 
     height, width = canvas.shape[:2]
     scale = max(0.35, min(height, width) / 1100)
     thickness = max(1, round(1.6 * scale))
+    name = printable(name)  # OpenCV crashes on lone surrogates
     (w, h), _ = cv2.getTextSize(name, FONT, scale, thickness)
     pad = round(h * 0.55)
     x, y = points[points[:, 1].argmin()]

@@ -67,6 +67,7 @@ class PointPredictor(NamedTuple):
     compute: Callable[[Any], Any] = lambda image: image
     group: Callable[[Any], People] = find
     keypoints: KeypointSpec = COCO
+    max_people: int = 30
 
 
 POINTS = PointPredictor()

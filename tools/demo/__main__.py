@@ -24,9 +24,10 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from lib.config.default import _C as DEFAULTS
 from lib.predictor import Predictor
 from lib.utils import cli
-from tools.demo.media import Source, find_sources, frame_count
+from tools.demo.media import Source, find_sources, frame_count, quiet_opencv
 from tools.demo.output import Output
 from tools.demo.pipeline import PARTS, Item, Problem, Times, drawings, time_table
 
@@ -46,15 +47,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--min-score", type=float, default=0.2, help="of people (default: 0.2)")
     parser.add_argument("--show", action="store_true", help="also show in a window")
     cli.add_network_flags(parser)
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    keys = [i for i, word in enumerate(args.input) if is_key(word)]
+    if keys:  # --input takes all words that follow
+        args.input, args.opts = args.input[: keys[0]], [*args.input[keys[0] :], *args.opts]
+    if not args.input:
+        parser.error("--input names no image; KEY VALUE come after it")
+    return args
+
+
+def is_key(word: str) -> bool:
+    """Whether `word` is a config key like TEST.FLIP_TEST, and no file."""
+    return word.split(".")[0] in DEFAULTS and not Path(word).exists()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    cli.check_range("--min-score", args.min_score, low=0, high=1)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # OpenCV's messages about unreadable files: ours follow.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    quiet_opencv()
     sources = find_sources(args.input)
     if args.track and not any(source.is_video for source in sources):
         raise ValueError("--track is for videos and cameras; the input has none")

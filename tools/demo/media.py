@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import time
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from lib.utils.files import Partial, WriteError
 from lib.utils.images import read_image
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,12 @@ class Frame(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
 
 
+def quiet_opencv() -> None:
+    """Silence OpenCV's messages about files; ours follow."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def find_sources(inputs: Sequence[str]) -> list[Source]:
     """The sources named by files, folders, patterns like `*.jpg`, and numbers of cameras.
 
@@ -86,7 +94,7 @@ def read_video(source: Source) -> Generator[Frame]:
 
     ValueError when there is none. A warning when a video has fewer frames than its header says.
     """
-    capture = cv2.VideoCapture(source.location if source.is_camera else str(source.location))
+    capture = open_capture(source)
     if source.is_camera:
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest frame, not the next one
     fps = capture.get(cv2.CAP_PROP_FPS)
@@ -109,20 +117,41 @@ def read_video(source: Source) -> Generator[Frame]:
         logger.warning("%s ends after %d of %d frames", source.name, number, expected)
 
 
+def opencv_name(path: Path) -> Any:
+    """The bytes of a name: OpenCV ends the process on text that is not UTF-8."""
+    return os.fsencode(path)
+
+
+def open_capture(source: Source) -> cv2.VideoCapture:
+    """OpenCV's reader of a video or a camera."""
+    if source.is_camera:
+        return cv2.VideoCapture(source.location)
+    return cv2.VideoCapture(opencv_name(source.path))
+
+
 def frame_count(source: Source) -> int | None:
     """The number of frames in the header; None where it is unknown."""
     if not source.is_video:
         return 1
     if source.is_camera:
         return None
-    capture = cv2.VideoCapture(str(source.location))
+    capture = open_capture(source)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     return count if count > 0 else None
 
 
+def has_frame(video: Source, number: int) -> bool:
+    """Whether the frame `number`, from 0, can be read."""
+    capture = open_capture(video)
+    capture.set(cv2.CAP_PROP_POS_FRAMES, number)
+    success, _ = capture.read()
+    capture.release()
+    return success
+
+
 class VideoFile:
-    """A video that is being written; complete once it is closed."""
+    """A video that is being written; it takes its place, whole, once it is closed."""
 
     def __init__(self, stem: Path, fps: float, image: np.ndarray) -> None:
         """STEM.mp4, or another of `FORMATS`; `image` (H, W, 3) has the size of all frames."""
@@ -131,11 +160,13 @@ class VideoFile:
         self.frames = 0
         for suffix, codec in FORMATS:
             self.path = stem.with_name(stem.name + suffix)
-            code = cv2.VideoWriter.fourcc(*codec)
-            self.writer = cv2.VideoWriter(str(self.path), code, fps, self.size)
+            self.partial = Partial(self.path)
+            code, name = cv2.VideoWriter.fourcc(*codec), opencv_name(self.partial.path)
+            self.writer = cv2.VideoWriter(name, code, fps, self.size)
             if self.writer.isOpened():
                 return
-        raise ValueError(f"cannot write the video {self.path}")
+            self.partial.discard()
+        raise WriteError(f"cannot write the video {self.path}")
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """A frame (H, W, 3) uint8 RGB, repeated until `seconds`, at least once."""
@@ -145,10 +176,25 @@ class VideoFile:
         repeats = max(1, round(seconds * self.fps) + 1 - self.frames)
         for _ in range(repeats):
             self.writer.write(image)
-        self.frames += repeats
+            self.frames += 1
 
     def close(self) -> None:
+        """Finish the video; WriteError where it lacks frames, and a file of this name stays then.
+
+        OpenCV does not say whether its writing failed.
+        """
         self.writer.release()
+        written = Source(str(self.partial.path), self.partial.path, True)
+        count = frame_count(written) or 0
+        if count < self.frames or not has_frame(written, self.frames - 1):
+            self.partial.discard()
+            raise WriteError(f"cannot write the whole video {self.path}; is the disk full?")
+        self.partial.publish()
+
+    def discard(self) -> None:
+        """Delete what is written; a file of this name stays."""
+        self.writer.release()
+        self.partial.discard()
 
 
 def _source(path: Path) -> Source:

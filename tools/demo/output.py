@@ -7,6 +7,7 @@ order, from 1. images.json lists them as COCO's annotations do, with the names o
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from lib.core.results import Prediction, result_rows
 from lib.keypoints import KeypointSpec
+from lib.utils.files import Partial, WriteError, reported
 from lib.utils.vis import save_image
 from tools.demo.media import Frame, Source, VideoFile
 
@@ -34,9 +36,9 @@ class Output:
     """The output folder; its files are complete once it is closed."""
 
     def __init__(self, folder: Path, spec: KeypointSpec, sources: Sequence[Source]) -> None:
-        """ValueError when it cannot be written, or a source lies in it."""
+        """ValueError when it cannot be written, or a source, or a link to one, lies in it."""
         for source in sources:
-            if not source.is_camera and source.path.resolve().parent == folder.resolve():
+            if not source.is_camera and is_folder_of(folder, source.path):
                 raise ValueError(f"--out {folder} is the folder of {source.name}; name another one")
         self.folder = folder
         self.spec = spec
@@ -52,16 +54,18 @@ class Output:
         head = f'{{"categories": [{json.dumps(category)}],\n"annotations": [],\n"images": ['
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.results = JsonList(folder / "results.json", "[", "]")
-            self.entries = JsonList(folder / "images.json", head, "]}")
         except OSError as error:
             raise ValueError(f"cannot write to --out {folder}: {error.strerror}") from None
+        self.results = JsonList(folder / "results.json", "[", "]")
+        self.entries = JsonList(folder / "images.json", head, "]}")
 
     def close(self) -> None:
-        if self.video:
-            self.video.close()
-        self.results.close()
-        self.entries.close()
+        """Finish all files; WriteError for the first one that could not be written."""
+        with contextlib.ExitStack() as files:
+            files.callback(self.entries.close)
+            files.callback(self.results.close)
+            if self.video:
+                files.callback(self.video.close)
 
     def write(self, frame: Frame, people: Detections, image: np.ndarray) -> None:
         """The next frame: `image` (H, W, 3) uint8 RGB shows `people`."""
@@ -103,18 +107,43 @@ class Output:
 
 
 class JsonList:
-    """A list in a JSON file between `before` and `after`, written entry by entry."""
+    """A list in a JSON file between `before` and `after`, written entry by entry.
+
+    The file takes its place when it is closed, if all of it could be written.
+    """
 
     def __init__(self, path: Path, before: str, after: str) -> None:
-        self.file = path.open("w")
-        self.file.write(before)
+        self.partial = Partial(path)
         self.after = after
         self.separator = "\n"
+        self.is_whole = True
+        with reported(path):
+            self.file = self.partial.path.open("w")
+        self._write(before)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        self.file.write(self.separator + json.dumps(entry))
+        self._write(self.separator + json.dumps(entry))
         self.separator = ",\n"
 
     def close(self) -> None:
-        self.file.write(self.after + "\n")
+        if not self.is_whole:
+            return
+        self._write(self.after + "\n")
         self.file.close()
+        self.partial.publish()
+
+    def _write(self, text: str) -> None:
+        try:
+            with reported(self.partial.target):
+                self.file.write(text)
+                self.file.flush()
+        except WriteError:
+            self.is_whole = False
+            self.partial.discard()
+            raise
+
+
+def is_folder_of(folder: Path, path: Path) -> bool:
+    """Whether the file `path`, which may be a link, or what it leads to lies in `folder`."""
+    parents = (path.parent.resolve(), path.resolve().parent)
+    return folder.resolve() in parents

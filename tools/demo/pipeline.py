@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -19,6 +20,8 @@ from tools.demo.ahead import ahead
 from tools.demo.media import Frame, Source, read_source
 from tools.demo.output import Detections
 from tools.demo.track import Tracker
+
+logger = logging.getLogger(__name__)
 
 MIN_JOINT = 0.1  # joints with a lower score are not drawn
 PARTS = ("read", "network", "group", "draw", "write")
@@ -91,12 +94,23 @@ def run_step(
 
 
 def grouping(predictor: Predictor, track: bool, min_score: float) -> Callable[[Item], Detections]:
-    """A function from an item's maps to Detections; it holds the tracker of the current video."""
-    tracker = Tracker(predictor.keypoints)
+    """A function from an item's maps to Detections; it holds the tracker of the current video.
+
+    It warns once of an image with as many people as the settings allow.
+    """
+    tracker, limit = Tracker(predictor.keypoints), predictor.max_people
 
     def group(item: Item) -> Detections:
-        nonlocal tracker
+        nonlocal tracker, limit
         keypoints, scores, _ = predictor.group(item.result)
+        if limit and len(scores) >= limit:
+            logger.warning(
+                "%s: %d people; there may be more: the limit DATASET.MAX_NUM_PEOPLE is %d",
+                item.frame.source.name,
+                len(scores),
+                limit,
+            )
+            limit = 0
         order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= min_score]
         keypoints, scores = keypoints[order], scores[order].tolist()
         if not (track and item.frame.source.is_video):

@@ -37,7 +37,7 @@ from lib.deploy.quantize import quantize
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of
-from lib.utils.files import write_file
+from lib.utils.files import check_outputs, write_file
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.device_runner import prepare
@@ -45,6 +45,7 @@ from tools.export.check import compare_outputs, people_table
 
 logger = logging.getLogger("lib.export")
 
+OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "card.json")  # in --out
 CHECKED = 8  # images of the test split that are compared without --evaluate
 
 
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     size = read_size(args.size) if args.size else None
     network = read_weights(args)
+    outputs = [args.out / name for name in OUTPUTS]
+    check_outputs(outputs, [network.source, args.cfg, args.superconfig])
     model = network.build(torch.device("cpu"))
     make_folders(str(args.out / "card.json"))
     training = build_dataset(network.cfg) if args.int8 else None

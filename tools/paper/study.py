@@ -34,7 +34,7 @@ from lib.models import build_model
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.complexity import count_macs, count_params
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 from lib.utils.tables import markdown
 
 FOLDER = Path("experiments/synthetic")
@@ -109,7 +109,7 @@ class Runs:
             last = done.stderr.strip().splitlines()[-1:]
             raise ValueError(f"{script}.py ended with {done.returncode}: {''.join(last)}")
         figures = None if script == "dist_train" else json.loads(report.read_text())
-        atomic_write(record, json.dumps({"command": command, "report": figures}, indent=2))
+        write_file(record, json.dumps({"command": command, "report": figures}, indent=2))
         return figures
 
 
@@ -151,7 +151,7 @@ def supernet_study(args: argparse.Namespace) -> str:
                 rows.setdefault(f"{sampling}/{width}", []).append(
                     figures | {"alone": scratch[width]}
                 )
-    (args.out / "study.json").write_text(json.dumps({**rows, "taught": distilled}, indent=2))
+    write_file(args.out / "study.json", json.dumps({**rows, "taught": distilled}, indent=2))
     head = ("narrow", "AP")
     labels = {"alone": "from scratch", "taught": "from scratch, distilled from wide"}
     cells = [(label, mean_and_spread([run[k] for run in distilled])) for k, label in labels.items()]

@@ -22,7 +22,7 @@ import cv2
 from lib.dataset.synthetic.describe import LAYOUTS, SPLITS, Entry, Json, Layout, annotation_file
 from lib.dataset.synthetic.scene import SceneParams, draw_scene
 from lib.keypoints import KeypointSpec
-from lib.utils.files import atomic_write
+from lib.utils.files import write_file
 
 VERSION = 1  # raise it when the same seed gives other images: old folders are then rendered again
 RECORD, UNFINISHED = "synthetic.json", "synthetic.json.unfinished"
@@ -81,8 +81,8 @@ def make_dataset(
         chosen = [entry for split in splits for entry in entries[split]]
         (root / name).parent.mkdir(exist_ok=True)
         content = annotation_file(layout, chosen, VERSION)
-        (root / name).write_text(json.dumps(content))
-    atomic_write(root / RECORD, json.dumps(record))
+        write_file(root / name, json.dumps(content))
+    write_file(root / RECORD, json.dumps(record))
     (root / UNFINISHED).unlink()
     return len(tasks)
 
@@ -170,6 +170,6 @@ def render(task: Task) -> Entry:
     layout = LAYOUTS[task.layout]
     scene = draw_scene(task.seed, task.params, layout.kind)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    if not cv2.imwrite(str(task.path), scene.image[..., ::-1], quality):
-        raise OSError(f"could not write {task.path}")
+    _, data = cv2.imencode(task.path.suffix, scene.image[..., ::-1], quality)
+    write_file(task.path, data.tobytes())
     return layout.describe(layout, scene, task.image_id, task.path.name)
