@@ -41,7 +41,7 @@ def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
         return torch.device("cpu")
     if gpu is None:
         gpu = int(os.environ.get("LOCAL_RANK") or cfg.GPUS[0])
-    if gpu >= torch.cuda.device_count():
+    if not 0 <= gpu < torch.cuda.device_count():
         raise ValueError(f"there is no GPU {gpu}; this machine has {torch.cuda.device_count()}")
     return torch.device("cuda", gpu)
 

@@ -47,7 +47,7 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return list(json.loads(path.read_text())["starts"])
+        return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
     except (ValueError, KeyError, TypeError):
         logger.warning("%s is no run card; set aside as %s.damaged", path, path)
         path.replace(f"{path}.damaged")
@@ -113,7 +113,7 @@ def _output(*command: str) -> str | None:
 
 def _cpu_name() -> str | None:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     forms = forms_in(args.folder)
-    card = json.loads((args.folder / "card.json").read_text())
+    card = json.loads((args.folder / "card.json").read_text(encoding="utf-8"))
     size = input_size(card, args.size)
     images = noise_image(size)
     counts = args.threads or sorted({1, torch.get_num_threads()})

@@ -118,7 +118,7 @@ class JsonList:
         self.separator = "\n"
         self.is_whole = True
         with reported(path):
-            self.file = self.partial.path.open("w")
+            self.file = self.partial.path.open("w", encoding="utf-8")
         self._write(before)
 
     def add(self, entry: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def open_form(path: Path, threads: int) -> Run:
     if path.suffix == ".pt2":
         module = torch.export.load(path).module()
     else:
-        module = eager_graph(json.loads(path.read_text()))
+        module = eager_graph(json.loads(path.read_text(encoding="utf-8")))
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> Sequence[Any]:
@@ -87,7 +87,7 @@ def noise_image(size: tuple[int, int]) -> np.ndarray:
 
 def peak_memory() -> float:
     """MB that this process used at most (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
 

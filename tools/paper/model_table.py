@@ -177,7 +177,7 @@ def marks(name: str) -> tuple[str, str]:
 def read_page(path: Path) -> str:
     """The text of a page that has all marks."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
     for name in ("costs", "latency"):

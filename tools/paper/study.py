@@ -98,7 +98,7 @@ class Runs:
         arguments += [] if script == "dist_train" else ["--json", str(report)]
         command = " ".join(arguments)
         if record.exists():
-            earlier = json.loads(record.read_text())
+            earlier = json.loads(record.read_text(encoding="utf-8"))
             if earlier["command"] != command:
                 raise ValueError(f"{record} is of another command; give another --out")
             return earlier["report"]
@@ -108,7 +108,7 @@ class Runs:
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:]
             raise ValueError(f"{script}.py ended with {done.returncode}: {''.join(last)}")
-        figures = None if script == "dist_train" else json.loads(report.read_text())
+        figures = None if script == "dist_train" else json.loads(report.read_text(encoding="utf-8"))
         write_file(record, json.dumps({"command": command, "report": figures}, indent=2))
         return figures
 

@@ -103,7 +103,7 @@ def is_complete(root: Path, record: Json, layout: Layout) -> bool:
     """Whether `root` holds exactly this data set, every file of it."""
     if not (root / RECORD).is_file():
         return False
-    if json.loads((root / RECORD).read_text()) != json.loads(json.dumps(record)):
+    if json.loads((root / RECORD).read_text(encoding="utf-8")) != json.loads(json.dumps(record)):
         return False
     images = sum(1 for _ in (root / "images").rglob("*.jpg"))
     files = layout.files(record["counts"])
