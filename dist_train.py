@@ -36,10 +36,11 @@ from lib.models.reorder import sort_channels
 from lib.training.run import train
 from lib.training.stopping import ignore_sigterm
 from lib.utils import cli
-from lib.utils.checkpoint import check_same_joints, config_of, fit_weights, load_checkpoint, unwrap
+from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import Process, leave, start_process, wrap
 from lib.utils.logger import create_logger
+from lib.utils.recorded import check_same_joints, config_of
 
 logger = logging.getLogger("lib.train")
 
@@ -107,7 +108,7 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
     path, parts = cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_PARTS
     saved = load_checkpoint(path)
     if parts == "all":
-        check_same_joints(config_of(saved), path, cfg, is_train=True)
+        check_same_joints(config_of(saved, path), path, cfg, is_train=True)
     fit_weights(model, saved, path, FRESH_PARTS[parts])
     logger.info("%s weights from %s", parts, path)
 

@@ -15,11 +15,10 @@ Every script and tool reads weights with `read_network`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
@@ -27,18 +26,17 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.config import load_config, read_config
-from lib.config.files import parse_yaml
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, largest_arch
 from lib.models.bare_weights import published, settings_of_tensors
+from lib.models.record import Record, record_of, record_of_run
 from lib.models.structure import NO_SIZE, Structure, read_structure, same_network
-from lib.utils.checkpoint import check_same_joints, fit_weights, load_checkpoint, weights_of
-from lib.utils.run_card import RUN_CARD
+from lib.utils.checkpoint import check_finite, fitting_weights, load_checkpoint, weights_of
+from lib.utils.recorded import check_same_joints, typed
+from lib.utils.text import brief
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
-CHECKPOINT = "checkpoint.pth.tar"
-OF_A_RUN = ("model_best.pth.tar", "final_state0.pth.tar")  # state dicts that a training writes
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,18 @@ class NetworkFile:
 
     def build(self, device: torch.device) -> nn.Module:
         """The trained network in evaluation mode; ValueError when the tensors do not fit it."""
-        model = build_model(self.cfg, self.arch)
+        hint = "check --cfg, --superconfig and KEY VALUE"
         try:
-            fit_weights(model, self.state, self.source)
+            with torch.device("meta"):  # no memory yet: the file may describe any size
+                model = build_model(self.cfg, self.arch)
         except ValueError as error:
-            raise ValueError(f"{error}; check --cfg, --superconfig and KEY VALUE") from None
+            raise ValueError(f"the network of {self.source}: {error}; {hint}") from None
+        try:
+            weights = fitting_weights(model, self.state, self.source)
+        except ValueError as error:
+            raise ValueError(f"{error}; {hint}") from None
+        check_finite(weights, self.source)
+        model.to_empty(device="cpu").load_state_dict(weights)
         return place(model, device, self.cfg.MODEL.CHANNELS_LAST).eval()
 
     def expect_subnet(self) -> NetworkFile:
@@ -96,14 +101,6 @@ class NetworkFile:
                 f"{self.source} is a {self.kind}; only a {SUPERNET} has sub-networks to extract"
             )
         return self
-
-
-class Record(NamedTuple):
-    """Settings and architecture stored in the file, or in the folder of its run."""
-
-    config: dict[str, Any] | None = None  # settings as plain values
-    arch: ArchSpec | None = None
-    is_subnet: bool = False  # an extracted sub-network: `config` is that of its supernet
 
 
 def read_network(
@@ -132,7 +129,7 @@ def read_network(
     saved = load_checkpoint(path)
     state = weights_of(saved, path)
     structure = _structure_of(state, path)
-    record = _record_of(saved, path) or _record_of_run(path, structure) or Record()
+    record = record_of(saved, path) or record_of_run(path, structure) or Record()
     arch = _architecture(path, record, structure, superconfig)
     size = input_size or _input_size(record, arch, bool(cfg), bool(superconfig))
     opts = [*_joint_keys(joints), *opts]
@@ -155,8 +152,8 @@ def read_network(
         cfg=settings,
         arch=arch,
         state=state,
-        epoch=saved.get("epoch"),
-        supernet=(saved.get("provenance") or {}).get("supernet"),
+        epoch=typed(saved, "epoch", int, path),
+        supernet=record.supernet,
         recorded=record.config or {},
     )
 
@@ -168,62 +165,17 @@ def _joint_keys(joints: str | Path | None) -> list[str]:
     return ["DATASET.DATASET", str(joints), "DATASET.DATASET_TEST", str(joints)]
 
 
-# --- settings in the file or in its folder ------------------------------------------------
-
-
-def _record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
-    """The record in a checkpoint or a sub-network; None for a bare state dict."""
-    provenance = saved.get("provenance")  # of a sub-network
-    text = (provenance if isinstance(provenance, Mapping) else saved).get("config")
-    config = parse_yaml(text, f"the config in {path}") if isinstance(text, str) else None
-    arch = _read_arch(saved.get("arch"), path)
-    return Record(config, arch, is_subnet=bool(provenance)) if config or arch else None
-
-
-def _record_of_run(path: Path, structure: Structure | None) -> Record | None:
-    """The record of the checkpoint or run card in the folder, if the weights are of that run."""
-    if path.name not in OF_A_RUN:
-        return None
-    for read in (_read_checkpoint, _read_card):
-        try:
-            record = read(path.parent)
-        except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # missing or damaged: the settings come from the tensors
-        arch = structure.arch if structure else None
-        if record and (not (record.arch and arch) or same_network(record.arch, arch)):
-            return record
-    return None
-
-
-def _read_checkpoint(folder: Path) -> Record | None:
-    return _record_of(load_checkpoint(folder / CHECKPOINT), folder / CHECKPOINT)
-
-
-def _read_card(folder: Path) -> Record:
-    """The record of the last start in a run card."""
-    start = json.loads((folder / RUN_CARD).read_text())["starts"][-1]
-    return Record(dict(start["config"]), _read_arch(start["architecture"], folder / RUN_CARD))
-
-
-def _read_arch(tree: Any, source: Path) -> ArchSpec | None:
-    if not tree:
-        return None
-    try:
-        return ArchSpec.from_dict(tree)
-    except ValueError as error:
-        raise ValueError(f"the architecture in {source}: {error}") from None
-
-
 def _check_record(path: Path, record: Record, cfg: CfgNode) -> None:
     """ValueError if `cfg` has other joints or another codec than the network was trained with."""
     if record.config is None:
         return
     check_same_joints(record.config, path, cfg, is_train=False)
-    trained_with = record.config.get("MODEL", {}).get("CODEC", "reference")
+    trained_with = typed(record.config.get("MODEL", {}), "CODEC", str, path) or "reference"
     if trained_with != cfg.MODEL.CODEC:
+        name = brief(trained_with)[1:-1]
         raise ValueError(
-            f"{path} was trained with MODEL.CODEC {trained_with}, not {cfg.MODEL.CODEC}; "
-            f"decode with the same codec"
+            f"{path} was trained with MODEL.CODEC {name}, not {cfg.MODEL.CODEC}; decode with the "
+            f"same codec"
         )
 
 
@@ -294,4 +246,6 @@ def _input_size(
         return of_arch
     if not has_cfg or arch is None:
         return None
-    return of_arch if has_superconfig else record.config.get("DATASET", {}).get("INPUT_SIZE")
+    if has_superconfig:
+        return of_arch
+    return typed(record.config.get("DATASET", {}), "INPUT_SIZE", int, "the config of the weights")

@@ -24,6 +24,7 @@ PUBLISHED_MULTIPLIERS = {
     "width": (0.909, 0.826, 0.751, 0.684),
     "depth": (0.833, 0.694, 0.578, 0.483),
 }
+MAX_SIDE = 2**16  # of a tensor
 NO_SIZE = 0  # ArchSpec.img_size of an architecture whose input size is not known
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,6 +51,9 @@ class Outputs:
 def read_structure(state: Mapping[str, Tensor], source: object) -> Structure:
     """The network of `state`; ValueError if no known network has these tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name, shape in shapes.items():
+        if any(not 0 < side <= MAX_SIDE for side in shape):
+            raise ValueError(f"{source}: {name} has the shape {shape}; sides are 1 to {MAX_SIDE}")
     read = next((READERS[names] for names in READERS if set(names) <= set(shapes)), None)
     if read is None:
         raise ValueError(f"the tensors of {source} match no known network")

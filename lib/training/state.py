@@ -16,9 +16,24 @@ from torch import nn
 
 from lib.core.trainer import StepState
 from lib.training.average import WeightAverage
-from lib.utils.checkpoint import fit_weights, load_checkpoint, save_checkpoint, unwrap
+from lib.training.compare import ORDER, REMEDY, check_same, check_same_meaning
+from lib.utils.checkpoint import (
+    check_finite,
+    fit_weights,
+    load_checkpoint,
+    save_checkpoint,
+    unwrap,
+)
+from lib.utils.recorded import config_of
+from lib.utils.text import brief
 
 REQUIRED = ("epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler", "random")
+NODES = ("state_dict", "trained", "optimizer", "scheduler", "scaler", "random")
+COUNTS = ("epoch", "step", "average_updates")
+MOMENTS = {  # a setting that only one optimizer has -> what it keeps of each parameter
+    "betas": ("step", "exp_avg", "exp_avg_sq"),
+    "momentum": ("momentum_buffer",),
+}
 
 
 class Layout(NamedTuple):
@@ -83,24 +98,24 @@ def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None
 
 
 def resume(state: TrainingState, path: str | Path) -> None:
-    """Restore `state` and PyTorch's random generators from the checkpoint at `path`."""
+    """Restore `state` and PyTorch's random generators from the checkpoint at `path`.
+
+    Weights, moments of the optimizer and the position come from the checkpoint, settings from the
+    config. ValueError, in one line, if it is damaged or of a run with other outputs.
+    """
     saved = load_checkpoint(path)
+    _check_fields(saved, path)
     _check_fits(state, saved, path)
-    fit_weights(state.model, saved["state_dict"], str(path))
+    fit_weights(state.model, saved, path)
     if state.average:
         state.average.restart(state.model, saved.get("average_updates", 0))
     if "trained" in saved:
-        fit_weights(state.model, saved["trained"], str(path))
-    state.optimizer.load_state_dict(saved["optimizer"])
-    # The learning rate comes from the config, the position in the schedule from the checkpoint.
-    state.scheduler.load_state_dict({**saved["scheduler"], "base_lrs": state.scheduler.base_lrs})
-    place_schedule(state, state.scheduler.last_epoch)
-    state.scaler.load_state_dict(saved["scaler"])
-    state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
-    state.step = saved.get("step", 0)
-    torch.set_rng_state(saved["random"]["torch"])
-    if len(saved["random"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+        fit_weights(state.model, {"state_dict": saved["trained"]}, path)
+    try:
+        _restore(state, saved, path)
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged, it cannot be resumed from: {reason}") from None
 
 
 def place_schedule(state: TrainingState, step: int) -> None:
@@ -110,28 +125,85 @@ def place_schedule(state: TrainingState, step: int) -> None:
     groups = state.optimizer.param_groups
     for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(step)
+    scheduler._last_lr = [group["lr"] for group in groups]
+
+
+def _restore(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> None:
+    """Everything but weights; what is no checkpoint's raises any of Python's errors."""
+    state.optimizer.load_state_dict(_moments(state, saved["optimizer"], path))
+    state.scheduler._step_count = 0 + saved["scheduler"]["_step_count"]
+    place_schedule(state, 0 + saved["scheduler"]["last_epoch"])
+    if state.scaler.is_enabled():
+        names = state.scaler.state_dict()
+        state.scaler.load_state_dict({name: 0 + saved["scaler"][name] for name in names})
+    state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
+    state.step = saved.get("step", 0)
+    random = saved["random"]
+    torch.set_rng_state(random["torch"])
+    if len(random["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(random["cuda"])
+
+
+def _moments(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The state of the optimizer with the settings of the config and the moments of `saved`."""
+    ours = state.optimizer.state_dict()
+    parameters = [one for group in state.optimizer.param_groups for one in group["params"]]
+    kind = _kind(ours)
+    assert kind
+    names = MOMENTS[kind]
+    moments = {
+        index: {name: saved["state"][index][name] for name in names} for index in saved["state"]
+    }
+    for index, tensors in moments.items():
+        for name, tensor in tensors.items():
+            wanted = torch.Size() if name == "step" else parameters[index].shape
+            if tensor.shape != wanted:
+                raise TypeError(f"a moment {name} of shape {tuple(tensor.shape)}")
+        check_finite(tensors, path)
+    return {"state": moments, "param_groups": ours["param_groups"]}
+
+
+def _check_fields(saved: Mapping[str, Any], path: str | Path) -> None:
+    """ValueError if a part of the checkpoint is missing, or of another type than was saved."""
+    if missing := [key for key in REQUIRED if key not in saved]:
+        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(missing)}")
+    layout = saved.get("layout") or []
+    is_layout = type(layout) is list and all(type(number) is int for number in layout)
+    wrong = [
+        *(key for key in NODES if not isinstance(saved.get(key, {}), dict)),
+        *(key for key in COUNTS if type(saved.get(key, 0)) is not int or saved.get(key, 0) < 0),
+        *(["layout"] if not is_layout or len(layout) not in (0, len(Layout._fields)) else []),
+        *(["best_ap"] if type(saved["best_ap"]) not in (int, float) else []),
+    ]
+    if wrong:
+        value = saved[wrong[0]]
+        raise ValueError(f"{path} is damaged, it cannot be resumed from: {wrong[0]} {brief(value)}")
 
 
 def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> None:
-    if missing := [key for key in REQUIRED if key not in saved]:
-        raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(missing)}")
+    """ValueError if the checkpoint is of another network, optimizer or division of the epoch."""
+    recorded, current = config_of(saved, path), config_of({"config": state.config}, "the config")
+    check_same_meaning(recorded, current, path)
     if saved.get("arch") != state.arch:
-        raise ValueError(
-            f"{path} has another architecture; choose another OUTPUT_DIR, "
-            "or set AUTO_RESUME False to start over"
-        )
+        raise ValueError(f"{path} has another architecture; {REMEDY}")
     if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
         raise ValueError(
-            f"{path} was trained with another optimizer; keep TRAIN.OPTIMIZER, choose another "
-            "OUTPUT_DIR, or set AUTO_RESUME False to start over"
+            f"{path} was trained with another optimizer; keep TRAIN.OPTIMIZER, {REMEDY}"
         )
-    if saved.get("step", 0) and saved["layout"] != list(state.layout or ()):
+    if not saved.get("step"):
+        return
+    if saved.get("layout") != list(state.layout or ()):
+        layout = Layout(*saved["layout"]) if saved.get("layout") else "unknown layout"
         raise ValueError(
-            f"{path} was saved within an epoch of {Layout(*saved['layout'])}; the config has "
+            f"{path} was saved within an epoch of {layout}; the config has "
             f"{state.layout}; use equal settings, or a checkpoint saved at the end of an epoch"
         )
+    check_same(ORDER, recorded, current, path, where=" until the end of the epoch")
 
 
-def _kind(optimizer: Mapping[str, Any]) -> set[str]:
-    """{"betas"} for Adam, {"momentum"} for SGD: settings that only one of them has."""
-    return {"betas", "momentum"} & set(optimizer["param_groups"][0])
+def _kind(optimizer: Mapping[str, Any]) -> str | None:
+    """ "betas" for Adam, "momentum" for SGD: a setting that only one of them has."""
+    groups = optimizer.get("param_groups")
+    if not (isinstance(groups, list) and groups and isinstance(groups[0], dict)):
+        return None
+    return next((name for name in MOMENTS if name in groups[0]), None)

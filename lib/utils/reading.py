@@ -6,25 +6,35 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_BYTES = 4 * 2**30  # of any file: COCO's training annotations have 0.24 GB
 
 
-def read_bytes(path: str | Path, what: str, limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file; a ValueError names it as "the `what` PATH".
+def open_file(path: str | Path, what: str) -> BinaryIO:
+    """A regular file, open for reading; a ValueError names it as "the `what` PATH".
 
-    A pipe or a device is refused, since it may never end, and a file of more than `limit` bytes.
+    A pipe, a device and a folder are refused: the first two may never end.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ValueError(f"the {what} {path} is no regular file")
+        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = getattr(error, "strerror", error)
+        raise ValueError(f"cannot read the {what} {path}: {reason}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError(f"the {what} {path} is no regular file")
+    return file
+
+
+def read_bytes(path: str | Path, what: str, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file of at most `limit` bytes, opened by `open_file`."""
+    with open_file(path, what) as file:
+        try:
             data = file.read(limit + 1)
-    except OSError as error:
-        raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
+        except OSError as error:
+            raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
     if len(data) > limit:
         raise ValueError(f"the {what} {path} has more than {limit} bytes")
     return data

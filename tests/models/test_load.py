@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from dist_train import load_pretrained, read_teacher
 from lib.config import load_config
 from lib.keypoints import COCO, CROWD_POSE
 from lib.models import build_model
@@ -16,11 +20,12 @@ from lib.models.arch import ArchSpec, largest_arch
 from lib.models.load import read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
-from lib.utils.checkpoint import save_checkpoint, save_weights
+from lib.utils.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from tests.helpers import JOINTS, OTHER, ROOT, TINY, YAMLS, network, tiny_config
 
 CPU = torch.device("cpu")
 XS = ArchSpec.from_json(ROOT / "mobile_configs/search-XS.json")
+H4 = ROOT / "experiments/crowd_pose/efficient_hrnet/H-4.yaml"
 W16 = ROOT / "experiments/crowd_pose/higher_hrnet/w16.yaml"
 
 
@@ -49,8 +54,12 @@ def save_bare(path: Path, model: nn.Module) -> Path:
 
 def message(path: Path, **options) -> str:
     """The one line of the error."""
+    return raised(lambda: read_network(path, **options).build(CPU))
+
+
+def raised(read: Callable[[], object]) -> str:
     with pytest.raises(ValueError, match=".") as caught:
-        read_network(path, **options).build(CPU)
+        read()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -291,6 +300,101 @@ def test_a_folder_or_other_tensors_are_named(tmp_path):
     assert "w.pth match no known network" in message(tmp_path / "w.pth")
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     assert "holds no state dict; its keys: epoch" in message(tmp_path / "w.pth")
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+
+
+@pytest.mark.parametrize("record", ["checkpoint", "sub-network"])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (BOMB, "is not yaml, line 3"),
+        ("!!python/object/apply:os.system ['exit 1']", "is not yaml, line 1"),
+        ("MODEL: [", "is not yaml, line 1"),
+        ("- a list", "holds no keys"),
+        ("x" * 10**6, "characters"),
+        (["DATASET", "coco"], "is a list, not a str"),
+        (5, "is an int, not a str"),
+        ("MODEL: 3", "MODEL holds no keys"),
+        ("DATASET: [1]", "DATASET holds no keys"),
+    ],
+)
+def test_a_config_in_a_file_that_is_none_is_named(trained, text, problem, record):
+    """By every reader of weights, with and without --cfg: see lib/utils/recorded.py."""
+    saved = load_checkpoint(trained)
+    del saved["config"]
+    where = {"config": text} if record == "checkpoint" else {"provenance": {"config": text}}
+    save_checkpoint(trained, **saved, **where)
+    cfg = tiny_config(trained.parent, trained.parent, "MODEL.PRETRAINED", str(trained))
+    for read in (
+        lambda: message(trained),
+        lambda: message(trained, cfg=YAMLS["coco"]),
+        lambda: raised(lambda: load_pretrained(cfg, network(cfg))),
+        lambda: raised(lambda: read_teacher(cfg, trained)),
+    ):
+        line = read()
+        assert problem in line
+        assert str(trained) in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"epoch": torch.zeros(())}, "epoch in {} is a Tensor, not an int"),
+        ({"epoch": "3"}, "epoch in {} is a str, not an int"),
+        ({"provenance": [1]}, "provenance in {} is a list, not a dict"),
+        ({"provenance": {"supernet": 3}}, "supernet in {} is an int, not a str"),
+        ({"config": "DATASET: {DATASET: 5}"}, "DATASET.DATASET"),
+        ({"config": "DATASET: {INPUT_SIZE: [1]}"}, "INPUT_SIZE"),
+        ({"config": "MODEL: {CODEC: [1]}"}, "CODEC"),
+        ({"config": "MODEL: {EXTRA: 3}"}, "MODEL.EXTRA"),
+        ({"state_dict": {1: torch.zeros(1)}}, "holds no state dict"),
+        ({"state_dict": {"first.0.0.weight": 1}}, "holds no state dict"),
+        ({"state_dict": {}}, "holds no state dict"),
+        ({"state_dict": [torch.zeros(1)]}, "holds no state dict"),
+    ],
+)
+def test_a_field_of_another_type_is_named(trained, fields, problem):
+    save_checkpoint(trained, **{**load_checkpoint(trained), **fields})
+    assert problem.format(trained) in message(trained)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("first.2.weight", (50_000,)),  # convolutions of 50,000 x 50,000 x 4 bytes
+        ("first.2.weight", (0,)),
+        ("first.2.weight", ()),
+        ("first.2.weight", (100_000,)),
+        ("stage.0.0.depth_conv.0.weight", (16, 1, 7)),
+        ("stage.0.0.depth_conv.0.weight", (60_000, 1, 7, 7)),
+        ("final_refined.0.conv.3.weight", (0, 1, 1, 1)),
+        ("deconv_refined.0.weight", (1, 1, 60_000, 1)),
+    ],
+)
+def test_tensors_of_any_shape_are_one_line_and_take_no_memory(cfg, tmp_path, name, shape):
+    state = network(cfg).state_dict() | {name: torch.zeros(shape)}
+    torch.save(state, tmp_path / "w.pth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB
+    assert f"{tmp_path / 'w.pth'}" in message(tmp_path / "w.pth", input_size=64)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+@pytest.mark.parametrize("path", [YAMLS["coco"], W16, H4])
+def test_a_network_is_built_without_memory_first(path):
+    """So all of its tensors are in its state dict, which fills them."""
+    with torch.device("meta"):
+        model = build_model(load_config(path))
+    assert {name for name, _ in model.named_buffers()} <= set(model.state_dict())
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_a_network_that_is_not_finite_is_refused(trained):
+    saved = load_checkpoint(trained)
+    saved["state_dict"]["first.2.weight"][0] = math.nan
+    save_checkpoint(trained, **saved)
+    assert "not finite: first.2.weight, 1 of" in message(trained)
 
 
 @pytest.mark.parametrize("arch", [{"img_size": 64}, "tiny", [1]])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import pickle
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 
 from lib.utils import files
 from lib.utils.checkpoint import (
+    hash_of,
     load_checkpoint,
     newest_whole,
     save_checkpoint,
@@ -104,6 +108,49 @@ def test_a_backbone_of_another_data_set_fits(cfg, tmp_path):
         load_weights(model, tmp_path / "w.pth.tar")
 
 
+def test_weights_without_counters_of_batches_load(cfg, tmp_path):
+    """As torch's strict load_state_dict loads them: they are of PyTorch before 0.4.1."""
+    state = network(cfg, seed=1).state_dict()
+    weights = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert len(weights) < len(state)
+    torch.save(weights, tmp_path / "w.pth")
+    model = network(cfg, seed=2)
+    load_weights(model, tmp_path / "w.pth")
+    model.load_state_dict(weights)  # strict
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_named(cfg, tmp_path, value):
+    weights = network(cfg, seed=1).state_dict()
+    weights["first.2.weight"][1] = value
+    weights["stage.0.0.depth_conv.1.running_var"][:] = value
+    torch.save(weights, tmp_path / "w.pth")
+    model, before = network(cfg, seed=2), network(cfg, seed=2)
+    with pytest.raises(ValueError, match=r"not finite: first\.2\.weight, 2 of"):
+        load_weights(model, tmp_path / "w.pth")
+    assert_same(model, before)
+    load_weights(model, tmp_path / "w.pth", skip=("first", "stage"))
+
+
+def test_large_weights_in_half_precision_are_finite(cfg, tmp_path):
+    """Their sum is not: 64 values of 30,000 in float16."""
+    weights = network(cfg, seed=1).state_dict()
+    weights["first.2.weight"] = torch.full_like(weights["first.2.weight"], 3e4).half()
+    torch.save(weights, tmp_path / "w.pth")
+    model = network(cfg)
+    load_weights(model, tmp_path / "w.pth")
+    assert (model.state_dict()["first.2.weight"] == 3e4).all()
+
+
+def test_integers_are_no_weights(cfg, tmp_path):
+    weights = network(cfg, seed=1).state_dict()
+    weights["first.2.weight"] = weights["first.2.weight"].int()
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"1 of another type \(first\.2\.weight torch\.int32\)"):
+        load_weights(network(cfg), tmp_path / "w.pth")
+
+
 # --- files that are none ----------------------------------------------------------------
 
 
@@ -178,6 +225,105 @@ def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path, legacy):
     with path.open("rb") as file:  # the file is as malicious as it looks
         pickle.load(file) if legacy is None else torch.load(file, weights_only=False)
     assert marker.exists()
+
+
+# --- files that cost more than their size -----------------------------------------------
+
+
+def rewrite(path: Path, change=lambda name, data: data, method: int = zipfile.ZIP_STORED) -> Path:
+    """Write the archive at `path` again, with each record as `change` returns it."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in records.items():
+            archive.writestr(name, change(name, data))
+    return path
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    """20 kB that torch.load makes 20 MB of."""
+    torch.save({"weight": torch.zeros(5_000_000)}, tmp_path / "w.pth")
+    path = rewrite(tmp_path / "w.pth", method=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 50_000
+    assert torch.load(path, weights_only=True)["weight"].numel() == 5_000_000
+    assert "its records are compressed" in message_of(path)
+
+
+def test_records_that_overlap_are_refused(tmp_path):
+    """As in archives whose entries all name the same bytes."""
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    sizes = b"\xa0\x0f\0\0"  # 4000 bytes, compressed and not, in the central directory
+    at = content.rindex(sizes + sizes)
+    (tmp_path / "w.pth").write_bytes(content[:at] + b"\xff\xff\xff\x7f" * 2 + content[at + 8 :])
+    assert "larger than the file" in message_of(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_pickle_may_call_nothing_that_takes_memory(tmp_path, legacy):
+    """torch.load(weights_only=True) calls bytearray; here it is refused by its name."""
+    path = tmp_path / "w.pth"
+    call = b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps(10**12, 2)[2:-1] + b"\x85R."
+    path.write_bytes(call)
+    if not legacy:
+        torch.save({}, path)
+        rewrite(path, lambda name, data: call if name.endswith("data.pkl") else data)
+    assert "refused to unpickle 'builtins bytearray'" in message_of(path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2, 2, dtype=torch.complex64),
+        torch.eye(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+    ],
+    ids=["complex", "sparse", "meta"],
+)
+def test_other_kinds_of_tensors_are_refused(tmp_path, tensor):
+    torch.save({"weight": tensor}, tmp_path / "w.pth")
+    assert "refused to unpickle" in message_of(tmp_path / "w.pth")
+
+
+def nested(levels: int) -> list:
+    """A list of `levels` lists that refers to 2 ** levels values."""
+    value: list = [0]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def deep(levels: int) -> list:
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (nested(25), "more than 32 levels or 100000 values"),
+        (deep(100), "more than 32 levels"),
+        (2**70, "an integer of more than 64 bits"),
+        ({1, 2}, "a call of"),
+        ({"two\nlines": 1}, r"a key that is no name: 'two\nlines'"),
+        ({(1, 2): 1}, "a key that is no name: (1, 2)"),
+        (torch.zeros(1).expand(1000, 1000), "a tensor of more values than are stored"),
+    ],
+)
+def test_values_that_no_checkpoint_holds_are_refused(tmp_path, value, message):
+    torch.save({"arch": value}, tmp_path / "c.pth")
+    message = message.replace("a call of", "refused to unpickle")
+    assert message in message_of(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, hash_of, newest_whole])
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path} is no regular file"):
+            read(path)
 
 
 # --- saving -----------------------------------------------------------------------------
