@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lib.analysis.oracle import Oracle
@@ -10,6 +12,8 @@ from lib.core.evaluate import evaluate_predictions
 from lib.core.inference import settings_of
 from lib.core.predictions import predict_set
 from lib.dataset.build import build_dataset, build_evaluation_set
+from lib.dataset.reader import read_annotations
+from lib.keypoints import COCO, CROWD_POSE
 from tests.helpers import YAMLS
 
 
@@ -45,3 +49,25 @@ def test_every_real_training_image_becomes_a_sample(data_root, data_set, people)
     assert all(sample.image.shape == (256, 256, 3) for sample in samples)
     assert sum(len(sample.joints) for sample in samples) == people
     assert [mask.shape for mask in samples[0].masks] == [(64, 64), (128, 128)]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("spec", "file"),
+    [
+        (COCO, "coco/annotations/person_keypoints_train2017.json"),
+        (COCO, "coco/annotations/person_keypoints_val2017.json"),
+        (COCO, "coco_more/annotations/person_keypoints_val2017.json"),
+        (CROWD_POSE, "crowd_pose/json/crowdpose_val.json"),
+        (CROWD_POSE, "mpii/json/crowdpose_train.json"),
+        (CROWD_POSE, "lspet/json/crowdpose_train.json"),
+    ],
+)
+def test_complete_annotations_are_read_as_they_are(data_root, spec, file):
+    """Nothing is derived, and so no figure differs from that of the official tools."""
+    if not (data_root / file).exists():
+        pytest.skip(f"{file} is not in LITEPOSE_DATA")
+    raw = json.loads((data_root / file).read_text())
+    read = read_annotations(data_root / file, spec)
+    for key in ("images", "annotations"):
+        assert read[key] == raw[key]
