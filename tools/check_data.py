@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     results = [check_with_bar(cfg, split, decode=not args.no_decode) for split in splits]
     faults = []
     for split, checked in zip(splits, results, strict=True):
-        print(f"{split.name}: {summarize(split, checked.annotations)}")
+        print(f"{split.name}: {summarize(split, checked)}")
         print_lines(split.name, fault_lines(checked.faults))
         print_lines(split.name, checked.notes)
         print_lines(split.name, note_crowded(split, checked, cfg.DATASET.MAX_NUM_PEOPLE))

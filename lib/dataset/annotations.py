@@ -170,21 +170,23 @@ def count_labelled(keypoints: Sequence[float], spec: KeypointSpec) -> int:
 
 
 def has_scale(area: float, pixels: float) -> bool:
-    """Whether an area can be that of an object in an image: above 0, and not larger than it.
+    """Whether an area can be that of an object in an image: at least a pixel, at most the image.
 
-    A larger one would forgive any error: OKS divides squared distances by the area.
+    OKS divides squared distances by the area, so a larger one would forgive any error.
     """
-    return 0 < area <= pixels
+    return 1 <= area <= pixels
 
 
 def has_extent(box: Sequence[float], image: Mapping[str, Any]) -> bool:
-    """Whether a box has an extent, of at most twice the image's; people may leave the image."""
+    """Whether a box can be that of an object; its area (BOX_AREA) must be possible, too."""
     x, y, width, height = box
+    pixels = image["width"] * image["height"]
     return (
-        0 < width <= 2 * image["width"]
-        and 0 < height <= 2 * image["height"]
-        and is_coordinate(x)
+        is_coordinate(x)
         and is_coordinate(y)
+        and width >= 1
+        and height >= 1
+        and BOX_AREA * width * height <= pixels
     )
 
 

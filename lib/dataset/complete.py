@@ -48,7 +48,9 @@ def complete(tree: Entry, spec: KeypointSpec, path: Path) -> Completed:
     """
     filling = Filling(spec, path)
     filling.read_images(tree["images"])
-    entries = tree.get("annotations", [] if is_hidden(path) else None)
+    entries = tree.get("annotations")
+    if entries is None and is_hidden(path):
+        entries = []
     if not isinstance(entries, list):
         raise ValueError(f"{path} has no list of annotations")
     entries = [
@@ -65,7 +67,7 @@ def complete(tree: Entry, spec: KeypointSpec, path: Path) -> Completed:
     refuse_relative(annotations, path)
     whole = {
         **tree,
-        "images": list(filling.images.values()),
+        "images": [image for number, image in filling.images.items() if image["id"] == number],
         "categories": [category],
         "annotations": annotations,
     }
@@ -113,27 +115,32 @@ class Filling:
     def __init__(self, spec: KeypointSpec, path: Path) -> None:
         self.spec = spec
         self.path = path
-        self.images: dict[int, Entry] = {}
+        self.images: dict[int, Entry] = {}  # by each id, also those that share a file
         self.derived, self.left_out = Notes(), Notes()
         self.sides: list[float] = []  # of squares as large as the boxes of labelled people
 
     def read_images(self, entries: Sequence[Any]) -> None:
-        """Fill `images`; one that is listed twice counts once."""
+        """Fill `images`; a file that is listed twice, be it with two ids, is one image."""
+        first_of: dict[str, Entry] = {}
         for index, entry in enumerate(entries):
             place = f"images[{index}]"
             image = require(
                 entry, image_rules(self.spec), f"{self.path}: {place}", optional=["crowdIndex"]
             )
             image |= {key: int(image[key]) for key in ("id", "width", "height")}
-            if not math.isfinite(image.get("crowdIndex", 0)):
+            if self.spec.metric.by_crowding and not math.isfinite(image.get("crowdIndex", 0)):
                 del image["crowdIndex"]
-            same = self.images.setdefault(image["id"], image)
-            if same is image:
-                continue
-            if same["file_name"] != image["file_name"]:
+            first = first_of.setdefault(image["file_name"], image)
+            if self.images.setdefault(image["id"], first) is not first:
                 raise ValueError(
                     f"{self.path}: {place}: {image['file_name']} has the id {image['id']} of "
-                    f"{same['file_name']}; give each image an id of its own"
+                    f"another image; give each image an id of its own"
+                )
+            if first is image:
+                continue
+            if (first["width"], first["height"]) != (image["width"], image["height"]):
+                raise ValueError(
+                    f"{self.path}: {place}: {image['file_name']} is listed twice, with other sizes"
                 )
             self.left_out.add("images listed twice, which count once", place)
 
@@ -144,6 +151,7 @@ class Filling:
         annotation with id 0 for unmatched.
         """
         annotations, without_scale = [], []
+        labelled: dict[int, list[Any]] = {number: [] for number in self.images}  # keypoints
         for index, entry in enumerate(entries):
             place = f"annotations[{index}]"
             image = self.images.get(entry["image_id"])
@@ -152,6 +160,10 @@ class Filling:
             elif image is None:
                 self.left_out.add("annotations of images that the file does not list", place)
             elif self.fill_in(entry, image, category_id, place):
+                if entry["num_keypoints"] and entry["keypoints"] in labelled[image["id"]]:
+                    self.left_out.add("repetitions of annotations, joint by joint", place)
+                    continue
+                labelled[image["id"]].append(entry["keypoints"])
                 annotations.append(entry)
                 if not entry["bbox"][2]:
                     without_scale.append((place, entry))
@@ -172,7 +184,7 @@ class Filling:
         keypoints = entry.get("keypoints", [0] * (3 * self.spec.num_joints))
         entry["keypoints"] = read_keypoints(keypoints, self.spec, f"{self.path}: {place}")
         points = labelled_points(entry["keypoints"])
-        entry["image_id"] = int(entry["image_id"])
+        entry["image_id"] = image["id"]
         entry["category_id"] = int(self.given(entry, "category_id", category_id, place))
         entry["iscrowd"] = int(self.given(entry, "iscrowd", 0, place))
         if entry["iscrowd"] and points:

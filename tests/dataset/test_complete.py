@@ -148,7 +148,25 @@ def test_an_image_listed_twice_counts_once_but_an_id_is_of_one_file():
     assert whole["images"] == [IMAGE]
     assert left_out == ["images listed twice, which count once: 1, such as images[1]"]
     tree["images"][1] = IMAGE | {"file_name": "8.jpg"}
-    with pytest.raises(ValueError, match=r"images\[1\]: 8.jpg has the id 7 of 7.jpg"):
+    with pytest.raises(ValueError, match=r"images\[1\]: 8.jpg has the id 7 of another image"):
+        complete(tree, COCO, PATH)
+
+
+def test_entries_of_one_file_are_one_image_and_repeated_people_count_once():
+    images = [IMAGE, IMAGE | {"id": 8}, IMAGE | {"id": 9}]
+    people = [
+        person(COCO, (10 * number, 10), (50, 50)) | {"image_id": number} for number in (7, 8, 9)
+    ]
+    tree = {"images": images, "annotations": [*people, *people]}
+    whole, _, left_out = complete(tree, COCO, PATH)
+    assert whole["images"] == [IMAGE]
+    assert [one["image_id"] for one in whole["annotations"]] == [7, 7, 7]
+    assert left_out == [
+        "images listed twice, which count once: 2, such as images[1]",
+        "repetitions of annotations, joint by joint: 3, such as annotations[3]",
+    ]
+    tree["images"][1]["width"] = 100
+    with pytest.raises(ValueError, match=r"images\[1\]: 7.jpg is listed twice, with other sizes"):
         complete(tree, COCO, PATH)
 
 

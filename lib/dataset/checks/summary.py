@@ -16,15 +16,16 @@ def people_per_image(annotations: Iterable[Entry]) -> Counter[int]:
     return Counter(a["image_id"] for a in annotations if "image_id" in a and labelled_joints(a))
 
 
-def summarize(split: Split, annotations: list[Entry]) -> str:
+def summarize(split: Split, checked: Checked) -> str:
     """One line: images, people, joints, crowds."""
+    annotations = checked.annotations
     joints = [labelled_joints(annotation) for annotation in annotations]
     crowds = sum(bool(annotation.get("iscrowd")) for annotation in annotations)
     alone = sum(n == 0 and not a.get("iscrowd") for n, a in zip(joints, annotations, strict=True))
     annotated = {annotation.get("image_id") for annotation in annotations}
-    ids = [image.get("id") for image in split.tree["images"] if isinstance(image, dict)]
+    empty = sum(number not in annotated for number in checked.images)
     return (
-        f"{len(split.tree['images'])} images ({sum(i not in annotated for i in ids)} empty), "
+        f"{len(split.tree['images'])} images ({empty} empty), "
         f"{sum(n > 0 for n in joints)} people with {sum(joints)} labelled joints, "
         f"{alone} people without keypoints, {crowds} crowd regions, "
         f"at most {max(people_per_image(annotations).values(), default=0)} people in an image"
