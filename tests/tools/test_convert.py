@@ -490,12 +490,12 @@ def places(tree: Any) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("make", [labelme, label_studio])
 def test_mutated_json_is_converted_or_refused_in_one_line(make, call_tool, tmp_path, images):
-    """100 files, each with junk in one place."""
+    """60 files, each with junk in one place."""
     args = make(tmp_path / "source", images)
     [path, *_] = sorted((tmp_path / "source").glob("*.json"))
     text, rng = path.read_text(), np.random.default_rng(0)
     count = len(places(json.loads(text)))
-    for trial in range(100):
+    for trial in range(60):
         tree = json.loads(text)
         parent, key = places(tree)[rng.integers(count)]
         parent[key] = JUNK[rng.integers(len(JUNK))]
@@ -503,6 +503,40 @@ def test_mutated_json_is_converted_or_refused_in_one_line(make, call_tool, tmp_p
         done = call_tool(convert.main, *args, "--out", tmp_path / f"out{trial % 2}")
         if done.code:
             assert_one_line(done)
+
+
+@pytest.mark.parametrize("make", [yolo, cvat, deeplabcut])
+def test_mutated_text_is_converted_or_refused_in_one_line(make, call_tool, tmp_path, images):
+    """30 files, each with some characters taken out or replaced."""
+    args = make(tmp_path / "source", images)
+    files = [path for path in sorted((tmp_path / "source").rglob("*.*")) if path.suffix != ".jpg"]
+    rng = np.random.default_rng(0)
+    for trial in range(30):
+        path = files[trial % len(files)]
+        text = path.read_text()
+        start, length = rng.integers(len(text)), rng.integers(1, 9)
+        junk = ("", "-", "nan", "1e999", "&x;", "[", ",,", "\0")[rng.integers(8)]
+        path.write_text(text[:start] + junk + text[start + length :])
+        done = call_tool(convert.main, *args, "--out", tmp_path / f"out{trial}")
+        path.write_text(text)
+        if done.code:
+            assert_one_line(done)
+
+
+def test_more_joints_or_boxes_than_anyone_labels_are_refused(converted, tmp_path):
+    def many(kind: str, count: int) -> Callable[..., list[Any]]:
+        def run(folder: Path, images: Path) -> list[Any]:
+            args = labelme(folder, images)
+            tree = json.loads((folder / "a.json").read_text())
+            corners = [[1, 1], [9, 9]][: 1 if kind == "point" else 2]
+            tree["shapes"] = [labelme_shape(str(n), corners, None, kind) for n in range(count)]
+            (folder / "a.json").write_text(json.dumps(tree))
+            return args
+
+        return run
+
+    assert_one_line(converted(many("point", 1001)), "there are 1005 different joints")
+    assert_one_line(converted(many("rectangle", 1001)), "a.json: there are 1001 boxes")
 
 
 # --- SLEAP --------------------------------------------------------------------------------

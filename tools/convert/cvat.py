@@ -90,12 +90,12 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _edges(svg: str, joints: list[str]) -> tuple[tuple[str, str], ...]:
     """The lines of a skeleton's image, between joints; nodes without a name are in their order."""
     nodes = {str(number): joint for number, joint in enumerate(joints, start=1)}
-    for tag in re.findall("<circle[^>]*>", svg):
+    for tag in re.findall("<circle[^<>]*>", svg):
         number, name = _attribute(tag, "data-node-id"), _attribute(tag, "data-label-name")
         nodes |= {number: name} if name in joints else {}
     ends = [
         (nodes.get(_attribute(tag, "data-node-from")), nodes.get(_attribute(tag, "data-node-to")))
-        for tag in re.findall("<line[^>]*>", svg)
+        for tag in re.findall("<line[^<>]*>", svg)
     ]
     return tuple((a, b) for a, b in ends if a and b and a != b)
 
@@ -141,8 +141,9 @@ def _objects(image: ET.Element, where: str) -> list[Object]:
             joints = dict(zip(_numbered(len(values)), values, strict=True))
             whole.append((shape.get("group_id"), Object(joints, category=label)))
     groups = {group for group, _ in whole if group is not None}
+    box_of = {box.group: box.value for box in boxes if box.group in groups}
     for group, one in whole:
-        one.box = next((box.value for box in boxes if group and box.group == group), None)
+        one.box = box_of.get(group)
     rest = [box for box in boxes if box.group not in groups]
     return [one for _, one in whole] + assemble(points, rest, where)
 

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 Box = tuple[float, float, float, float]  # x, y, width, height
 Point = tuple[float, float, int]  # x, y, visibility: 0 not labelled, 1 hidden, 2 visible
 
+MAX_BOXES = 1000  # in an image without groups: each point is sought in each of them
+MAX_FOLDERS = 20  # of an image name that are sought
+
 HIDDEN = {"hidden", "invisible", "occluded"}  # names that annotators give to such a flag
 
 
@@ -85,6 +88,9 @@ def assemble(points: Sequence[Mark], boxes: Sequence[Mark], where: str) -> list[
     """
     objects: dict[Any, Object] = {}
     loose: dict[int, Object] = {}  # by the place of their box; -1 for all points without boxes
+    free = sum(box.group is None for box in boxes)
+    if free > MAX_BOXES:
+        raise ValueError(f"{where}: there are {free} boxes without a group, more than {MAX_BOXES}")
     for place, box in enumerate(boxes):
         if box.group is None:
             loose[place] = Object(box=box.value, category=box.label)
@@ -94,7 +100,7 @@ def assemble(points: Sequence[Mark], boxes: Sequence[Mark], where: str) -> list[
     for point in points:
         if point.group is not None:
             one = objects.setdefault(point.group, Object())
-        elif not any(box.group is None for box in boxes):
+        elif not free:
             one = loose.setdefault(-1, Object())
         else:
             within = [one for one in loose.values() if _contains(one.box, point.value)]
@@ -129,7 +135,8 @@ def find_image(root: Path, name: str, where: str) -> Path:
     parts = [
         part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")
     ]
-    for path in (root.joinpath(*parts[start:]) for start in range(len(parts))):
+    first = max(0, len(parts) - MAX_FOLDERS)
+    for path in (root.joinpath(*parts[start:]) for start in range(first, len(parts))):
         if _is_file(path):
             return path
     raise ValueError(f"{where}: no image {name[-200:]} below {root}; give its folder with --images")

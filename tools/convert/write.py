@@ -19,6 +19,7 @@ from lib.utils.files import write_file
 from lib.utils.images import decode_image
 from tools.convert.source import Item, Labels, Object, Skeleton
 
+MAX_JOINTS = 1000
 SIGMA = 0.07  # of every joint, until tools.sigmas measures it
 
 
@@ -73,8 +74,11 @@ def select_category(labels: Labels, wanted: str | None) -> tuple[str, Skeleton, 
     if not skeleton or not skeleton.joints:
         chosen = (one for items in kept.values() for item in items for one in item.objects)
         skeleton = Skeleton(tuple(dict.fromkeys(joint for one in chosen for joint in one.points)))
-    if not skeleton.joints:
-        raise ValueError("there are no joints in the annotations")
+    if not 0 < len(skeleton.joints) <= MAX_JOINTS:
+        raise ValueError(
+            f"there are {len(skeleton.joints)} different joints in the annotations; wanted 1 to "
+            f"{MAX_JOINTS}: the label of a point is its joint"
+        )
     return name, skeleton, labels._replace(splits=kept)
 
 
