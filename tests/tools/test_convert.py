@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -457,17 +458,27 @@ def test_a_mistake_is_one_line_that_names_file_and_place(mistake, converted, tmp
     assert not (tmp_path / "out/annotations").exists()
 
 
-@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/secret.jpg", "C:\\data\\a.jpg"])
-def test_names_of_images_do_not_leave_the_folders(name, converted, tmp_path):
-    """The last one is a path of the machine that the annotations are from: its end is found."""
-    (tmp_path / "secret.jpg").write_bytes(b"")
-    done = converted(
-        edited(label_studio, "/data/upload/1/0a1b2c3d-a.jpg", name.replace("\\", "\\\\"))
-    )
-    if "secret" in name:
-        assert_one_line(done, "no image")
-    else:
-        compare(tmp_path / "out")
+@pytest.mark.parametrize("path", ["relative", "absolute"])
+def test_images_outside_the_folder_are_not_read(path, converted, images, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes((images / "a.jpg").read_bytes())
+    name = str(secret) if path == "absolute" else os.path.relpath(secret, images)
+    done = converted(edited(label_studio, "/data/upload/1/0a1b2c3d-a.jpg", name))
+    assert_one_line(done, f"no image {name}")
+
+
+def test_the_end_of_a_path_of_another_machine_is_found(converted, tmp_path):
+    name = json.dumps("C:\\data\\a.jpg")[1:-1]
+    assert converted(edited(label_studio, "/data/upload/1/0a1b2c3d-a.jpg", name)).code == 0
+    compare(tmp_path / "out")
+
+
+def test_names_of_joints_cannot_add_lines_to_the_joints_file(converted, tmp_path):
+    odd = json.dumps("left ear\nsigmas: 9\0")
+    assert converted(edited(labelme, '"tail"', odd)).code == 0
+    spec = spec_of(tmp_path / "out")
+    assert spec.joints[3] == "left ear\nsigmas: 9\0"
+    assert set(spec.sigmas) == {0.07}
 
 
 def test_several_categories_ask_for_one(converted, tmp_path):

@@ -97,4 +97,7 @@ def _limbs(source: Path, joints: list[str]) -> tuple[tuple[str, str], ...]:
     if not path.is_file():
         return ()
     pairs = read_yaml(path, "DeepLabCut project").get("skeleton") or []
-    return tuple((one[0], one[1]) for one in pairs if len(one) == 2 and set(one) <= set(joints))
+    if not isinstance(pairs, list):
+        return ()
+    ends = [one for one in pairs if isinstance(one, list) and len(one) == 2 and one[0] != one[1]]
+    return tuple((a, b) for a, b in ends if a in joints and b in joints)

@@ -107,7 +107,9 @@ def joints_file(name: str, skeleton: Skeleton) -> tuple[str, list[str]]:
             "no joints are known as left and right: if there are, add flips to joints.yaml"
         )
     if single:
-        notes.append(f"{', '.join(single)}: no counterpart; complete flips in joints.yaml")
+        notes.append(
+            f"{', '.join(map(repr, single))}: no counterpart; complete flips in joints.yaml"
+        )
     if not skeleton.named:
         notes.append("the joints have no names in the source: rename them in joints.yaml")
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
