@@ -419,6 +419,7 @@ def edited(make: Callable, old: str, new: str, pattern: str = "*") -> Callable:
 
 
 MISTAKES = {
+    "long name": (edited(yolo, "images/train", "i" * 999), "iii: File name too long"),
     "no kpt_shape": (edited(yolo, "kpt_shape", "shape"), "kpt_shape is None"),
     "flip_idx": (edited(yolo, "- 3\nkpt_names", "- 2\nkpt_names"), "flip_idx is [0, 2, 1, 2]"),
     "too few numbers": (edited(yolo, " 2\n", "\n", "*.txt"), "a.txt:1 has 16 numbers; wanted 17"),
@@ -453,8 +454,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_that_names_file_and_place(mistake, converted, tmp_path):
     make, message = MISTAKES[mistake]
-    done = converted(make)
-    assert_one_line(done, message, "source")
+    assert_one_line(converted(make), message, "source")
     assert not (tmp_path / "out/annotations").exists()
 
 
@@ -479,6 +479,11 @@ def test_names_of_joints_cannot_add_lines_to_the_joints_file(converted, tmp_path
     spec = spec_of(tmp_path / "out")
     assert spec.joints[3] == "left ear\nsigmas: 9\0"
     assert set(spec.sigmas) == {0.07}
+
+
+def test_a_folder_that_cannot_be_made_is_named(converted, tmp_path):
+    text_file(tmp_path / "out", "a file")
+    assert_one_line(converted(labelme), f"{tmp_path / 'out'}", "Not a directory")
 
 
 def test_several_categories_ask_for_one(converted, tmp_path):

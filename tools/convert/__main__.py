@@ -52,11 +52,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    labels = FORMATS[args.format](args.source, args.images, args.split)
-    if args.val:
-        labels = hold_out(labels, args.val)
-    for line in write(labels, args.out, args.category):
-        print(line)
+    try:
+        labels = FORMATS[args.format](args.source, args.images, args.split)
+        if args.val:
+            labels = hold_out(labels, args.val)
+        lines = write(labels, args.out, args.category)
+    except OSError as error:  # a name that is too long, a folder that cannot be made
+        raise ValueError(f"{str(error.filename)[:200]}: {error.strerror}") from None
+    print("\n".join(lines))
     return 0
 
 

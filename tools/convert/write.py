@@ -193,9 +193,6 @@ def _size(data: bytes, item: Item) -> tuple[int, int]:
 
 
 def write_below(path: Path, data: bytes | str) -> None:
-    """Write a file and the folders it needs; ValueError where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    """Write a file and the folders it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, data)
