@@ -483,7 +483,7 @@ def test_names_of_joints_cannot_add_lines_to_the_joints_file(converted, tmp_path
 
 def test_a_folder_that_cannot_be_made_is_named(converted, tmp_path):
     text_file(tmp_path / "out", "a file")
-    assert_one_line(converted(labelme), f"{tmp_path / 'out'}", "Not a directory")
+    assert_one_line(converted(labelme), f"{tmp_path / 'out'}: File exists")
 
 
 def test_several_categories_ask_for_one(converted, tmp_path):
