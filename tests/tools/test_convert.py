@@ -41,7 +41,6 @@ class Scene(NamedTuple):
     width: int
     height: int
     animals: tuple[Animal, ...]
-    orientation: int = 1  # EXIF
 
 
 FIRST = Animal((10, 12, 40, 60), ((20.5, 15.25, 2), (12, 20, 1), (30.25, 22, 2), (45, 70.5, 2)))
@@ -49,21 +48,18 @@ SECOND = Animal((90, 20.5, 50, 40), ((100, 25, 2), (0, 0, 0), (110.5, 30, 2), (1
 SCENES = (
     Scene("a.jpg", 160, 120, (FIRST, SECOND)),
     Scene("b.jpg", 160, 120, ()),
-    Scene("turned.jpg", 96, 128, (FIRST,), orientation=1),
+    Scene("c.jpg", 96, 128, (FIRST,)),
 )
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """The folder of the images of SCENES; one is stored on its side, with an EXIF orientation."""
+    """The folder of the images of SCENES."""
     folder = tmp_path_factory.mktemp("images")
     for number, scene in enumerate(SCENES):
-        stored = (scene.width, scene.height)[:: -1 if scene.orientation == 6 else 1]
-        pixels = np.random.default_rng(number).integers(0, 255, (stored[1] // 8, stored[0] // 8, 3))
-        image = Image.fromarray(pixels.astype(np.uint8)).resize(stored)
-        exif = Image.Exif()
-        exif[0x0112] = scene.orientation
-        image.save(folder / scene.name, exif=exif)
+        size = scene.height // 8, scene.width // 8, 3
+        pixels = np.random.default_rng(number).integers(0, 255, size).astype(np.uint8)
+        Image.fromarray(pixels).resize((scene.width, scene.height)).save(folder / scene.name)
     return folder
 
 
@@ -345,7 +341,7 @@ def test_a_part_of_the_images_is_held_out(converted, tmp_path):
         {record.file_name for record in read_records(path, spec_of(tmp_path / "out"))}
         for path in sorted((tmp_path / "out/annotations").iterdir())
     ]
-    assert names == [{"a.jpg", "b.jpg"}, {"turned.jpg"}]
+    assert names == [{"a.jpg", "b.jpg"}, {"c.jpg"}]
 
 
 # --- single formats -----------------------------------------------------------------------
@@ -380,6 +376,22 @@ def test_points_without_groups_belong_to_the_box_around_them(converted, tmp_path
         return args
 
     assert converted(ungrouped).code == 0
+    compare(tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", [yolo, labelme])
+def test_sizes_are_those_of_the_upright_image(make, converted, tmp_path):
+    """A phone stores an image on its side, with an EXIF tag; annotation tools show it upright."""
+
+    def on_its_side(folder: Path, images: Path) -> list[Any]:
+        args = make(folder, images)
+        for path in folder.rglob("*.jpg"):
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            Image.open(path).rotate(90, expand=True).save(path, exif=exif)
+        return args
+
+    assert converted(on_its_side).code == 0
     compare(tmp_path / "out")
 
 
@@ -427,8 +439,8 @@ MISTAKES = {
     "class": (edited(yolo, "0 ", "1 ", "*.txt"), "a.txt:1: class 1 is none of names"),
     "size": (edited(labelme, '"imageWidth": 160', '"imageWidth": 320'), "annotated with 320 x 120"),
     "no image": (
-        edited(labelme, '"imagePath": "a.jpg"', '"imagePath": "../c.jpg"'),
-        "no image ../c",
+        edited(labelme, '"imagePath": "a.jpg"', '"imagePath": "../z.jpg"'),
+        "no image ../z",
     ),
     "joint twice": (edited(labelme, '"L_ear"', '"nose"'), "an object has the joint nose twice"),
     "no number": (edited(labelme, "15.25", "NaN"), "nan is not a finite number"),

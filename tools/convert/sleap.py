@@ -77,6 +77,7 @@ def _png(frame: Any, where: str) -> bytes:
     try:
         pixels = np.asarray(frame.image)  # (H, W, 1 or 3)
     except Exception as error:  # of the reader of the video; which one, sleap-io decides
-        raise ValueError(f"{where}: the frame cannot be read: {error}; --images FOLDER?") from None
+        message = f"{where}: {error}"[:300].replace("\n", " ")
+        raise ValueError(f"{message}; if images were moved, give --images") from None
     pixels = pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels
     return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
