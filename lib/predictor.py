@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core.group import require_finite
 from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
-from lib.utils.images import read_image
+from lib.utils.images import check_pixels, read_image
 
 Image = str | os.PathLike[str] | np.ndarray  # a path, or (H, W, 3) uint8 RGB
 
@@ -174,6 +175,7 @@ class Predictor:
             raise ValueError(f"an image is a path or an array, not a {type(image).__name__}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        check_pixels(image.shape[1], image.shape[0])
         return self.network.prepare(image)
 
     def compute(self, prepared: Any) -> Any:
@@ -183,8 +185,7 @@ class Predictor:
     def group(self, maps: Any) -> People:
         """The people in what `compute` returned; ValueError if it is not finite."""
         people, scores = self.network.group(maps)
-        if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
-            raise ValueError("the network's maps are not finite")
+        require_finite(people[..., :3], np.asarray(scores))
         return People(people[..., :3], np.array(scores), people[..., 3:])
 
 

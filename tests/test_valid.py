@@ -241,7 +241,9 @@ def test_the_table_is_written_with_its_circumstances(call, args, broken, weights
     table = tree.pop("table")
     assert list(table) == names
     assert list(map(three_digits, table.values())) == values
-    assert tree.pop("problems") == [f"image {int(bad.stem)}: cannot read {bad}"]
+    assert tree.pop("problems") == [
+        f"image {int(bad.stem)}: cannot read {bad}: the file is no image"
+    ]
     expected = {
         "arch": "tiny",
         "weights": str(weights),

@@ -6,7 +6,8 @@
 
 A cache belongs to an input size, MIN_SCALE and SCALE_TYPE, and is made for the whole split. It
 takes 3 bytes a pixel: 0.47 MB for an image of 640 x 480 and inputs of 256. A complete cache stays
-as it is; delete it when images have changed.
+as it is; delete it when images have changed. Images of another name or size than annotated are not
+taken from it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def fill(cfg: CfgNode, path: Path) -> int:
 
     def shrunk(record: ImageRecord) -> np.ndarray | None:
         try:
-            return shrink(files.read_checked(record), shrunk_size(record, cfg))
+            return shrink(files.read(record), shrunk_size(record, cfg))
         except ReadError as error:
             if cfg.DATASET.UNREADABLE == "raise":
                 raise

@@ -85,12 +85,26 @@ class HeatmapParser:
     def group(
         self, maps: HostMaps | DeviceMaps, adjust: bool = True, refine: bool = True
     ) -> tuple[np.ndarray, list[float]]:
-        """People (N, K, 3 + L) and their scores, as in `parse`."""
-        people = group_by_tag(find_candidates(maps, self.params, adjust), self.params)
+        """People (N, K, 3 + L) and their scores, as in `parse`.
+
+        ValueError if a heatmap value, or a tag of a candidate, is not finite.
+        """
+        candidates = find_candidates(maps, self.params, adjust)
+        require_finite(maps.total(), *candidates)
+        people = group_by_tag(candidates, self.params)
         scores = people[..., 2].mean(axis=1).tolist()
         if refine:
             fill_missing(people, maps, self.params.codec)
+        require_finite(people)
         return people, scores
+
+
+def require_finite(*parts: np.ndarray) -> None:
+    """ValueError if a value in `parts` of a network's maps is not finite."""
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError(
+            "the network's maps are not finite: its weights or its precision are at fault"
+        )
 
 
 def find_candidates(

@@ -48,6 +48,11 @@ class HostMaps:
         self.det = det
         self.tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
 
+    def total(self) -> np.ndarray:
+        """The sum of all heatmap values, (), which is not finite if one of them is not."""
+        with np.errstate(invalid="ignore"):  # of infinite values
+            return np.asarray(self.det.sum())
+
     def local_maxima(self, threshold: float, radius: int) -> Pixels:
         """Pixels above `threshold` that no pixel within `radius` rows and columns exceeds."""
         _, height, width = self.det.shape
@@ -174,6 +179,9 @@ class DeviceMaps:
     def __init__(self, det: Tensor, tag: Tensor) -> None:
         self.det = det
         self.tag = tag
+
+    def total(self) -> np.ndarray:
+        return self.det.sum().cpu().numpy()
 
     def local_maxima(self, threshold: float, radius: int) -> Pixels:
         largest = F.max_pool2d(self.det[None], 2 * radius + 1, 1, radius)[0]

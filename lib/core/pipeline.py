@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -124,8 +123,6 @@ def group(settings: InferenceSettings, one: Loaded, heatmaps: Tensor, tags: Tens
     """The people of one image, from its maps."""
     try:
         people, scores = find_people(settings, heatmaps, tags, one.input)
-        if not (np.isfinite(people[..., :3]).all() and np.isfinite(scores).all()):
-            raise ValueError("the network's maps are not finite")
     except IMAGE_ERRORS as error:
         return failure_of(one.record, error)
     return Prediction(one.record.id, people, scores)

@@ -3,11 +3,13 @@
 A cache is a folder (DATASET.CACHE) that `python -m tools.cache_images` fills; for a split it has
 
     <split>_<side>.pixels   uint8 RGB, row by row, one image after the other
-    <split>_<side>.json     {"pictures": [[id, width, height, offset in bytes], ...]}
+    <split>_<side>.json     {"version": 2, "images": [[id, file name, annotated size, width, height,
+                            offset in bytes], ...]}
 
 where the side of SCALE_TYPE is at most `cache_side`, so that the smallest crop still has a pixel
 for each of the input's. Smaller images stay as they are. All processes of a machine read a cache
-through one memory map.
+through one memory map. Caches of version 1 held images that were not turned upright by their EXIF
+orientation; they are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +28,17 @@ from yacs.config import CfgNode
 from lib.dataset.image_files import ImageRecord, ReadError
 from lib.utils.files import atomic_write
 
-Place = tuple[int, int, int]  # width, height, offset in bytes
+VERSION = 2  # of the rule by which images are read (lib/utils/images.py)
+
+
+class Place(NamedTuple):
+    """Where a cached image is, and which one it is."""
+
+    file_name: str
+    annotated: list[int]  # width and height of the image file
+    width: int
+    height: int
+    offset: int  # in bytes
 
 
 class ImageCache:
@@ -41,28 +54,40 @@ class ImageCache:
         """The cache whose pixels are at `path`; ValueError when it is missing or damaged."""
         index = path.with_suffix(".json")
         try:
-            rows = json.loads(index.read_text())["pictures"]
-            places = {id_: (width, height, offset) for id_, width, height, offset in rows}
+            tree = json.loads(index.read_text(encoding="utf-8"))
+            old = tree.get("version", 1) != VERSION
+            places = {} if old else {row[0]: Place(*row[1:]) for row in tree["images"]}
             size = path.stat().st_size
         except OSError:
             raise ValueError(
                 f"DATASET.CACHE: there is no {path}; python -m tools.cache_images makes it"
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise ValueError(f"DATASET.CACHE: {index} is no index of a cache") from None
-        if size != sum(3 * width * height for width, height, _ in places.values()):
+        if old:
+            raise ValueError(
+                f"DATASET.CACHE: {path} was made when images were not turned upright by their "
+                "EXIF orientation; delete it and its .json, and run tools.cache_images again"
+            )
+        if size != sum(3 * place.width * place.height for place in places.values()):
             raise ValueError(f"DATASET.CACHE: {path} has another size than {index.name} says")
         return cls(path, places)
 
     def read(self, record: ImageRecord) -> np.ndarray:
-        """ReadError when the image is not in the cache."""
-        if record.id not in self.places:
+        """ReadError when the image is not in the cache, or is another one there."""
+        place = self.places.get(record.id)
+        if place is None:
             raise ReadError(f"image {record.id}: {record.file_name} is not in {self.path}")
+        if place[:2] != (record.file_name, [record.width, record.height]):
+            cached = "{} of {} x {}".format(place.file_name, *place.annotated)
+            raise ReadError(
+                f"image {record.id}: {record.file_name} of {record.width} x {record.height} is "
+                f"{cached} in {self.path}; delete the cache and run tools.cache_images again"
+            )
         if self._pixels is None:  # mapped in the process that reads
             self._pixels = np.memmap(self.path, np.uint8, mode="r")
-        width, height, offset = self.places[record.id]
-        pixels = self._pixels[offset : offset + 3 * width * height]
-        return np.asarray(pixels).reshape(height, width, 3)
+        pixels = self._pixels[place.offset : place.offset + 3 * place.width * place.height]
+        return np.asarray(pixels).reshape(place.height, place.width, 3)
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "places": self.places, "_pixels": None}
@@ -115,6 +140,7 @@ def write_cache(
             if image is None:
                 continue
             file.write(image.tobytes())
-            rows.append([record.id, width, height, offset])
+            annotated = [record.width, record.height]
+            rows.append([record.id, record.file_name, annotated, width, height, offset])
             offset += image.nbytes
-    atomic_write(index, json.dumps({"pictures": rows}))
+    atomic_write(index, json.dumps({"version": VERSION, "images": rows}))

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import lzma
+import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from lib.utils.images import decode_image
+from lib.utils.images import AS_STORED, MAX_BYTES, decode_image
+from lib.utils.reading import read_bytes
+from lib.utils.text import printable
+
+# What zipfile raises for damaged, encrypted or unknown members, by what they are damaged in.
+ZIP_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
 
 
 class ImageRecord(NamedTuple):
@@ -25,61 +43,124 @@ class ImageRecord(NamedTuple):
 
 
 class ReadError(ValueError):
-    """An image that cannot be read; the message names its id and file."""
+    """An image that cannot be read, or is not as annotated; the message names its id and file."""
+
+
+class WrongSize(ValueError):
+    """An image of another size than annotated."""
 
 
 class ImageFiles:
-    """The images of one split: `read(record)` returns (H, W, 3) uint8 RGB."""
+    """The images of one split: `read(record)` returns (H, W, 3) uint8 RGB, upright."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            kind = "archive" if path.suffix == ".zip" else "folder"
-            raise ValueError(f"the image {kind} {path} does not exist")
+        """ValueError when `path` is neither a folder nor, with a name in .zip, an archive."""
         self.path = path
+        self.is_archive = path.suffix == ".zip"
         self._archive: zipfile.ZipFile | None = None
+        kind = "archive" if self.is_archive else "folder"
+        if not path.exists():
+            raise ValueError(f"the image {kind} {path} does not exist")
+        if not (path.is_file() if self.is_archive else path.is_dir()):
+            raise ValueError(f"the image {kind} {path} is no {kind}")
+        if self.is_archive:
+            open_archive(path).close()  # processes that read open it themselves
 
-    def where(self, file_name: str) -> str:
+    def where(self, file_name: Any) -> str:
         """The name that messages use for a file."""
-        separator = "@" if self.path.suffix == ".zip" else "/"
-        return f"{self.path}{separator}{file_name}"
+        separator = "@" if self.is_archive else "/"
+        return printable(f"{self.path}{separator}{file_name}")
 
-    def load(self, file_name: str) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB; None when the file is missing or no image."""
-        try:
-            if self.path.suffix == ".zip":
-                data = self._read_member(file_name)
-            else:
-                data = (self.path / file_name).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile):
-            return None
-        return decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    def load(self, file_name: Any, size: tuple[Any, Any] | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright; a ValueError says why a file cannot be read.
+
+        WrongSize if its (width, height) is not `size`, if that is given.
+        """
+        data = self.content(file_name)
+        image = decode_image(data)
+        if size is not None and image.shape[1::-1] != size:
+            raise WrongSize(_wrong_size(data, image, size))
+        return image
 
     def read(self, record: ImageRecord) -> np.ndarray:
-        """ReadError when the file is missing or no image."""
-        image = self.load(record.file_name)
-        if image is None:
-            raise ReadError(f"image {record.id}: cannot read {self.where(record.file_name)}")
-        return image
+        """ReadError, too, when the size is not as annotated: joints would be off."""
+        where = self.where(record.file_name)
+        try:
+            return self.load(record.file_name, (record.width, record.height))
+        except WrongSize as error:
+            raise ReadError(f"image {record.id}: {where}: {error}") from None
+        except ValueError as error:
+            raise ReadError(f"image {record.id}: cannot read {where}: {error}") from None
 
-    def read_checked(self, record: ImageRecord) -> np.ndarray:
-        """`read`; ReadError, too, when the size is not as annotated: joints would be off."""
-        image = self.read(record)
-        height, width = image.shape[:2]
-        if (width, height) != (record.width, record.height):
-            raise ReadError(
-                f"image {record.id}: {self.where(record.file_name)} is {width} x {height}, "
-                f"annotated as {record.width} x {record.height}"
-            )
-        return image
+    def has(self, file_name: str) -> bool:
+        """Whether the folder or archive has such a file."""
+        if self.is_archive:
+            return self._member(file_name) is not None
+        return (self.path / file_name).is_file()
+
+    def content(self, file_name: Any) -> bytes:
+        """The bytes of a file."""
+        if not _is_name(file_name):
+            raise ValueError(f"file_name is {ascii(file_name)[:60]}, which is no file's name")
+        if self.is_archive:
+            return self._read_member(file_name)
+        path = self.path / file_name
+        try:
+            return read_bytes(path, "file", MAX_BYTES)
+        except ValueError as error:  # names the path, as our callers do
+            reason = str(error).replace(f" {path}", "").removeprefix("cannot read the file: ")
+            raise ValueError(reason) from None
+
+    @property
+    def archive(self) -> zipfile.ZipFile:
+        """Opened in the process that reads."""
+        if self._archive is None:
+            self._archive = open_archive(self.path)
+        return self._archive
+
+    def _member(self, name: str) -> zipfile.ZipInfo | None:
+        """Archives hold their images at the top or in a folder of the archive's name."""
+        members = self.archive.NameToInfo
+        return members.get(name) or members.get(f"{self.path.stem}/{name}")
 
     def _read_member(self, name: str) -> bytes:
-        """Archives hold their images at the top or in a folder of the archive's name."""
-        if self._archive is None:  # opened in the process that reads
-            self._archive = zipfile.ZipFile(self.path)
+        member = self._member(name)
+        if member is None:
+            raise ValueError("the archive has no such file")
+        if member.file_size > MAX_BYTES:  # zipfile reads no more than this
+            raise ValueError(f"the file has more than {MAX_BYTES} bytes")
         try:
-            return self._archive.read(name)
-        except KeyError:
-            return self._archive.read(f"{self.path.stem}/{name}")
+            return self.archive.read(member)
+        except ZIP_ERRORS as error:
+            raise ValueError(f"the archive's file is damaged or encrypted: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_archive": None}
+        return {**self.__dict__, "_archive": None}
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """ValueError when the file is no zip archive."""
+    try:
+        return zipfile.ZipFile(path)
+    except ZIP_ERRORS as error:
+        raise ValueError(f"the image archive {path} is no zip archive: {error}") from None
+
+
+def _is_name(name: Any) -> bool:
+    """Whether the system accepts `name` as the name of a file."""
+    try:
+        return isinstance(name, str) and bool(name) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
+def _wrong_size(data: bytes, image: np.ndarray, annotated: tuple[Any, Any]) -> str:
+    """What is wrong with an image file of another size than annotated, and the remedy."""
+    height, width = image.shape[:2]
+    what = f"the image is {width} x {height}, annotated as {annotated[0]} x {annotated[1]}"
+    if decode_image(data, AS_STORED).shape[1::-1] == annotated:
+        return (
+            f"{what}, its size before it is turned upright by its EXIF orientation: "
+            "remove that orientation from the file, or annotate the upright image"
+        )
+    return f"{what}; was it resized or turned after it was annotated?"

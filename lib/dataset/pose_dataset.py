@@ -124,7 +124,7 @@ class PoseDataset(Dataset):
             try:
                 if self.cache is not None:
                     return record, self.cache.read(record)
-                return record, self.files.read_checked(record)
+                return record, self.files.read(record)
             except ReadError as error:
                 if not self.settings.skip_unreadable:
                     raise

@@ -102,7 +102,8 @@ def local_maxima(heatmaps: Tensor, radius: int, first_of_equals: bool) -> Tensor
     radius 1 a row 0 5 5 0 becomes 0 5 0 0, without it the row stays as it is.
     """
     side = 2 * radius + 1
-    is_peak = heatmaps == F.max_pool2d(heatmaps, side, 1, radius)
+    # Not "equal": values that are not numbers stay as well, so that they are reported.
+    is_peak = ~(heatmaps < F.max_pool2d(heatmaps, side, 1, radius))
     if first_of_equals:
         height, width = heatmaps.shape[2:]
         padded = F.pad(heatmaps, (radius,) * 4, value=-torch.inf)

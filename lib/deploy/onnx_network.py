@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from lib.core.group import GroupParams, group_by_tag
+from lib.core.group import GroupParams, group_by_tag, require_finite
 from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
 from lib.deploy.session import open_session
@@ -120,6 +120,8 @@ class OnnxNetwork:
         rows = np.concatenate([positions, values[..., None], tags], axis=2)
         above = values > self.group_params.detection_threshold
         strong = [joint[mask] for joint, mask in zip(rows, above, strict=True)]
+        # The last but one output: the values of all pixels, or again those of the candidates.
+        require_finite(values, candidates.outputs[-2], *strong)
         people = group_by_tag(strong, self.group_params)
         scores = people[..., 2].mean(axis=1).tolist()
         height, width = candidates.prepared.images.shape[1:3]

@@ -250,7 +250,7 @@ def test_an_unreadable_image_is_reported_and_costs_nothing_else(
 def test_no_readable_image_is_one_error(coco_root, tmp_path, monkeypatch):
     cfg = tiny_config(coco_root, tmp_path)
     data = build_evaluation_set(cfg)
-    monkeypatch.setattr(data.files, "load", lambda _: None)
+    monkeypatch.setattr(data.files, "path", tmp_path)
     with pytest.raises(ValueError, match="none of 4 images could be evaluated; image "):
         average_precision(settings_of(cfg), build_model(cfg, TINY), data)
 

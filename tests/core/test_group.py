@@ -8,6 +8,7 @@ import torch
 
 from lib.config import load_config
 from lib.core.group import HeatmapParser
+from lib.core.maps import DeviceMaps, HostMaps
 from tests.helpers import GOLDEN, ROOT
 
 GROUPING = np.load(GOLDEN / "grouping.npz")
@@ -45,3 +46,22 @@ def test_an_empty_scene_has_nobody():
     [people], scores = parser(17).parse(torch.zeros(1, 17, 32, 32), torch.zeros(1, 17, 32, 32, 1))
     assert people.shape == (0, 17, 4)
     assert scores == []
+
+
+@pytest.mark.parametrize("kind", [HostMaps, DeviceMaps])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("empty", [True, False])
+def test_heatmaps_that_are_not_finite_are_an_error(kind, value, empty):
+    """Also where one pixel is not, or nobody would be found."""
+    det, tag = scene(0)
+    det = det.clone() * (not empty)
+    det[0, 2, 5, 7] = value
+    maps = kind(det[0].numpy(), tag[0].numpy()) if kind is HostMaps else kind(det[0], tag[0])
+    with pytest.raises(ValueError, match="the network's maps are not finite"):
+        parser(det.shape[1]).group(maps)
+
+
+def test_tags_that_are_not_finite_are_an_error():
+    det, tag = scene(0)
+    with pytest.raises(ValueError, match="the network's maps are not finite"):
+        parser(det.shape[1]).parse(det, tag * np.nan)

@@ -132,10 +132,13 @@ def test_no_worker_shares_an_open_archive(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(96, 128), (0, 0), (-5, 3), (None, "x")])
-def test_a_wrong_annotated_size_changes_nothing(data, model, expected, size):
+def test_a_wrong_annotated_size_costs_that_image_only(data, model, expected, size):
     records = [data.records[0]._replace(width=size[0], height=size[1]), *data.records[1:]]
     cfg = config("TEST.IMAGES_PER_GPU", "4")
     outcomes = outcomes_of(cfg, model, data._replace(records=records))
+    failure = outcomes.pop(records[0].id)
+    assert f"0.png: the image is 128 x 96, annotated as {size[0]} x {size[1]}" in failure.problem
+    assert outcomes.keys() == expected.keys() - {records[0].id}
     for image_id, outcome in outcomes.items():
         assert_same_people(outcome, expected[image_id])
 
@@ -149,10 +152,13 @@ def test_a_bad_image_costs_itself_only(data, model, expected, tmp_path, workers,
     bad.unlink()
     if what == "broken":
         bad.write_bytes(b"no image")
+    records = list(data.records)
     if what == "sliver":
         cv2.imwrite(str(bad), np.zeros((2000, 2, 3), np.uint8))
+        records[2] = records[2]._replace(width=2, height=2000)
     cfg = config("WORKERS", workers, "TEST.IMAGES_PER_GPU", "3")
-    outcomes = outcomes_of(cfg, model, data._replace(files=ImageFiles(tmp_path)))
+    changed = data._replace(records=records, files=ImageFiles(tmp_path))
+    outcomes = outcomes_of(cfg, model, changed)
     failure = outcomes.pop(102)
     problem = "2 x 2000 pixels" if what == "sliver" else "cannot read"
     assert failure.problem.startswith(f"image 102: {problem}")
@@ -197,6 +203,17 @@ def test_an_error_in_a_batch_costs_one_image(data, model, expected, error, batch
     assert outcomes.keys() == expected.keys() - {104}
     for image_id, outcome in outcomes.items():
         assert_same_people(outcome, expected[image_id])
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+def test_a_network_whose_outputs_are_not_numbers_fails_on_every_image(data, batch):
+    broken = build_model(config(), TINY)
+    with torch.no_grad():
+        fill(broken, 3)
+        next(iter(broken.parameters()))[0] = torch.nan
+    outcomes = outcomes_of(config("TEST.IMAGES_PER_GPU", batch), broken, data)
+    for image_id, outcome in outcomes.items():
+        assert outcome.problem.startswith(f"image {image_id}: the network's maps are not finite")
 
 
 def test_our_own_mistakes_are_not_swallowed(data, model):

@@ -11,7 +11,7 @@ import pytest
 
 from lib.dataset.build import build_dataset
 from lib.dataset.cache import cache_path, cache_side, shrink, shrunk_size
-from lib.dataset.image_files import ImageRecord
+from lib.dataset.image_files import ImageRecord, ReadError
 from lib.dataset.transforms import RandomAffine
 from tests.helpers import YAMLS, tiny_config, tiny_opts
 from tools import cache_images
@@ -125,7 +125,9 @@ def test_a_loader_process_gets_the_map_and_not_the_pixels(fill):
         (lambda path: path.unlink(), r"there is no .*pixels; python -m tools\.cache_images"),
         (lambda path: path.with_suffix(".json").unlink(), "there is no"),
         (lambda path: path.write_bytes(b"short"), "has another size"),
-        (lambda path: path.with_suffix(".json").write_text("{}"), "is no index of a cache"),
+        (lambda path: path.with_suffix(".json").write_text("[]"), "is no index of a cache"),
+        (lambda path: path.with_suffix(".json").write_text('{"version": 2}'), "is no index"),
+        (lambda path: path.with_suffix(".json").write_text('{"pictures": []}'), "EXIF orientation"),
         (lambda path: path.with_suffix(".json").write_text("nonsense"), "is no index"),
     ],
 )
@@ -134,6 +136,16 @@ def test_a_damaged_cache_is_one_line(fill, damage, message):
     damage(cache_path(cfg))
     with pytest.raises(ValueError, match=message):
         build_dataset(cfg)
+
+
+@pytest.mark.parametrize("change", [{"width": 64}, {"file_name": "other.jpg"}])
+def test_an_image_that_is_no_longer_the_cached_one_is_named(fill, change):
+    """Annotations with other ids, or of images that were resized, do not fit a cache."""
+    _, cfg = fill()
+    data = build_dataset(cfg)
+    record = data.records[0]._replace(**change)
+    with pytest.raises(ReadError, match=r"image \d+: .*; delete the cache and run tools\.cache"):
+        data.cache.read(record)
 
 
 def test_a_cache_of_another_size_is_another_cache(fill, coco_root, tmp_path):

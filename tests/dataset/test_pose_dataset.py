@@ -136,7 +136,7 @@ def test_images_of_different_sizes_make_one_batch(tmp_path):
 def test_an_image_of_another_size_than_annotated_is_named(tmp_path):
     data = dataset(tmp_path, record())
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((30, 40, 3), np.uint8))
-    with pytest.raises(ReadError, match=r"image 1: .*1\.png is 40 x 30, annotated as 80 x 60"):
+    with pytest.raises(ReadError, match=r"1: .*1\.png: the image is 40 x 30, annotated as 80 x"):
         data[0, 0]
 
 

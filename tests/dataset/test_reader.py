@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
-from lib.dataset.image_files import ImageFiles, ReadError
 from lib.dataset.reader import (
     Layout,
     ignore_mask,
@@ -151,75 +148,7 @@ def test_a_region_that_is_no_segmentation_is_named(tmp_path):
         read_records(write(tmp_path / "a.json", crowd("outline")), COCO)
 
 
-# --- images ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(coco_root) -> Path:
-    return coco_root / "images/val2017"
-
-
-@pytest.fixture
-def records(coco_root):
-    return read_records(coco_root / "annotations/person_keypoints_val2017.json", COCO)
-
-
-@pytest.mark.parametrize("inside", ["", "val2017/"])
-def test_an_archive_gives_the_images_of_its_folder(folder, records, tmp_path, inside):
-    with zipfile.ZipFile(tmp_path / "val2017.zip", "w") as archive:
-        for path in folder.iterdir():
-            archive.write(path, inside + path.name)
-    packed, plain = ImageFiles(tmp_path / "val2017.zip"), ImageFiles(folder)
-    for record in records:
-        np.testing.assert_array_equal(packed.read(record), plain.read(record))
-    # A loader's worker opens the archive itself.
-    again = pickle.loads(pickle.dumps(packed))
-    np.testing.assert_array_equal(again.read(records[0]), plain.read(records[0]))
-
-
-def test_channels_are_red_green_blue(tmp_path, records):
-    red = np.zeros((96, 128, 3), np.uint8)
-    red[..., 2] = 255  # cv2 writes blue, green, red
-    cv2.imwrite(str(tmp_path / "red.png"), red)
-    image = ImageFiles(tmp_path).read(records[0]._replace(file_name="red.png"))
-    assert (image == (255, 0, 0)).all()
-
-
-def test_a_gray_image_has_three_channels(tmp_path, records):
-    cv2.imwrite(str(tmp_path / "gray.png"), np.full((96, 128), 77, np.uint8))
-    image = ImageFiles(tmp_path).read(records[0]._replace(file_name="gray.png"))
-    assert image.shape == (96, 128, 3)
-    assert (image == 77).all()
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no image", b"\xff\xd8\xff\xe0"])
-def test_an_unreadable_image_is_named(tmp_path, records, content):
-    record = records[0]
-    if content is not None:
-        (tmp_path / record.file_name).write_bytes(content)
-    with pytest.raises(ReadError) as caught:
-        ImageFiles(tmp_path).read(record)
-    path = tmp_path / record.file_name
-    assert str(caught.value) == f"image {record.id}: cannot read {path}"
-
-
-def test_a_header_that_claims_a_huge_image_is_an_unreadable_image(tmp_path, records):
-    _, png = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))
-    side = (100_000).to_bytes(4, "big")
-    (tmp_path / "huge.png").write_bytes(png[:16].tobytes() + side + side + png[24:].tobytes())
-    with pytest.raises(ReadError, match="huge.png"):
-        ImageFiles(tmp_path).read(records[0]._replace(file_name="huge.png"))
-
-
-def test_an_image_missing_from_an_archive_is_named(tmp_path, records):
-    for name, content in (("empty.zip", None), ("broken.zip", b"PK\x03\x04 and no more")):
-        path = tmp_path / name
-        with zipfile.ZipFile(path, "w"):
-            pass
-        if content:
-            path.write_bytes(content)
-        with pytest.raises(ReadError, match=rf"{name}@{records[0].file_name}"):
-            ImageFiles(path).read(records[0])
+# --- files -----------------------------------------------------------------------------
 
 
 def test_files_are_where_higher_hrnet_has_them():

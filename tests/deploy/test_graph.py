@@ -105,3 +105,9 @@ def test_of_equal_neighbors_the_first_is_a_peak():
 def test_what_a_device_cannot_do_is_refused(tmp_path, opts):
     with pytest.raises(ValueError, match=r"TEST\.SCALE_FACTOR is \[1\], ADJUST on"):
         graph_of(tmp_path, "candidates", *opts)
+
+
+@pytest.mark.parametrize("first_of_equals", [True, False])
+def test_values_that_are_not_numbers_stay_so_that_they_are_reported(first_of_equals):
+    heatmaps = torch.full((1, 2, 8, 8), torch.nan)
+    assert local_maxima(heatmaps, 2, first_of_equals).isnan().all()

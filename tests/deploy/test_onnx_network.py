@@ -114,6 +114,15 @@ def test_an_image_without_people_has_none(export):
     assert (people.shape, scores) == ((0, 17, 4), [])
 
 
+@pytest.mark.parametrize("output", [1, 2, -2])
+def test_candidates_that_are_not_finite_are_an_error(export, output):
+    onnx = OnnxNetwork.open(export(*REFERENCE).path, threads=1)
+    found = onnx.compute(onnx.prepare(noise(96, 128, 3)))
+    found.outputs[output][:] = np.nan
+    with pytest.raises(ValueError, match="the network's maps are not finite"):
+        onnx.group(found)
+
+
 def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
     with pytest.raises(ValueError, match="1 x 600 pixels become an input of 64 x 38400"):
         OnnxNetwork.open(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))

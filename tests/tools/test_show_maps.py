@@ -294,9 +294,9 @@ def test_weights_alone_need_to_be_described(call, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input", "none.jpg"], "cannot read none.jpg: No such file"),
+        (["--input", "none.jpg"], "cannot read the image none.jpg: No such file"),
         (["--input", "text.png"], "text.png is not a readable image"),
-        (["--input", "."], "cannot read ."),
+        (["--input", "."], "cannot read the image ."),
         (["--model", "model.onnx"], "model.onnx returns candidates, not maps; name the checkpoint"),
         (["--model", "none.pth.tar"], "there is no checkpoint none.pth.tar"),
         (["--out", "no/maps.png"], "cannot write no/maps.png"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib.dataset.annotations import Entry
 from lib.dataset.checks.faults import Fault, Split
+from lib.dataset.image_files import WrongSize, open_archive
+from lib.utils.images import exif_orientation
 
 
 def check_image_files(
@@ -23,27 +24,49 @@ def check_image_files(
     faults = [
         Fault("missing image", split.where(image), "the image is missing")
         for image in named
-        if image["file_name"] not in split.present
+        if not _is_there(split, image["file_name"])
     ]
 
     def check(image: Entry) -> Fault | None:
-        pixels = split.files.load(image["file_name"])
-        if pixels is None:
-            return Fault("unreadable image", split.where(image), "the file is no image")
-        height, width = pixels.shape[:2]
-        size = image.get("width", width), image.get("height", height)
-        if size == (width, height):
-            return None
-        what = f"the image is {width} x {height}, annotated as {size[0]} x {size[1]}"
-        return Fault("wrong size", split.where(image), what)
+        has_size = "width" in image and "height" in image
+        size = (image["width"], image["height"]) if has_size else None
+        try:
+            split.files.load(image["file_name"], size)
+        except WrongSize as error:
+            return Fault("wrong size", split.where(image), str(error))
+        except ValueError as error:
+            return Fault("unreadable image", split.where(image), str(error))
+        return None
 
     if decode:
         with ThreadPoolExecutor(workers) as pool:
-            there = [image for image in named if image["file_name"] in split.present]
+            there = [image for image in named if _is_there(split, image["file_name"])]
             for fault in pool.map(check, there):
                 faults += [fault] if fault else []
                 tick()
     return faults
+
+
+def note_turned(split: Split, images: dict[int, Entry]) -> list[str]:
+    """A line if images have an EXIF orientation: annotations of the stored pixels do not fit."""
+
+    def turned(image: Entry) -> bool:
+        try:
+            return exif_orientation(split.files.content(image.get("file_name"))) != 1
+        except ValueError:
+            return False
+
+    names = [split.where(image) for image in images.values() if turned(image)]
+    if not names:
+        return []
+    return [
+        f"{len(names)} images have an EXIF orientation and are turned upright, as annotation tools "
+        f"in a browser show them; the first is {names[0]}"
+    ]
+
+
+def _is_there(split: Split, name: str) -> bool:
+    return name in split.present or split.files.has(name)
 
 
 def list_files(path: Path) -> frozenset[str]:
@@ -51,9 +74,6 @@ def list_files(path: Path) -> frozenset[str]:
     if path.suffix != ".zip":
         files = (file for file in path.rglob("*") if file.is_file())
         return frozenset(file.relative_to(path).as_posix() for file in files)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is no zip archive") from None
+    with open_archive(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
     return frozenset(name.removeprefix(f"{path.stem}/") for name in names)
