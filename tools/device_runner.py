@@ -1,8 +1,7 @@
-"""Find people in images with a network exported by tools/export; numpy and onnxruntime alone.
+"""Find people with a network exported by tools/export. Copy this file: it needs numpy, onnxruntime.
 
-    python device_runner.py exported/model.onnx a.jpg b.png   # one line of JSON each; needs Pillow
-
-Or call `find_people(*open_model("exported/model.onnx"), image)`. Copy this file to the device.
+python device_runner.py exported/model.onnx a.jpg b.png   # one line of JSON each; needs Pillow
+people, scores = find_people(*open_model("exported/model.onnx"), image)  # in Python
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy import ndarray as Array
-
-TIE = 1e-9  # for equal costs: stronger joints go to people found earlier
 
 
 def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession, dict]:
@@ -31,19 +28,19 @@ def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession
 
 def find_people(session: ort.InferenceSession, card: dict, image: Array) -> tuple[Array, Array]:
     """People (N, K, 3) in pixels of `image` (H, W, 3) uint8 RGB, the best first; N scores.
-
     x, y, score of each of card["joints"]; 0 where it is missing. Gray and RGBA images work, too.
     """
     images, ratio, center = prepare(card, image)
     outputs = [np.asarray(o)[0] for o in session.run(None, {session.get_inputs()[0].name: images})]
+    if not all(np.isfinite(outputs[i]).all() for i in (1, 2, -2)):
+        raise ValueError("the network's maps are not finite")
     people = group(card["grouping"], *outputs[:3])
     scores = people[..., 2].mean(axis=1)
     if card["grouping"]["refine"]:
         fill_missing(people, *outputs[-3:])
     middle, has = np.array(images.shape[2:0:-1]) / 2, people[..., 2] > 0
     people[has, :2] = (people[has, :2] - middle) / ratio + center - card["pixel_center"]
-    order = np.argsort(-scores, kind="stable")
-    return people[order, :, :3], scores[order]
+    return people[(order := np.argsort(-scores, kind="stable")), :, :3], scores[order]
 
 
 def prepare(card: dict, image: Array) -> tuple[Array, float, Array]:
@@ -52,13 +49,10 @@ def prepare(card: dict, image: Array) -> tuple[Array, float, Array]:
     if image.dtype != np.uint8 or image.shape[2:] not in [(1,), (3,), (4,)] or not image.size:
         raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
     sides, rules, shift = np.array(image.shape[1::-1]), card["input"], card["pixel_center"]
-    if rules["size"]:
-        size = np.array(rules["size"])
-        ratio = (size / sides).min()
-    else:
-        multiple = rules["multiple_of"]
-        ratio = rules["side"] / (sides.min() if rules["scale_type"] == "short" else sides.max())
-        size = ((ratio * sides + multiple - 1) // multiple * multiple).astype(int)
+    size, multiple = rules["size"], rules["multiple_of"]
+    side = sides.min() if rules["scale_type"] == "short" else sides.max()
+    ratio = (np.array(size) / sides).min() if size else rules["side"] / side
+    size = np.array(size or (ratio * sides + multiple - 1) // multiple * multiple, int)
     if size.max() > 2**15:  # of an extremely elongated image
         raise ValueError(f"{sides[0]} x {sides[1]} pixels become an input of {size[0]} x {size[1]}")
     center = (sides / 2 + 0.5).astype(int)
@@ -82,48 +76,43 @@ def group(rules: dict, positions: Array, values: Array, tags: Array) -> Array:
     candidates = np.concatenate([positions, values[..., None], tags], axis=2)
     strong = values > rules["detection_threshold"]
     people = np.zeros((strong.sum(), len(values), candidates.shape[2]), np.float32)
-    tag_sums, counts = np.zeros((len(people), tags.shape[2])), np.zeros((len(people), 1))
+    sums = np.zeros((len(people), tags.shape[2] + 1))  # of each person's tags; their number
     person_of: dict[float, int] = {}  # by the first tag value of its first joint
-    for joint in rules["joint_order"]:  # its candidates join people of similar tags or start some
+    for joint in rules["joint_order"]:  # joins people of like tags, the earlier, or starts some
         rows, known = candidates[joint, strong[joint]], min(len(person_of), rules["max_people"])
-        distance = np.linalg.norm(rows[:, None, 3:] - tag_sums[:known] / counts[:known], axis=2)
+        means = sums[:known, :-1] / sums[:known, -1:]
+        distance = np.linalg.norm(rows[:, None, 3:] - means, axis=2)
         cost = np.rint(distance) * 100 - rows[:, 2:3] if rules["use_detection_val"] else distance
-        cost = cost + TIE * np.arange(len(rows), 0, -1)[:, None] * np.arange(known)
+        cost = cost + 1e-9 * np.arange(len(rows), 0, -1)[:, None] * np.arange(known)
         for row, near, who in zip(rows, distance, assign(cost)):  # noqa: B905 (Python < 3.10)
             if who < 0 or near[who] >= rules["tag_threshold"]:
                 who = person_of.setdefault(float(row[3]), len(person_of))
-                tag_sums[who] = counts[who] = 0
+                sums[who] = 0
             people[who, joint] = row
-            tag_sums[who] += row[3:]
-            counts[who] += 1
+            sums[who] += [*row[3:], 1]
     return people[: len(person_of)]
 
 
 def assign(cost: Array) -> Array:
     """(n, N) -> (n,) columns, each at most once, at the least total cost; -1: no column left."""
-    if len(cost) > cost.shape[1]:
-        column = np.full(len(cost), -1)
-        column[assign(cost.T)] = np.arange(cost.shape[1])
-        return column
-    row_price, price = map(np.zeros, cost.shape)
-    row_of = np.full(len(price), -1)
-    for new in range(len(cost)):  # by the shortest path to a free column (Jonker & Volgenant 1987)
-        length, before = np.full(len(price), np.inf), np.full(len(price), -1)
-        done, row, end, total = np.zeros(len(price), bool), new, -1, 0.0
-        while row >= 0:
-            path = total + cost[row] - row_price[row] - price
+    rows, columns = cost.shape
+    cost = np.pad(cost, ((0, 0), (1, max(0, rows - columns))))  # column 0 is for a row's start
+    row_of, row_price, price = np.full(cost.shape[1], -1), *map(np.zeros, cost.shape)
+    for row_of[0] in range(rows):  # by shortest paths to free columns (Jonker & Volgenant 1987)
+        length, before = np.full(len(row_of), np.inf), np.zeros(len(row_of), int)
+        done, end, length[0] = np.zeros(len(row_of), bool), 0, 0
+        while row_of[end] >= 0:
+            done[end], row = True, row_of[end]
+            path = length[end] + cost[row] - row_price[row] - price
             shorter = ~done & (path < length)
             length[shorter], before[shorter] = path[shorter], end
             end = np.where(done, np.inf, length).argmin()
-            done[end], row, total = True, row_of[end], length[end]
-        passed = done & (row_of >= 0)
-        row_price[new] += total
-        row_price[row_of[passed]] += total - length[passed]
-        price[done] -= total - length[done]
-        while end >= 0:
-            row_of[end] = row_of[before[end]] if before[end] >= 0 else new
-            end = before[end]
-    return np.array([np.flatnonzero(row_of == row)[0] for row in range(len(cost))], int)
+        drop = length[end] - length[done]
+        row_price[row_of[done]] += drop
+        price[done] -= drop
+        while end > 0:
+            row_of[end], end = row_of[before[end]], before[end]
+    return np.where((used := row_of[1:].argsort()[len(row_of) - 1 - rows :]) < columns, used, -1)
 
 
 def fill_missing(people: Array, positions: Array, values: Array, tags: Array) -> None:
@@ -137,14 +126,25 @@ def fill_missing(people: Array, positions: Array, values: Array, tags: Array) ->
             people[person, joint, :3] = *positions[joint, best], values[joint, best]
 
 
-if __name__ == "__main__":
-    from PIL import Image
+def read_image(path: str) -> Array:
+    """(H, W, 3) or (H, W) uint8, upright; of 16-bit gray the 8 bits from the highest one used."""
+    from PIL import Image, ImageOps  # needed here alone
 
-    names = sys.argv[2:] or sys.exit(__doc__)
-    try:
-        session, card = open_model(sys.argv[1])
-        for name in names:
-            people, scores = find_people(session, card, np.array(Image.open(name).convert("RGB")))
+    image = ImageOps.exif_transpose(Image.open(path))
+    if not image.mode.startswith("I"):
+        return np.array(image.convert("RGB"))
+    gray = np.array(image).astype(int)
+    is_8_bit = not (gray % 256).any() or not (gray % 257).any()  # stored as 16
+    return (gray >> (8 if is_8_bit else max(0, int(gray.max()).bit_length() - 8))).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    sys.excepthook = lambda _, error, __: print(f"error: {sys.argv[1]}: {error}", file=sys.stderr)
+    opened, failed = open_model(sys.argv[1]) if sys.argv[2:] else sys.exit(__doc__), 0
+    for name in sys.argv[2:]:
+        try:
+            people, scores = find_people(*opened, read_image(name))
             print(json.dumps({"file": name, "scores": scores.tolist(), "people": people.tolist()}))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        except Exception as error:  # Pillow's errors have no common base
+            failed = print(f"error: {name}: {error}", file=sys.stderr) or 1
+    sys.exit(failed)
