@@ -69,7 +69,7 @@ class ImageFiles:
     def where(self, file_name: Any) -> str:
         """The name that messages use for a file."""
         separator = "@" if self.is_archive else "/"
-        return printable(f"{self.path}{separator}{file_name}")
+        return printable(f"{self.path}{separator}{file_name}").replace("\n", " ")
 
     def load(self, file_name: Any, size: tuple[Any, Any] | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright; a ValueError says why a file cannot be read.
