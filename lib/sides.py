@@ -12,12 +12,14 @@ logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 
-_LOWER = r"[^\W\d_A-Z]"  # letters beyond ASCII count as small
-_WORD = re.compile(rf"[A-Z]+(?!{_LOWER})|[A-Z]?{_LOWER}+|\d+")
+_LOWER = r"[^\W\d_A-Z左右]"  # letters beyond ASCII count as small
+_WORD = re.compile(rf"[A-Z]+(?!{_LOWER})|[A-Z]?{_LOWER}+|\d+|[左右]")
 
 # Where a name (small words, one space between them) tells a side; surest first.
 _SPELLED = re.compile(r"\b(left|right)\b")
-_LETTER = re.compile(r"\b(left|right|lt|rt|l|r)\b")
+_LEFT = "left|lt|l|links|gauche|izquierd[ao]|sinistr[ao]|esquerd[ao]|左"
+_RIGHT = "right|rt|r|rechts|droite?|derech[ao]|destr[ao]|direit[ao]|右"
+_WORD_OR_LETTER = re.compile(rf"\b({_LEFT}|{_RIGHT})\b")
 _JOINED = re.compile(r"\b(left|right)(?=\w\w)|(?<=\w\w\w)(left|right)\b")
 _JOINED_LETTERS = tuple(  # too weak to warn: without a counterpart they are no sides
     map(re.compile, (r"^[lr](?=\w)", r"\b[lr](?=\w+( \d+)?$)", r"(?<=\w)[lr]\b"))
@@ -55,7 +57,7 @@ def left_and_right(joints: Sequence[str]) -> tuple[Pair, ...]:
     Case and separators do not count. A name with two or more counterparts is in no pair.
     """
     pairs: dict[str, str] = {}
-    for side in (_SPELLED, _LETTER, _JOINED, *_JOINED_LETTERS):
+    for side in (_SPELLED, _WORD_OR_LETTER, _JOINED, *_JOINED_LETTERS):
         used = {*pairs, *pairs.values()}
         names: dict[str, list[str]] = defaultdict(list)
         for joint in joints:
@@ -78,7 +80,7 @@ def without_counterpart(joints: Sequence[str]) -> tuple[list[str], list[str]]:
     maybe = [
         joint
         for joint in single
-        for rest in [_JOINED.sub("", _LETTER.sub("", _words(joint)))]
+        for rest in [_JOINED.sub("", _WORD_OR_LETTER.sub("", _words(joint)))]
         if joint not in surely and rest != _words(joint) and re.search(_LOWER, rest)
     ]
     return surely, maybe
@@ -91,4 +93,4 @@ def _words(joint: str) -> str:
 
 def _mark(side: re.Pattern[str], joint: str, left: str, right: str) -> str:
     """The words of `joint` with a mark in place of each side."""
-    return side.sub(lambda match: left if match[0][0] == "l" else right, _words(joint))
+    return side.sub(lambda one: left if re.fullmatch(_LEFT, one[0]) else right, _words(joint))

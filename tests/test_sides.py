@@ -34,6 +34,10 @@ FORMS = [
     "front_lpaw front_rpaw",
     "left_eye R_eye",
     "FußL FußR",
+    "flügel_links flügel_rechts",
+    "œil gauche,œil droit",
+    "ojoIzquierdo ojoDerecho",
+    "左目 右目",
     "l r",
     "left right",
 ]
@@ -45,7 +49,12 @@ NO_SIDES = [
     "upright bright cleft",
     "leg ring lower_lip",
 ]
-UNSURE = [("leg_l_front tail", "leg_l_front"), ("L_Eye nose", "L_Eye"), ("leftear tail", "leftear")]
+UNSURE = [
+    ("fuß_links kopf", "fuß_links"),
+    ("leg_l_front tail", "leg_l_front"),
+    ("L_Eye nose", "L_Eye"),
+    ("leftear tail", "leftear"),
+]
 
 
 def names(text: str) -> list[str]:
