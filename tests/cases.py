@@ -248,6 +248,22 @@ def one_more_image(**values: Any) -> Change:
     return lambda tree: tree["images"].append(tree["images"][0] | values)
 
 
+def an_image_entry_each(tree: Tree) -> None:
+    """List the image of each annotation again, with an id of its own."""
+    files = {image["id"]: image for image in tree["images"]}
+    tree["images"] = []
+    for annotation in tree["annotations"]:
+        number = 10 + annotation["id"]
+        tree["images"].append(files[annotation["image_id"]] | {"id": number})
+        annotation["image_id"] = number
+
+
+def everything_twice(tree: Tree) -> None:
+    """A file that was joined with itself."""
+    for key in ("images", "annotations"):
+        tree[key] += copy.deepcopy(tree[key])
+
+
 def joint(*values: Any, at: int = 4) -> Change:
     """Set x, y and visibility of a joint of the third annotation."""
 
@@ -449,6 +465,8 @@ INVENTED = {
     "area-minus-0": Case(each(area=-0.0), BY_AREA),
     "area-list": Case(each(area=[1]), BY_AREA, people=None, line="area"),
     "area-bool": Case(each(area=True), BY_AREA, people=None, line="area"),
+    "area-tiny": Case(each(area=1e-12), BY_AREA),
+    "area-relative": Case(each(area=0.12), BY_AREA),
     "area-of-a-larger-image": Case(each(area=1e6), BY_AREA),
     # bbox
     "bbox-null": Case(each(bbox=None)),
@@ -464,6 +482,8 @@ INVENTED = {
     ),
     "bbox-corners": Case(each(bbox=lambda _, b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]), BY_AREA),
     "bbox-beyond": Case(each(bbox=[-1e6, -1e6, 2e6, 2e6], area=ABSENT), least=0.4),
+    "bbox-relative": Case(each(bbox=[0.1, 0.1, 0.3, 0.7], area=ABSENT), least=0.4),
+    "bbox-twice-the-image": Case(each(bbox=[-96, -80, 384, 320], area=ABSENT), least=0.4),
     "bbox-infinite": Case(each(bbox=[0, 0, INF, 5])),
     # iscrowd
     "iscrowd-false": Case(each(iscrowd=False)),
@@ -524,6 +544,8 @@ INVENTED = {
     "images-empty": Case(top(images=[]), people=None, line="image"),
     "image-null": Case(lambda tree: tree["images"].append(None), people=None, line=r"images\[3\]"),
     "image-listed-with-another-id": Case(one_more_image(id=7), line="images|file", least=0.0),
+    "image-entry-for-each-object": Case(an_image_entry_each),
+    "everything-twice": Case(everything_twice),
     "image-id-of-another-file": Case(
         one_more_image(file_name="000002.jpg"), people=None, line="id"
     ),

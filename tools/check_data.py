@@ -31,6 +31,7 @@ from lib.dataset.checks.summary import (
 )
 from lib.models.arch import ArchSpec
 from lib.utils import cli
+from lib.utils.text import escaped
 from lib.utils.vis import save_image
 
 
@@ -102,7 +103,7 @@ def shared_images(splits: list[Split], results: list[Checked]) -> list[Fault]:
 
 def print_lines(name: str, lines: list[str]) -> None:
     for line in lines:
-        print(f"{name}: {line}")
+        print(escaped(f"{name}: {line}"))
 
 
 def render(cfg: CfgNode, path: Path, count: int) -> bool:
