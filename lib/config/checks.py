@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from yacs.config import CfgNode
 
+from lib.config.ranges import RANGES
 from lib.keypoints import keypoints_of
+from lib.utils.text import brief
 
 PER_STAGE = {  # lists with one entry per output stage
     "LOSS": (
@@ -20,7 +24,11 @@ PER_STAGE = {  # lists with one entry per output stage
 
 
 def check_config(cfg: CfgNode) -> None:
-    """ValueError for settings that contradict one another."""
+    """ValueError for settings out of range, or that contradict one another."""
+    for key, wanted in RANGES.items():  # also of values that no file names: derived, an argument
+        value = functools.reduce(lambda node, name: node[name], key.split("."), cfg)
+        if not wanted.accepts(value):
+            raise ValueError(f"{key} is {brief(value)}; must be {wanted.accepted}")
     stages = cfg.LOSS.NUM_STAGES
     for node, names in PER_STAGE.items():
         for name in names:
@@ -108,6 +116,15 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 def _check_decoding(cfg: CfgNode) -> None:
     test, kernel = cfg.TEST, cfg.TEST.NMS_KERNEL
+    # The smallest input has sides of 64, 128, ...; LitePose's maps are 1/16 of it, HRNet's 1/32.
+    stride, smallest = 32 if "hrnet" in cfg.MODEL.NAME else 16, min(test.SCALE_FACTOR)
+    for factor in test.SCALE_FACTOR:
+        steps = 64 / stride * factor / smallest
+        if abs(steps - round(steps)) > 1e-6:
+            raise ValueError(
+                f"TEST.SCALE_FACTOR is {list(test.SCALE_FACTOR)}; the sides of inputs must be "
+                f"multiples of {stride}: {factor} is no multiple of {stride / 64:g} x {smallest}"
+            )
     if not any(test.WITH_HEATMAPS) or not any(test.WITH_AE):
         raise ValueError("TEST.WITH_HEATMAPS and TEST.WITH_AE must each switch on some stage")
     for stage, (used, trained) in enumerate(zip(test.WITH_AE, cfg.LOSS.WITH_AE_LOSS, strict=True)):

@@ -32,8 +32,9 @@ def get_multi_scale_size(
     by_width = width < height if scale_type == "short" else width >= height
     side, other = (width, height) if by_width else (height, width)
     side_base = _round_up(min_scale * input_size)
-    side_resized = int(side_base * current_scale / min_scale)
-    other_resized = int(_round_up(side_base / side * other) * current_scale / min_scale)
+    # 0.3 / 0.1 is a little below 3
+    side_resized = int(side_base * current_scale / min_scale + 1e-6)
+    other_resized = int(_round_up(side_base / side * other) * current_scale / min_scale + 1e-6)
     side_scale = side / PIXEL_STD
     other_scale = other_resized / side_resized * side / PIXEL_STD
     if by_width:

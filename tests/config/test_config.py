@@ -161,6 +161,12 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
         (["MODEL.EXTRA.NUM_DECONV_LAYERS", "2"], "MODEL.EXTRA.NUM_DECONV_LAYERS is 2"),
         (["TEST.NMS_KERNEL", "7"], "TEST.NMS_PADDING is 2; with TEST.NMS_KERNEL 7 it must be 3"),
         (["DATASET.MIN_SCALE", "2"], "DATASET.MIN_SCALE is 2.0, above DATASET.MAX_SCALE 1.5"),
+        (["TEST.SCALE_FACTOR", "[0.37, 1]"], "1 is no multiple of 0.25 x 0.37"),
+        (["TEST.SCALE_FACTOR", "[1, 1.26]"], "1.26 is no multiple of 0.25 x 1"),
+        (
+            ["TEST.SCALE_FACTOR", "[1, 1.25]", "MODEL.NAME", "pose_higher_hrnet"],
+            "1.25 is no multiple of 0.5 x 1",
+        ),
         (["TRAIN.BEGIN_EPOCH", "501"], "TRAIN.BEGIN_EPOCH is 501, above TRAIN.END_EPOCH 500"),
         (["TRAIN.NESTEROV", "True", "TRAIN.MOMENTUM", "0"], "Nesterov needs a momentum"),
         (["DATASET.MIN_LABELLED_JOINTS", "18"], "is 18, above DATASET.NUM_JOINTS 17"),
@@ -175,6 +181,11 @@ def test_an_unknown_choice_is_told_the_possible_ones(key, value, possible):
 )
 def test_settings_that_no_network_has_are_refused(opts, message):
     assert message in refused(*opts)
+
+
+@pytest.mark.parametrize("factors", ["[0.5, 1, 2]", "[1, 1.25]", "[0.1, 0.3]", "[0.37]"])
+def test_scales_of_which_each_input_fits_the_network(factors):
+    assert len(load_config(COCO, ["TEST.SCALE_FACTOR", factors]).TEST.SCALE_FACTOR) >= 1
 
 
 def test_the_command_line_wins_over_the_yaml():
@@ -202,6 +213,11 @@ def test_the_architecture_sets_the_size_of_inputs_and_maps():
     cfg = load_config(COCO, img_size=448)
     assert cfg.DATASET.INPUT_SIZE == 448
     assert list(cfg.DATASET.OUTPUT_SIZE) == [112, 224]
+
+
+@pytest.mark.parametrize("size", [0, 33, 10**6])
+def test_an_input_size_that_no_network_has_is_refused(size):
+    assert f"DATASET.INPUT_SIZE is {size}; must be" in refused(img_size=size)
 
 
 def test_an_input_size_on_the_command_line_wins_with_a_warning(caplog):

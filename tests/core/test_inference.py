@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.config import load_config
 from lib.core.inference import (
+    InferenceSettings,
     aggregate_results,
     get_multi_stage_outputs,
     network_maps,
@@ -176,3 +177,11 @@ def test_half_precision_gives_the_maps_but_for_rounding():
 def test_a_sliver_of_a_image_is_refused():
     with pytest.raises(ValueError, match="2 x 4000 pixels become an input of 64 x 128000"):
         prepare(settings_of(small_config()), np.zeros((4000, 2, 3), np.uint8))
+
+
+def test_inputs_of_all_scales_have_the_sides_that_the_scales_say():
+    """0.3 / 0.1 is a little below 3, but three times 64 pixels are 192."""
+    settings = InferenceSettings.from_config(small_config("TEST.SCALE_FACTOR", "[0.1, 0.3, 0.7]"))
+    scales = {0.1: 1, 0.3: 3, 0.7: 7}
+    sizes = [settings.geometry(64 * k, 64, scale)[0] for k in (1, 3, 7) for scale in scales]
+    assert sizes == [(64 * k * times, 64 * times) for k in (1, 3, 7) for times in scales.values()]
