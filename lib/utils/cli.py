@@ -8,7 +8,6 @@ import errno
 import io
 import logging
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -71,21 +70,28 @@ def check_range(flag: str, value: float, low: float, high: float = math.inf) -> 
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code.
 
-    Names from outside are escaped where they are printed or logged, and a log that cannot be
+    Control characters in names are escaped where they are printed or logged. A log that cannot be
     written does not end the program; standard output that cannot be written is its last error.
     """
     logging.setLogRecordFactory(_Record)
     logging.raiseExceptions = False  # no traceback for each line on a full disk
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not None, which it is when it is closed
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # closed; in a test
+        sys.stdout = _Output(
+            open(sys.stdout.fileno(), "wb", closefd=False),  # noqa: SIM115
+            encoding=sys.stdout.encoding,
+            errors="backslashreplace",
+            line_buffering=sys.stdout.isatty(),
+        )
     try:
         code = code_of(main)
     except SystemExit as ended:  # argparse
         code = ended.code
-    if sys.stdout is not None and (lost := code_of(sys.stdout.flush)):
-        code = code or lost
-        # The interpreter flushes once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        code = code or _code_of_disk(error)
+        sys.stdout = None  # the interpreter flushes it once more
     sys.exit(code)
 
 
@@ -99,16 +105,21 @@ def code_of(main: Callable[[], int | None]) -> int | None:
     except ValueError as error:
         logger.debug("", exc_info=True)  # the log file keeps the traceback
         return _end(f"error: {_one_line(error)}", MISTAKE)
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        return BROKEN_PIPE
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
         logger.debug("", exc_info=True)
-        where = escaped(str(error.filename or "standard output or a file"))
-        return _end(f"error: cannot write or read {where}: {error.strerror}", MISTAKE)
+        return _code_of_disk(error)
     except KeyboardInterrupt:
         return _end("interrupted", 130)
+
+
+def _code_of_disk(error: OSError) -> int:
+    """The exit code of an error of a disk, which is printed, or of a pipe; raises any other."""
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has enough
+        return BROKEN_PIPE
+    if error.errno not in DISK_ERRORS:
+        raise error
+    where = escaped(str(error.filename or "standard output or a file"))
+    return _end(f"error: cannot write or read {where}: {error.strerror}", MISTAKE)
 
 
 def _end(line: str, code: int) -> int:
@@ -123,6 +134,13 @@ def _one_line(error: Exception) -> str:
     if "Traceback (most recent call last)" in text:
         text = re.sub(r"^[\w.]+Error: ", "", text.splitlines()[-1])
     return escaped(text)
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output without control characters; what its encoding lacks is escaped, too."""
+
+    def write(self, text: str) -> int:
+        return super().write(escaped(text, keep="\t\n\r"))
 
 
 class _Record(logging.LogRecord):

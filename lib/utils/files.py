@@ -31,7 +31,8 @@ def atomic_write(
     path = Path(path)
     content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     if is_stream(path):
-        path.write_bytes(content)
+        with path.open("ab") as file:
+            file.write(content)
         return
     partial = path.with_name(f"{path.name}.partial")
     try:

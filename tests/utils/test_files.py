@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from lib.utils.files import atomic_write, versions_of
+from lib.utils.files import WriteError, atomic_write, check_outputs, versions_of, write_file
 from lib.utils.tables import markdown
 
 
@@ -23,6 +26,31 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="directory"):
         atomic_write(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_pipe_is_written_directly(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(path, "text")
+    assert os.read(reader, 100) == b"text"
+    os.close(reader)
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+    if Path("/dev/full").exists():
+        with pytest.raises(WriteError, match="cannot write /dev/full: No space left on device"):
+            write_file("/dev/full", "text")
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_an_output_that_is_an_input_is_refused_also_through_a_link(tmp_path, link):
+    weights, other = tmp_path / "weights", tmp_path / "other"
+    weights.write_text("weights")
+    other.write_text("other")
+    link(tmp_path / "link", weights)
+    check_outputs([other, tmp_path / "new", None], [weights, tmp_path / "none", None, ""])
+    for output in (weights, tmp_path / "link"):
+        with pytest.raises(ValueError, match=f"{output} is the file of the input {weights}"):
+            check_outputs([other, output], [tmp_path / "none", weights])
 
 
 def test_older_versions_stay_only_where_asked_for(tmp_path):
