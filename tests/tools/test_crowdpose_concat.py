@@ -77,3 +77,12 @@ def test_a_missing_file_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "crowdpose_val.json" in error
+
+
+def test_the_files_that_are_joined_are_never_written_over(root: Path) -> None:
+    train = root / "json" / "crowdpose_train.json"
+    (root / "json" / "crowdpose_trainval.json").symlink_to(train)
+    before = train.read_bytes()
+    with pytest.raises(ValueError, match="is the file of the input"):
+        main(["--data_dir", str(root)])
+    assert train.read_bytes() == before

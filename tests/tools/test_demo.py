@@ -23,7 +23,7 @@ from lib.predictor import People, Predictor
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
 from lib.utils.vis import save_image
-from tests.helpers import TINY, Result, network, tiny_config
+from tests.helpers import TINY, Result, full_disk, network, tiny_config
 from tools import device_runner
 from tools.demo import __main__ as demo
 from tools.demo.media import VideoFile, find_sources, read_image, read_video
@@ -211,6 +211,58 @@ def test_images_are_never_written_over_themselves(run_demo, out):
     assert (read_image(out / "a.png") == scene((60, 60))).all()
 
 
+def test_photos_that_links_lead_to_are_never_written_over(run_demo, out, tmp_path):
+    """An album of links, with --out the album, or the folder of the photos."""
+    photo = picture_file(tmp_path / "photos/a.png", scene((60, 60)))
+    out.mkdir()
+    (out / "a.png").symlink_to(photo)
+    done = run_demo(out)
+    assert done.code == cli.MISTAKE
+    assert "is the folder of" in done.err
+    assert (out / "a.png").is_symlink()
+    assert run_demo(photo).code == 0  # the link is replaced, not what it leads to
+    assert not (out / "a.png").is_symlink()
+    assert (read_image(photo) == scene((60, 60))).all()
+
+
+def test_names_that_are_not_utf8_are_read_drawn_and_listed(run_demo, out, clip, tmp_path):
+    name = "caf\udcff \x1b[31m\n"
+    picture_file(tmp_path / f"in/{name}b.png", scene((60, 60)))
+    clip([scene((60, 60))] * 3).rename(tmp_path / f"in/{name}.mp4")
+    assert run_demo(tmp_path / "in").code == 0
+    assert {file.name for file in out.iterdir()} == {
+        f"{name}.mp4",
+        f"{name}b.png",
+        "images.json",
+        "results.json",
+    }
+    assert {image["drawn"] for image in listed(out)} == {f"{name}.mp4", f"{name}b.png"}
+    assert len(frames_of(out / f"{name}.mp4")) == 3
+
+
+def test_as_many_people_as_the_settings_allow_are_reported_once(run_demo, out, tmp_path):
+    for name in "abc":
+        picture_file(tmp_path / f"in/{name}.png", scene((40, 60), (80, 60), (120, 60)))
+    done = run_demo(tmp_path / "in", predictor=POINTS._replace(max_people=3))
+    assert done.code == 0
+    assert done.err.count("a.png: 3 people; there may be more: the limit DATASET.MAX_NUM") == 1
+    assert "b.png" not in done.err
+    assert "there may be more" not in run_demo(tmp_path / "in").err
+
+
+def test_a_full_disk_is_one_line_and_leaves_lists_that_are_json(run_demo, out, tmp_path):
+    picture_file(tmp_path / "in/a.png", scene((60, 60)))
+    picture_file(tmp_path / "in/b.png", np.random.default_rng(0).integers(0, 99, (99, 99, 3), "u1"))
+    with full_disk(10_000):
+        done = run_demo(tmp_path / "in")
+    assert done.code == cli.MISTAKE
+    assert is_one_line(done.err)
+    assert "b.png: File too large" in done.err
+    assert [image["drawn"] for image in listed(out)] == ["a.png"]
+    assert len(rows_of(out)) == 1
+    assert sorted(file.name for file in out.iterdir()) == ["a.png", "images.json", "results.json"]
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(run_demo, out, tmp_path):
     picture_file(tmp_path / "in/a.png", scene())
     out.write_text("a file")
@@ -388,6 +440,7 @@ def test_people_of_maps_that_are_not_finite_are_reported(run_demo, trained, stre
         (["--superconfig", "none.json"], "cannot read the architecture none.json"),
         (["TEST.FLIP_TESTS", "False"], "did you mean TEST.FLIP_TEST?"),
         (["TEST.FLIP_TEST"], "has no value"),
+        (["--min-score", "nan"], "--min-score is nan; wanted a number from 0 to 1"),
     ],
 )
 def test_a_mistake_is_one_line(call, trained, street, flags, message):
@@ -395,6 +448,14 @@ def test_a_mistake_is_one_line(call, trained, street, flags, message):
     assert done.code == cli.MISTAKE
     assert message in done.err
     assert is_one_line(done.err)
+
+
+def test_keys_may_follow_the_inputs():
+    args = demo.parse_args(["--model", "m", "--input", "a.png", "b.MP4", "TEST.FLIP_TEST", "False"])
+    assert args.input == ["a.png", "b.MP4"]
+    assert args.opts == ["TEST.FLIP_TEST", "False"]
+    args = demo.parse_args(["--model", "m", "SEED", "1", "--input", "TEST.PNG"])
+    assert (args.input, args.opts) == (["TEST.PNG"], ["SEED", "1"])
 
 
 def test_without_a_display_a_window_is_refused(call, trained, street, monkeypatch):

@@ -326,3 +326,17 @@ def test_a_table_of_another_space_is_refused(args, call, scored, tmp_path):
     assert_one_line(
         call(args("--max-ms", "5", "--latency-table", str(path))), "is no latency table"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-gmacs", "inf"], "--max-gmacs is inf; wanted a number of at least 0"),
+        (["--max-gmacs", "nan"], "--max-gmacs is nan; wanted a number of at least 0"),
+        (["--calibrate", "0"], "--calibrate is 0; wanted a number of at least 1"),
+        (["--search-images", "-1"], "--search-images is -1; wanted a number of at least 1"),
+        (["--seed", "-1"], "--seed is -1; wanted a number of at least 0"),
+    ],
+)
+def test_a_number_that_no_search_can_use_is_one_line(args, call, flags, message):
+    assert_one_line(call(args(*flags)), message)

@@ -180,6 +180,14 @@ def test_the_file_and_tensorboard_have_the_same_curves(config, tmp_path):
     assert list(curves["val/AP"]) == [3, 6]
 
 
+def test_a_training_whose_log_folder_cannot_be_written_goes_on(config, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log").write_text("a file")
+    train(config("TRAIN.END_EPOCH", "1"), tmp_path / RUN)
+    assert list(read_scalars(tmp_path / CURVES)["train/loss"]) == [1, 2, 3]
+    assert sum("TensorBoard" in line for line in caplog.messages) == 1
+
+
 def of_training(path: Path) -> dict[str, dict[int, float]]:
     """All curves but those of the clock."""
     clock = ("train/images/s", "train/data_wait")

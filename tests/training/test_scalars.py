@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from lib.training.scalars import append_scalars, read_scalars, truncate_scalars
+from lib.keypoints import COCO, CROWD_POSE
+from lib.training.scalars import append_scalars, legal_name, read_scalars, truncate_scalars
+from tests.helpers import full_disk
 
 
 @pytest.fixture
@@ -55,6 +58,26 @@ def test_an_incomplete_line_costs_nothing_but_itself(log):
     truncate_scalars(log, 99)
     append_scalars(log, 30, {"train/loss": 0.3, "train/lr": 0.001})
     assert log.read_bytes() == whole
+
+
+def test_names_are_legal_in_tensorboard_and_those_of_earlier_files_are_read_as_these(log):
+    names = [f"val/{name}" for name in {*COCO.metric.columns, *CROWD_POSE.metric.columns}]
+    legal = [legal_name(name) for name in names]
+    assert all(re.fullmatch(r"[-/\w.]+", name) for name in legal)
+    assert len(set(legal)) == len(set(names))
+    append_scalars(log, 30, {name.replace(" ", "_"): 0.5 for name in names})  # as they were
+    assert set(legal) < set(read_scalars(log))
+    assert legal_name("val/AP (M)") == legal_name("val/AP_(M)") == "val/AP_M"
+
+
+def test_a_full_disk_leaves_whole_lines(log, caplog):
+    whole = log.read_bytes()
+    with full_disk(len(whole) + 10):
+        append_scalars(log, 40, {"train/loss": 0.4})
+    assert log.read_bytes() == whole
+    assert "cannot write" in caplog.text
+    append_scalars(log, 40, {"train/loss": 0.4})
+    assert list(read_scalars(log)["train/loss"]) == [10, 20, 30, 40]
 
 
 def test_truncating_a_missing_file_creates_none(tmp_path):

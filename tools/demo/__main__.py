@@ -48,11 +48,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--show", action="store_true", help="also show in a window")
     cli.add_network_flags(parser)
     args = parser.parse_intermixed_args(argv)
-    keys = [i for i, word in enumerate(args.input) if is_key(word)]
+    keys = [i for i, word in enumerate(args.input) if i and is_key(word)]
     if keys:  # --input takes all words that follow
         args.input, args.opts = args.input[: keys[0]], [*args.input[keys[0] :], *args.opts]
-    if not args.input:
-        parser.error("--input names no image; KEY VALUE come after it")
     return args
 
 
