@@ -35,13 +35,17 @@ def make_program(graph: nn.Module, size: tuple[int, int] | None) -> ExportedProg
     return torch.export.export(graph, (example,), dynamic_shapes=dynamic)
 
 
-def write_program(path: Path, program: ExportedProgram) -> None:
-    """A file for `torch.export.load(path).module()`, which needs PyTorch alone."""
+def program_file(program: ExportedProgram) -> bytes:
+    """The content of a file for `torch.export.load(path).module()`, which needs PyTorch alone.
+
+    Such a file may hold pickles of anything, which are executed when it is loaded. So this
+    repository loads none, except bytes that it has just made itself.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about constants that share memory
         content = io.BytesIO()  # the writer of torch ends the process on a full disk
         torch.export.save(program, content)
-    write_file(path, content.getbuffer())
+    return content.getvalue()
 
 
 def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> None:

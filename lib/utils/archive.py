@@ -25,13 +25,16 @@ KNOWN = {  # what a pickle may call
     "torch.storage UntypedStorage",
 }
 LEGACY_PICKLES = 5  # of PyTorch's old format; tensors follow them
+MAX_BYTES = 2**33  # of a file; HigherHRNet-W48's checkpoint has 1.3 GB
 MAX_VALUES, MAX_DEPTH, MAX_INT = 100_000, 32, 2**63  # of a checkpoint
 
 
 def check_archive(file: BinaryIO, path: str | Path) -> None:
     """ValueError if the file of tensors is damaged, compressed or builds anything else."""
-    start = file.read(4)
+    if file.seek(0, io.SEEK_END) > MAX_BYTES:
+        raise ValueError(f"{path} is no checkpoint: it has more than {MAX_BYTES} bytes")
     file.seek(0)
+    start = file.read(4)
     try:
         if start == b"PK\x03\x04":
             _check_records(file, path)

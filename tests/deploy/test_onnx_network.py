@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from lib.core.inference import InferenceSettings, predict
 from lib.deploy.export import make_card, make_program, write_onnx
 from lib.deploy.graph import GRAPHS
 from lib.deploy.onnx_network import OnnxNetwork
+from lib.deploy.session import open_session
 from lib.keypoints import COCO
 from tests.helpers import fill, network, tiny_config
 from tools import device_runner
@@ -154,4 +157,27 @@ def test_a_damaged_model_is_one_line(export, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(ValueError, match="cannot be run") as caught:
         OnnxNetwork.open(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["../secret", "link", "pipe", "/dev/zero"])
+def test_a_model_reads_no_file_outside_its_folder(tmp_path, where):
+    """ONNX may keep weights in another file. ONNX Runtime confines it; nothing here does."""
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(400))
+    (folder / "link").symlink_to("../secret")
+    os.mkfifo(folder / "pipe")
+    weights = onnx.TensorProto(name="weights", data_type=onnx.TensorProto.FLOAT, dims=[100])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", where), ("length", "400")):
+        weights.external_data.add(key=key, value=value)
+    values = [onnx.helper.make_tensor_value_info(name, 1, [100]) for name in ("images", "sum")]
+    node = onnx.helper.make_node("Add", ["images", "weights"], ["sum"])
+    graph = onnx.helper.make_graph([node], "graph", values[:1], values[1:], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="cannot be run: ") as caught:
+        open_session(folder / "model.onnx")
     assert "\n" not in str(caught.value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,7 @@ from lib.utils.checkpoint import save_checkpoint
 from tests.helpers import TINY, network, tiny_config
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import latency
-from tools.benchmark.latency import cost_of, input_size
+from tools.benchmark.latency import PROGRAM, cost_of, export_again, input_size
 from tools.export import __main__ as export
 from tools.export.forms import FORMS, eager_graph, forms_in, noise_image, open_form
 
@@ -41,28 +45,81 @@ def card(exported) -> dict:
 def test_every_form_is_timed_on_every_number_of_threads(exported, capsys):
     benchmark.main(["latency", str(exported), "--json", "--threads", "1", "--rounds", "1"])
     report = json.loads(capsys.readouterr().out)
-    assert list(report["milliseconds"]) == list(FORMS.values())
+    assert list(report["milliseconds"]) == [*FORMS.values(), PROGRAM]
     assert all(own["1"] > 0 for own in report["milliseconds"].values())
     for libraries, opened, running in report["process_mb"].values():
         assert 0 < libraries <= opened <= running
     assert report["input"] == "64 x 64"
-    assert set(report["file_mib"]) == {"model.pt2", "model.onnx", "model-int8.onnx"}
+    assert set(report["file_mib"]) == {"model.onnx", "model-int8.onnx"}
 
 
 def test_the_table_has_a_row_for_each_form(exported, capsys, monkeypatch):
     monkeypatch.setattr(latency, "memory_of", lambda *_: [1.0, 2.0, 3.0])
     benchmark.main(["latency", str(exported), "--threads", "1", "--rounds", "1"])
     out = capsys.readouterr().out
-    assert all(f"| {name} |" in out for name in FORMS.values())
+    assert all(f"| {name} |" in out for name in (*FORMS.values(), PROGRAM))
     assert "GMACs" in out
 
 
-def test_all_forms_give_outputs_of_the_same_shapes(exported):
+class Malice:
+    """Unpickling it writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_a_program_in_the_folder_is_never_loaded(exported, tmp_path, capsys, monkeypatch):
+    """torch.export.load unpickles the sample inputs in it, whatever they are."""
+    folder, marker = tmp_path / "exported", tmp_path / "executed"
+    shutil.copytree(exported, folder)
+    pickled = io.BytesIO()
+    torch.save(Malice(marker), pickled)
+    with zipfile.ZipFile(exported / "model.pt2") as whole:
+        with zipfile.ZipFile(folder / "model.pt2", "w") as evil:
+            for name in whole.namelist():
+                is_inputs = "sample_inputs" in name
+                evil.writestr(name, pickled.getvalue() if is_inputs else whole.read(name))
+    monkeypatch.setattr(latency, "memory_of", lambda *_: [1.0, 2.0, 3.0])
+    benchmark.main(["latency", str(folder), "--threads", "1", "--rounds", "1"])
+    with pytest.raises(ValueError, match=r"model\.pt2 is not opened: .* can execute code"):
+        open_form(folder / "model.pt2", threads=1)
+    assert not marker.exists()
+    with contextlib.suppress(Exception):  # the file is as malicious as it looks
+        torch.export.load(folder / "model.pt2")
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": {"side": 10**9, "size": None}},
+        {"input": {"side": 64, "size": [64]}},
+        {"input": 3},
+        {"outputs": ["stage0"]},
+        {"outputs": 3},
+        {"provenance": []},
+        {"provenance": {"config": "MODEL: [", "arch": None}},
+        {"provenance": {"config": "{}", "arch": [1]}},
+        None,
+    ],
+)
+def test_a_card_that_is_none_is_one_line(exported, card, tmp_path, capsys, monkeypatch, changes):
+    (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+    text = "no JSON" if changes is None else json.dumps(card | changes)
+    (tmp_path / "card.json").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "latency", str(tmp_path)])
+    assert refused(capsys, "card")
+
+
+def test_all_forms_give_outputs_of_the_same_shapes(exported, card):
     """So what is timed is the same work; weights of the eager one are at random."""
     images = noise_image((64, 64))
     shapes = [
         [tuple(np.shape(output)) for output in open_form(path, threads=1)(images)]
-        for path in forms_in(exported).values()
+        for path in (*forms_in(exported).values(), export_again(card))
     ]
     assert all(own == shapes[0] for own in shapes)
     torch.set_num_threads(1)

@@ -259,6 +259,12 @@ def test_records_that_overlap_are_refused(tmp_path):
     assert "larger than the file" in message_of(tmp_path / "w.pth")
 
 
+def test_a_file_of_a_terabyte_is_refused_unread(tmp_path):
+    with (tmp_path / "w.pth").open("wb") as file:
+        file.truncate(2**40)  # takes no space
+    assert "more than 8589934592 bytes" in message_of(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_pickle_may_call_nothing_that_takes_memory(tmp_path, legacy):
     """torch.load(weights_only=True) calls bytearray; here it is refused by its name."""

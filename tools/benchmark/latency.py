@@ -1,8 +1,9 @@
 """The latency and the memory of an exported network in all its forms.
 
-FOLDER is the output of tools/export. PyTorch as in valid.py, the torch.export program, ONNX Runtime
+FOLDER is the output of tools/export. PyTorch as in valid.py, a torch.export program, ONNX Runtime
 in floats and in 8 bits compute the same graph of one image in turns, on each number of threads;
-medians are reported. Also reported: the memory of a process that runs one form only, and the costs
+medians are reported. The program is exported again from card.json: loading FOLDER/model.pt2 could
+execute code. Also reported: the memory of a process that runs one form only, and the costs
 that do not depend on the machine (multiply-adds and bytes).
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from lib.core.images import normalize
+from lib.deploy.export import make_program, program_file
 from lib.deploy.fold import fold_norms
 from lib.search.latency import machine, median_times
 from lib.utils.complexity import count_macs_of, count_params
@@ -25,9 +27,10 @@ from lib.utils.run_card import hardware
 from lib.utils.tables import markdown
 from tools.benchmark.activations import PeakActivations, traffic
 from tools.export.__main__ import read_size
-from tools.export.forms import eager_graph, forms_in, noise_image, open_form
+from tools.export.forms import Form, eager_graph, forms_in, noise_image, open_form, read_card
 
 MIB = 2**20
+PROGRAM = "torch.export"  # the row of the program
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -38,28 +41,29 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    forms = forms_in(args.folder)
-    card = json.loads((args.folder / "card.json").read_text(encoding="utf-8"))
+    files = forms_in(args.folder)
+    card = read_card(args.folder / "card.json")
     size = input_size(card, args.size)
+    forms: dict[str, Form] = {**files, PROGRAM: export_again(card)}
     images = noise_image(size)
     counts = args.threads or sorted({1, torch.get_num_threads()})
     if min(counts) < 1 or args.rounds < 1:
         raise ValueError("--threads and --rounds are numbers from 1")
     times: dict[str, dict[str, float]] = {name: {} for name in forms}
     for threads in counts:
-        runs = [open_form(path, threads) for path in forms.values()]
+        runs = [open_form(form, threads) for form in forms.values()]
         calls = [lambda run=run: run(images) for run in runs]
         for name, ms in zip(forms, median_times(calls, args.rounds), strict=True):
             times[name][str(threads)] = ms
-    files = {name: path for name, path in forms.items() if name == path.name}
+    sizes = {name: path.stat().st_size for name, path in files.items() if name == path.name}
     return {
         "machine": f"{hardware()['cpu']}, {machine(torch.device('cpu'))}",
         "input": f"{size[0]} x {size[1]}",
         "outputs": card["outputs"],
         "rounds": args.rounds,
         "milliseconds": times,
-        "process_mb": {name: memory_of(path, size, max(counts)) for name, path in forms.items()},
-        "file_mib": {name: path.stat().st_size / MIB for name, path in files.items()},
+        "process_mb": {name: memory_of(form, size, max(counts)) for name, form in forms.items()},
+        "file_mib": {name: count / MIB for name, count in sizes.items()},
         "cost": cost_of(card, size),
     }
 
@@ -75,13 +79,22 @@ def input_size(card: dict[str, Any], text: str | None) -> tuple[int, int]:
     return size
 
 
-def memory_of(path: Path, size: tuple[int, int], threads: int) -> list[float]:
+def export_again(card: dict[str, Any]) -> bytes:
+    """A torch.export program of the graph in the card, with random weights; BatchNorms folded."""
+    graph, size = eager_graph(card), card["input"]["size"]
+    graph.network = fold_norms(graph.network)
+    return program_file(make_program(graph, (size[0], size[1]) if size else None))
+
+
+def memory_of(form: Form, size: tuple[int, int], threads: int) -> list[float]:
     """Peak MB of a new process: with its libraries, with the network open, after five runs."""
-    command = [sys.executable, "-m", "tools.export.forms", str(path)]
+    name, content = ("-", form) if isinstance(form, bytes) else (str(form), None)
+    command = [sys.executable, "-m", "tools.export.forms", name]
     command += [f"{size[0]}x{size[1]}", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=content, capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{path} failed in a new process: {done.stderr.strip()[-500:]}")
+        reason = done.stderr.decode(errors="replace").strip()[-500:]
+        raise RuntimeError(f"{name} failed in a new process: {reason}")
     return json.loads(done.stdout)
 
 

@@ -30,7 +30,7 @@ from lib.config import load_config
 from lib.core.inference import InferenceSettings
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
 from lib.dataset.reader import ground_truth_of
-from lib.deploy.export import make_card, make_program, write_onnx, write_program
+from lib.deploy.export import make_card, make_program, program_file, write_onnx
 from lib.deploy.fold import fold_norms
 from lib.deploy.graph import GRAPHS
 from lib.deploy.quantize import quantize
@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = InferenceSettings.from_config(network.cfg)
     graph = GRAPHS[args.graph](settings, fold_norms(model)).eval()
     program = make_program(graph, size)
-    write_program(args.out / "model.pt2", program)
+    content = program_file(program)
+    write_file(args.out / "model.pt2", content)
     write_onnx(args.out / "model.onnx", program, graph.outputs)
     card = make_card(settings, graph, size, provenance_of(network))
     write_file(args.out / "card.json", json.dumps(card, indent=2) + "\n")
@@ -101,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
 
     unfolded = GRAPHS[args.graph](settings, model).eval()
     inputs = (prepare(card, image)[0] for image in samples(data))
-    equal = compare_outputs(unfolded, args.out, inputs)
+    forms = {"model.onnx": models[0], "model.pt2": content}
+    equal = compare_outputs(unfolded, forms, args.out, inputs)
     if data and args.graph != "network":
         print(f"\n{people_table(settings, model, data, models)}")
     return 0 if equal else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,23 +18,24 @@ from lib.dataset.build import EvaluationSet
 from lib.deploy.graph import Graph
 from lib.utils.tables import markdown
 from tools.device_runner import find_people, open_model
-from tools.export.forms import open_form
+from tools.export.forms import Form, open_form
 
 TOLERANCE = 1e-4  # of outputs, relative to the largest value
 SAME_PLACE = 0.5  # pixels of the image, between two joints that count as equal
 PEAKS = ("positions", "tags", "pixel_positions")
 
 
-def compare_outputs(graph: Graph, folder: Path, inputs: Iterable[np.ndarray]) -> bool:
-    """Print the differences of the files in `folder` to `graph`; return whether all are small.
+def compare_outputs(
+    graph: Graph, exported: Mapping[str, Form], folder: Path, inputs: Iterable[np.ndarray]
+) -> bool:
+    """Print the differences of files in `folder` to `graph`; return whether all are small.
 
-    inputs: (1, H, W, 3) uint8 each. Heatmaps, tags of all pixels and values of peaks are compared,
-    but not the places of peaks: two of nearly equal value may swap.
+    exported: file name -> path or content. inputs: (1, H, W, 3) uint8 each. Heatmaps, tags of all
+    pixels and values of peaks are compared, but not the places of peaks: two of nearly equal value
+    may swap.
     """
-    forms = {
-        name: open_form(folder / name, torch.get_num_threads())
-        for name in ("model.onnx", "model.pt2")
-    }
+    threads = torch.get_num_threads()
+    forms = {name: open_form(form, threads) for name, form in exported.items()}
     worst, largest = dict.fromkeys(forms, 0.0), 0.0
     for images in inputs:
         with torch.no_grad():

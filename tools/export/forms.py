@@ -4,11 +4,15 @@
 
 prints the peak memory of a process that does only this, in MB: with the library loaded, with the
 network open, after five runs. PyTorch is imported only for the forms that need it.
+
+Loading a torch.export program executes what is pickled in it. So none is loaded from a file: the
+process that made a program passes its content, to `-` through standard input.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.utils.reading import read_json
+
 if TYPE_CHECKING:
     from lib.deploy.graph import Graph
 
+Form = Path | bytes  # a file; or the content of a torch.export program that this code made
 Run = Callable[[np.ndarray], Sequence[Any]]  # images (B, H, W, 3) uint8 -> outputs
+MAX_CARD, MAX_SIDE = 2**22, 4096  # bytes; pixels
 FORMS = {  # file in the folder -> name
     "card.json": "PyTorch eager",  # the network that the card describes, with random weights
-    "model.pt2": "model.pt2",
     "model.onnx": "model.onnx",
     "model-int8.onnx": "model-int8.onnx",
 }
@@ -37,21 +44,39 @@ def forms_in(folder: Path) -> dict[str, Path]:
     return forms
 
 
-def open_form(path: Path, threads: int) -> Run:
-    """A function that runs the form in `path` on that many threads."""
-    if path.suffix == ".onnx":
+def read_card(path: Path) -> dict[str, Any]:
+    """The card that tools/export wrote; ValueError if the file is none."""
+    card = read_json(path, "card", MAX_CARD)
+    try:
+        sides = [card["input"]["side"], *(card["input"]["size"] or ())]
+        known = [card["provenance"]["config"], *card["outputs"]]
+        is_card = all(type(side) is int and 0 < side <= MAX_SIDE for side in sides)
+        is_card = is_card and len(sides) in (1, 3) and all(type(text) is str for text in known)
+        is_card = is_card and "arch" in card["provenance"] and "flip_test" in card
+    except (KeyError, TypeError):
+        is_card = False
+    if not is_card:
+        raise ValueError(f"{path} is not the card of an exported network")
+    return card
+
+
+def open_form(form: Form, threads: int) -> Run:
+    """A function that runs the form on that many threads; ValueError if it cannot be opened."""
+    if isinstance(form, Path) and form.suffix == ".onnx":
         from lib.deploy.session import open_session
 
-        session = open_session(path, threads)
+        session = open_session(form, threads)
         [image_input] = session.get_inputs()
         return lambda images: session.run(None, {image_input.name: images})
     import torch
 
     torch.set_num_threads(threads)
-    if path.suffix == ".pt2":
-        module = torch.export.load(path).module()
+    if isinstance(form, bytes):
+        module = torch.export.load(io.BytesIO(form)).module()
+    elif form.suffix == ".json":
+        module = eager_graph(read_card(form))
     else:
-        module = eager_graph(json.loads(path.read_text(encoding="utf-8")))
+        raise ValueError(f"{form} is not opened: loading a torch.export program can execute code")
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> Sequence[Any]:
@@ -72,11 +97,16 @@ def eager_graph(card: dict[str, Any]) -> Graph:
 
     provenance = card["provenance"]
     cfg = read_config(provenance["config"], "the config in the card")
-    arch = ArchSpec.from_dict(provenance["arch"]) if provenance["arch"] else None
-    model = place(build_model(cfg, arch), torch.device("cpu"), channels_last=True).eval()
+    try:
+        arch = ArchSpec.from_dict(provenance["arch"]) if provenance["arch"] else None
+        model = place(build_model(cfg, arch), torch.device("cpu"), channels_last=True).eval()
+    except ValueError as error:
+        raise ValueError(f"the network in the card: {error}") from None
     settings = InferenceSettings.from_config(cfg)
-    graphs = (graph(settings, model) for graph in GRAPHS.values())
-    return next(graph.eval() for graph in graphs if list(graph.outputs) == card["outputs"])
+    for graph in (graph(settings, model).eval() for graph in GRAPHS.values()):
+        if list(graph.outputs) == card["outputs"]:
+            return graph
+    raise ValueError(f"the card names outputs of no graph: {', '.join(card['outputs'])[:80]}")
 
 
 def noise_image(size: tuple[int, int]) -> np.ndarray:
@@ -92,10 +122,10 @@ def peak_memory() -> float:
 
 
 if __name__ == "__main__":
-    form = Path(sys.argv[1])
+    form = sys.stdin.buffer.read() if sys.argv[1] == "-" else Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
     images = noise_image((width, height))
-    importlib.import_module("onnxruntime" if form.suffix == ".onnx" else "torch")
+    importlib.import_module("onnxruntime" if sys.argv[1].endswith(".onnx") else "torch")
     peaks = [peak_memory()]
     run_form = open_form(form, int(sys.argv[3]))
     peaks.append(peak_memory())
