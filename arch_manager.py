@@ -8,8 +8,9 @@
 `ArchSpec.numbers` ("img_size", "stages.0.channel", "stages.0.blocks.0.kernel", ...). Sampling,
 mutation, crossover, latency tables, and the journal and candidates.csv of a search derive from it.
 
-A further dimension, say the depth of a stage, touches at most five files:
+A further dimension, say the depth of a stage, touches at most six files:
     lib/config/default.py               SUPERNET.DEPTHS, the user's options
+    lib/config/ranges.py                what SUPERNET.DEPTHS accepts
     lib/models/arch.py                  its name in `ArchSpec.numbers` and `with_numbers`
     arch_manager.py                     a field, a line in `dimensions` and one in `from_config`
     lib/models/pose_supermobilenet.py   how the supernet runs it

@@ -190,6 +190,24 @@ def test_no_eval_no_bare_except_no_cuda_call():
     assert not [f"{path}:{node.lineno}" for path, node in nodes if is_avoided(node)]
 
 
+def opens_text(node: ast.AST) -> bool:
+    """A call that reads or writes text in the encoding of the locale."""
+    if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+        return False
+    function, values = node.func, [arg for arg in node.args if isinstance(arg, ast.Constant)]
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if name == "open":
+        owner = getattr(getattr(function, "value", None), "id", "")
+        of_a_file = not owner[:1].isupper() and owner != "os"  # unlike Image.open
+        return of_a_file and not any("b" in str(mode.value) for mode in values)
+    return (name == "read_text" and not node.args) or (name == "write_text" and len(node.args) < 2)
+
+
+def test_text_is_utf_8_in_any_locale():
+    nodes = [(path, node) for path in CODE for node in ast.walk(tree_of(path))]
+    assert not [f"{path}:{node.lineno}" for path, node in nodes if opens_text(node)]
+
+
 # --- words ------------------------------------------------------------------------------
 
 AVOIDED = {  # a pattern -> what to write; names in quotes, flags and paths are left alone
@@ -244,4 +262,8 @@ def test_the_guard_rails_see_what_they_forbid():
     assert imports(ast.parse(source)) == {"tools.x", "lib.keypoints", "lib.core.loss"}
     assert package_of("lib.core.loss") == "lib.core"
     assert level("lib.core.trainer") > 1
+    for text in ("path.read_text()", "path.write_text(x)", "open(p)", "path.open('w')"):
+        assert opens_text(ast.parse(text).body[0].value)
+    for text in ("path.read_text('utf-8')", "open(p, 'rb')", "Image.open(p)", "os.open(p)"):
+        assert not opens_text(ast.parse(text).body[0].value)
     assert "path" in parameters(next(functions(ROOT / "lib/utils/files.py")))

@@ -17,7 +17,7 @@ from numpy import ndarray as Array
 
 def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession, dict]:
     """The session of a model on that many threads (0: all cores), and the card next to it."""
-    card = json.loads(Path(path).with_name("card.json").read_text())
+    card = json.loads(Path(path).with_name("card.json").read_text("utf-8"))
     if "values" not in card["outputs"]:
         raise ValueError(f"{path} returns maps, not candidates: export it with another --graph")
     options = ort.SessionOptions()

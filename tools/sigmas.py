@@ -23,13 +23,13 @@ import numpy as np
 import yaml
 from scipy.optimize import linear_sum_assignment
 
-from lib.config.files import parse_yaml, read_yaml
 from lib.dataset.reader import read_annotations
 from lib.keypoints import KeypointSpec
 from lib.utils import cli
 from lib.utils.files import write_file
 from lib.utils.reading import read_bytes
 from lib.utils.tables import markdown
+from lib.utils.yaml_text import parse_yaml, read_yaml
 
 FEWEST = 10  # repeated joints; the sampling error of sigma is 16 % then
 FARTHEST = 0.5  # median distance of the joints of one object in two passes, by the root of its area

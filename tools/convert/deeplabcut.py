@@ -7,8 +7,8 @@ import io
 from functools import partial
 from pathlib import Path
 
-from lib.config.files import read_yaml
 from lib.utils.reading import read_bytes
+from lib.utils.yaml_text import read_yaml
 from tools.convert.source import (
     Item,
     Labels,

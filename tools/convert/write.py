@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from lib.config.files import read_yaml
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.sides import left_and_right, without_counterpart
 from lib.utils.files import write_file
 from lib.utils.images import decode_image
+from lib.utils.yaml_text import read_yaml
 from tools.convert.source import Item, Labels, Object, Skeleton
 
 MAX_JOINTS = 1000

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.config.files import read_yaml
 from lib.utils.reading import read_bytes
+from lib.utils.yaml_text import read_yaml
 from tools.convert.source import Item, Labels, Object, Skeleton, as_number
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

@@ -5,8 +5,8 @@ and joints alike and leaves its input as it is. The generator belongs to one (se
 so what a transform samples depends on nothing else but the transforms before it: append, and the
 crops of old runs stay as they are.
 
-To add an augmentation, edit two files: this one (the transform, and its line in
-`build_transforms`) and lib/config/default.py (its DATASET.* keys).
+To add an augmentation, edit three files: this one (the transform, and its line in
+`build_transforms`), lib/config/default.py (its DATASET.* keys) and lib/config/ranges.py.
 """
 
 from __future__ import annotations
