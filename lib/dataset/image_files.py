@@ -16,7 +16,8 @@ from lib.utils.images import AS_STORED, MAX_BYTES, decode_image
 from lib.utils.reading import read_bytes
 from lib.utils.text import printable
 
-# What zipfile raises for damaged, encrypted or unknown members, by what they are damaged in.
+ENCRYPTED = 1  # bit of a member's flags
+# What zipfile raises for damaged members, and for unknown ways to compress them.
 ZIP_ERRORS = (
     OSError,
     EOFError,
@@ -127,12 +128,14 @@ class ImageFiles:
         member = self._member(name)
         if member is None:
             raise ValueError("the archive has no such file")
+        if member.flag_bits & ENCRYPTED:
+            raise ValueError("the file is encrypted in the archive")
         if member.file_size > MAX_BYTES:  # zipfile reads no more than this
             raise ValueError(f"the file has more than {MAX_BYTES} bytes")
         try:
             return self.archive.read(member)
         except ZIP_ERRORS as error:
-            raise ValueError(f"the archive's file is damaged or encrypted: {error}") from None
+            raise ValueError(f"the file is damaged in the archive: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archive": None}
@@ -163,4 +166,4 @@ def _wrong_size(data: bytes, image: np.ndarray, annotated: tuple[Any, Any]) -> s
             f"{what}, its size before it is turned upright by its EXIF orientation: "
             "remove that orientation from the file, or annotate the upright image"
         )
-    return f"{what}; was it resized or turned after it was annotated?"
+    return f"{what}: it was resized or turned after it was annotated, or is another image"

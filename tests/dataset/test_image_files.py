@@ -129,7 +129,7 @@ def test_annotations_of_the_stored_pixels_are_told_to_be_so(tmp_path, orientatio
 def test_an_image_of_another_size_than_annotated_is_named(tmp_path, size):
     save_turned(tmp_path / "1.png", 1)
     problem = problem_of(ImageFiles(tmp_path), one(width=size[0], height=size[1]))
-    assert f"1.png: the image is 64 x 48, annotated as {size[0]} x {size[1]}; was it" in problem
+    assert f"1.png: the image is 64 x 48, annotated as {size[0]} x {size[1]}: it was" in problem
 
 
 # --- files that are none ----------------------------------------------------------------
@@ -209,8 +209,8 @@ def archive_of(folder: Path, spoil: str) -> ImageFiles:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        ("deflate", "damaged or encrypted: Error -3 while decompressing"),
-        ("encrypted", "is encrypted, password required"),
+        ("deflate", "the file is damaged in the archive: Error -3 while decompressing"),
+        ("encrypted", "the file is encrypted in the archive"),
         ("unknown method", "compression method is not supported"),
         ("checksum", "Bad CRC-32"),
         ("offset", "Bad magic number"),

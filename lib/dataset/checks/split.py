@@ -13,7 +13,7 @@ from lib.dataset.annotations import ANNOTATION_RULES, DERIVED, Entry, drop_unusa
 from lib.dataset.categories import find_category
 from lib.dataset.checks.entries import content_faults
 from lib.dataset.checks.faults import Checked, Fault, Split
-from lib.dataset.checks.images import check_image_files, list_files
+from lib.dataset.checks.images import check_image_files, list_files, note_turned
 from lib.dataset.complete import complete, is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles
 from lib.dataset.reader import layout_of, read_tree
@@ -49,6 +49,7 @@ def check_split(
     faults += more + check_categories(split, annotations)
     notes, more = check_completion(split, any(fault.broken for fault in faults))
     faults += more + check_image_files(split, images, decode, workers, tick)
+    notes = notes + (note_turned(split, images) if decode else [])
     return Checked(images, annotations, faults, notes)
 
 
