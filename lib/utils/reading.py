@@ -32,7 +32,8 @@ def read_bytes(path: str | Path, what: str, limit: int = MAX_BYTES) -> bytes:
     """The content of a regular file of at most `limit` bytes, opened by `open_file`."""
     with open_file(path, what) as file:
         try:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size or limit  # 0 also stands for unknown
+            data = file.read(min(size, limit) + 1)  # allocates as many bytes
         except OSError as error:
             raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from None
     if len(data) > limit:
