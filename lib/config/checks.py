@@ -56,9 +56,9 @@ def _check_order(cfg: CfgNode) -> None:
         raise ValueError(
             f"DATASET.MIN_SCALE is {data.MIN_SCALE}, above DATASET.MAX_SCALE {data.MAX_SCALE}"
         )
-    if train.BEGIN_EPOCH > train.END_EPOCH:
+    if train.BEGIN_EPOCH >= train.END_EPOCH:
         raise ValueError(
-            f"TRAIN.BEGIN_EPOCH is {train.BEGIN_EPOCH}, above TRAIN.END_EPOCH {train.END_EPOCH}"
+            f"TRAIN.BEGIN_EPOCH is {train.BEGIN_EPOCH}, not below TRAIN.END_EPOCH {train.END_EPOCH}"
         )
     if train.NESTEROV and not train.MOMENTUM:
         raise ValueError("TRAIN.NESTEROV is True, TRAIN.MOMENTUM 0; Nesterov needs a momentum")
@@ -116,6 +116,11 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 def _check_decoding(cfg: CfgNode) -> None:
     test, kernel = cfg.TEST, cfg.TEST.NMS_KERNEL
+    if len(test.SCALE_FACTOR) > 1 and 1 not in test.SCALE_FACTOR:
+        raise ValueError(
+            f"TEST.SCALE_FACTOR is {list(test.SCALE_FACTOR)}; several scales must have 1 among "
+            f"them, whose tags are used"
+        )
     # The smallest input has sides of 64, 128, ...; LitePose's maps are 1/16 of it, HRNet's 1/32.
     stride, smallest = 32 if "hrnet" in cfg.MODEL.NAME else 16, min(test.SCALE_FACTOR)
     for factor in test.SCALE_FACTOR:

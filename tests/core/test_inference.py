@@ -181,7 +181,9 @@ def test_a_sliver_of_a_image_is_refused():
 
 def test_inputs_of_all_scales_have_the_sides_that_the_scales_say():
     """0.3 / 0.1 is a little below 3, but three times 64 pixels are 192."""
-    settings = InferenceSettings.from_config(small_config("TEST.SCALE_FACTOR", "[0.1, 0.3, 0.7]"))
+    settings = InferenceSettings.from_config(
+        small_config("TEST.SCALE_FACTOR", "[0.1, 0.3, 0.7, 1]")
+    )
     scales = {0.1: 1, 0.3: 3, 0.7: 7}
     sizes = [settings.geometry(64 * k, 64, scale)[0] for k in (1, 3, 7) for scale in scales]
     assert sizes == [(64 * k * times, 64 * times) for k in (1, 3, 7) for times in scales.values()]
