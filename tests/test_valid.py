@@ -273,6 +273,16 @@ def test_a_table_that_cannot_be_written_is_an_early_error(call, args, watch, tmp
     assert seen == []
 
 
+@pytest.mark.parametrize("flag", ["--json", "--csv"])
+def test_an_input_is_never_written_over(call, args, watch, weights, tmp_path, flag):
+    seen, before = watch(), weights.read_bytes()
+    (tmp_path / "link").symlink_to(weights)
+    done = call("valid", flag, str(tmp_path / "link"), *args())
+    assert_one_line(done, "link is the file of the input")
+    assert seen == []
+    assert weights.read_bytes() == before
+
+
 def test_test_dev_is_for_the_server(call, args, folder, test_dev_root, tmp_path):
     table = tmp_path / "table.json"
     keys = ("DATASET.TEST", "test-dev2017")

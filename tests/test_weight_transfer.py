@@ -125,6 +125,7 @@ def test_a_published_supernet_with_maps_to_smaller_kernels_loads(tmp_path):
         ((), "--superconfig"),
         (("--all", "{empty}"), "no *.json"),
         (("--superconfig", "{wide}"), "stages.3.channel is 40, the supernet has 32"),
+        (("--superconfig", "{same}"), "checkpoint.pth.tar is the file of the input"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, call):
@@ -132,7 +133,9 @@ def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, ca
     wide["backbone_setting"][3]["channel"] = 40
     (tmp_path / "wide.json").write_text(json.dumps(wide))
     (tmp_path / "empty").mkdir()
+    LARGEST.to_json(tmp_path / "checkpoint.json")
     names = {"{empty}": str(tmp_path / "empty"), "{wide}": str(tmp_path / "wide.json")}
+    names["{same}"] = str(tmp_path / "checkpoint.json")
     done = transfer(call, coco_root, tmp_path, supernet, *(names.get(f, f) for f in flags))
     assert done.code == 2
     assert done.err.count("\n") == 1

@@ -26,7 +26,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from lib.dataset.image_files import ImageRecord, ReadError
-from lib.utils.files import atomic_write
+from lib.utils.files import replacing, reported, write_file
 
 VERSION = 2  # of the rule by which images are read (lib/utils/images.py)
 
@@ -125,7 +125,8 @@ def write_cache(
     The index is written last, so a cache without one is incomplete. ValueError when the disk has
     too little space.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     sizes = [shrunk_size(record, cfg) for record in records]
     need, free = sum(3 * w * h for w, h in sizes), shutil.disk_usage(path.parent).free
     if need > free:
@@ -133,9 +134,8 @@ def write_cache(
             f"DATASET.CACHE: {path} needs {need / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free"
         )
     index = path.with_suffix(".json")
-    index.unlink(missing_ok=True)
     rows, offset = [], 0
-    with path.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         for record, (width, height), image in zip(records, sizes, images, strict=True):
             if image is None:
                 continue
@@ -143,4 +143,5 @@ def write_cache(
             annotated = [record.width, record.height]
             rows.append([record.id, record.file_name, annotated, width, height, offset])
             offset += image.nbytes
-    atomic_write(index, json.dumps({"version": VERSION, "images": rows}))
+        index.unlink(missing_ok=True)
+    write_file(index, json.dumps({"version": VERSION, "images": rows}))

@@ -13,7 +13,8 @@ from lib.dataset.build import build_dataset
 from lib.dataset.cache import cache_path, cache_side, shrink, shrunk_size
 from lib.dataset.image_files import ImageRecord, ReadError
 from lib.dataset.transforms import RandomAffine
-from tests.helpers import YAMLS, tiny_config, tiny_opts
+from lib.utils.files import WriteError
+from tests.helpers import YAMLS, full_disk, tiny_config, tiny_opts
 from tools import cache_images
 
 SMALL = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]
@@ -173,6 +174,15 @@ def test_an_unreadable_image_is_named_or_left_out(fill, coco_root, tmp_path, cap
 def test_a_full_disk_is_told_before_anything_is_written(fill, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match=r"needs 0\.0 GB, there are 0\.0 GB free"):
+        fill()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_disk_that_becomes_full_is_one_line_and_leaves_no_cache(fill, tmp_path):
+    with (
+        full_disk(1000),
+        pytest.raises(WriteError, match=r"cannot write .*\.pixels: File too large"),
+    ):
         fill()
     assert not list((tmp_path / "cache").iterdir())
 

@@ -13,12 +13,12 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from lib.analysis.report import Report, make_folders, write_csv, write_json
 from lib.core.results import write_results
@@ -32,6 +32,7 @@ from lib.utils.logger import LogFile
 from lib.utils.plots import save_figure
 from lib.utils.vis import save_image
 from tests.helpers import ROOT, TINY, full_disk, tiny_config
+from tools import draw_arch, plot_log, show_maps
 from tools.demo.media import VideoFile, find_sources, frame_count
 from tools.demo.output import JsonList
 
@@ -53,11 +54,6 @@ def write_list(path: Path) -> None:
     entries.close()
 
 
-def write_program(path: Path) -> None:
-    program = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
-    export.write_program(path, program)
-
-
 def write_piecewise(path: Path) -> None:
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(bytes(1000))
@@ -72,7 +68,6 @@ WRITERS = {
     "report.csv": lambda path: write_csv(path, REPORT),
     "clip.mp4": write_video,
     "list.json": write_list,
-    "model.pt2": write_program,
     "pieces.bin": write_piecewise,
 }
 
@@ -105,12 +100,32 @@ def test_a_writer_never_writes_through_a_link(tmp_path, name):
         assert not (folder / name).is_symlink()
 
 
-def test_an_onnx_file_without_space_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [
+        (show_maps.main, ["--model", "model", "--input", "{}"]),
+        (show_maps.main, ["--model", "{}", "--input", "image"]),
+        (plot_log.main, ["{}"]),
+        (draw_arch.main, ["{}"]),
+    ],
+)
+def test_a_tool_never_writes_over_its_input(tmp_path, main, flags):
+    given = tmp_path / "input"
+    given.write_text("input")
+    (tmp_path / "out.png").hardlink_to(given)
+    for out in ("input", "out.png"):
+        with pytest.raises(ValueError, match=f"{out} is the file of the input {given}"):
+            main(["--out", str(tmp_path / out), *(flag.format(given) for flag in flags)])
+    assert given.read_text() == "input"
+
+
+def test_an_exported_network_without_space_is_one_line(tmp_path, monkeypatch):
     graph = SimpleNamespace(node=[])
     model = SimpleNamespace(graph=graph, SerializeToString=lambda: bytes(1000))
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(model_proto=model))
-    with full_disk(40), pytest.raises(WriteError, match=r"model.onnx: File too large"):
-        export.write_onnx(tmp_path / "model.onnx", SimpleNamespace(), [])
+    program: Any = None
+    with full_disk(40), pytest.raises(WriteError, match=r"model\.onnx: File too large"):
+        export.write_onnx(tmp_path / "model.onnx", program, [])
     assert not list(tmp_path.iterdir())
 
 

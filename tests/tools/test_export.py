@@ -299,6 +299,13 @@ def test_weights_that_cannot_be_read_are_named(capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_weights_are_never_written_over(capsys, checkpoint, tmp_path, link):
+    link(tmp_path / "model.onnx", checkpoint)
+    args = ("--model", str(checkpoint), "--out", str(tmp_path))
+    assert_refused(capsys, *args, words=("model.onnx", "is the file of the input"))
+
+
 def test_bare_weights_need_their_settings(capsys, coco_root, tmp_path):
     path = tmp_path / "model_best.pth.tar"
     save_weights(path, network(tiny_config(coco_root, tmp_path)))
