@@ -9,6 +9,8 @@ import onnxruntime
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     """The model in `path` on that many CPU threads (0: all cores); ValueError if it cannot run."""
+    if str(path).encode(errors="ignore").decode() != str(path):
+        raise ValueError(f"{path}: ONNX Runtime opens only files whose names are UTF-8; rename it")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Idle threads would spin until the next run and slow down everything else.

@@ -181,3 +181,8 @@ def test_a_model_reads_no_file_outside_its_folder(tmp_path, where):
     with pytest.raises(ValueError, match="cannot be run: ") as caught:
         open_session(folder / "model.onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="ONNX Runtime opens only files whose names are UTF-8"):
+        open_session(tmp_path / "caf\udcff.onnx")
