@@ -138,7 +138,7 @@ def read_network(
     if cfg:
         settings = load_config(cfg, opts, size)
     elif record.config is not None:
-        settings = read_config(yaml.safe_dump(record.config), f"the config in {path}", opts, size)
+        settings = _recorded_settings(record.config, f"the config in {path}", opts, size)
     else:
         structure = read_structure(state, path)
         settings = settings_of_tensors(structure, path, opts, size, like)
@@ -156,6 +156,17 @@ def read_network(
         supernet=record.supernet,
         recorded=record.config or {},
     )
+
+
+def _recorded_settings(
+    config: dict[str, Any], source: str, opts: Sequence[str], size: int | None
+) -> CfgNode:
+    """The settings of a record; each ValueError names `source`."""
+    try:
+        return read_config(yaml.safe_dump(config), source, opts, size)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if source in message else f"{source}: {message}") from None
 
 
 def _joint_keys(joints: str | Path | None) -> list[str]:

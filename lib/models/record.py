@@ -31,7 +31,7 @@ def record_of(saved: Mapping[str, Any], path: Path) -> Record | None:
     """The record in a checkpoint or a sub-network; None for a bare state dict."""
     record = Record(
         config=config_of(saved, path) or None,
-        arch=_read_arch(saved.get("arch"), path),
+        arch=_read_arch(typed(saved, "arch", dict, path), path),
         is_subnet=bool(provenance_of(saved, path)),
         supernet=typed(provenance_of(saved, path), "supernet", str, path),
     )

@@ -6,8 +6,10 @@ neither has a generator to save. PyTorch's generators are saved in case a networ
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +17,16 @@ import torch
 from torch import nn
 
 from lib.core.trainer import StepState
+from lib.models.arch import ArchSpec
 from lib.training.average import WeightAverage
-from lib.training.compare import ORDER, REMEDY, check_same, check_same_meaning
+from lib.training.compare import (
+    ORDER,
+    REMEDY,
+    SCORE,
+    check_same,
+    check_same_meaning,
+    differences,
+)
 from lib.utils.checkpoint import (
     check_finite,
     fit_weights,
@@ -24,8 +34,10 @@ from lib.utils.checkpoint import (
     save_checkpoint,
     unwrap,
 )
-from lib.utils.recorded import config_of
+from lib.utils.recorded import config_of, typed
 from lib.utils.text import brief
+
+logger = logging.getLogger(__name__)
 
 REQUIRED = ("epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler", "random")
 NODES = ("state_dict", "trained", "optimizer", "scheduler", "scaler", "random")
@@ -131,17 +143,29 @@ def place_schedule(state: TrainingState, step: int) -> None:
 def _restore(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> None:
     """Everything but weights; what is no checkpoint's raises any of Python's errors."""
     state.optimizer.load_state_dict(_moments(state, saved["optimizer"], path))
-    state.scheduler._step_count = 0 + saved["scheduler"]["_step_count"]
-    place_schedule(state, 0 + saved["scheduler"]["last_epoch"])
+    state.scheduler._step_count = _number(saved["scheduler"]["_step_count"])
+    place_schedule(state, _number(saved["scheduler"]["last_epoch"]))
     if state.scaler.is_enabled():
         names = state.scaler.state_dict()
-        state.scaler.load_state_dict({name: 0 + saved["scaler"][name] for name in names})
+        state.scaler.load_state_dict({name: _number(saved["scaler"][name]) for name in names})
     state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
     state.step = saved.get("step", 0)
+    for key, old, new in differences(SCORE, config_of(saved, path), _config_of(state)):
+        logger.warning(
+            "%s is %s, it was %s: best AP %.3f starts over", key, new, old, state.best_ap
+        )
+        state.best_ap = -1.0
+        break
     random = saved["random"]
     torch.set_rng_state(random["torch"])
     if len(random["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(random["cuda"])
+
+
+def _number(value: Any) -> Any:
+    if type(value) not in (int, float):
+        raise TypeError(f"{brief(value)} is not numeric")
+    return value
 
 
 def _moments(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
@@ -167,13 +191,14 @@ def _check_fields(saved: Mapping[str, Any], path: str | Path) -> None:
     """ValueError if a part of the checkpoint is missing, or of another type than was saved."""
     if missing := [key for key in REQUIRED if key not in saved]:
         raise ValueError(f"{path} cannot be resumed from: it lacks {', '.join(missing)}")
-    layout = saved.get("layout") or []
+    layout = [] if saved.get("layout") is None else saved["layout"]
+    best_ap = saved["best_ap"]
     is_layout = type(layout) is list and all(type(number) is int for number in layout)
     wrong = [
         *(key for key in NODES if not isinstance(saved.get(key, {}), dict)),
         *(key for key in COUNTS if type(saved.get(key, 0)) is not int or saved.get(key, 0) < 0),
         *(["layout"] if not is_layout or len(layout) not in (0, len(Layout._fields)) else []),
-        *(["best_ap"] if type(saved["best_ap"]) not in (int, float) else []),
+        *(["best_ap"] if type(best_ap) not in (int, float) or not isfinite(best_ap) else []),
     ]
     if wrong:
         value = saved[wrong[0]]
@@ -182,9 +207,9 @@ def _check_fields(saved: Mapping[str, Any], path: str | Path) -> None:
 
 def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -> None:
     """ValueError if the checkpoint is of another network, optimizer or division of the epoch."""
-    recorded, current = config_of(saved, path), config_of({"config": state.config}, "the config")
+    recorded, current = config_of(saved, path), _config_of(state)
     check_same_meaning(recorded, current, path)
-    if saved.get("arch") != state.arch:
+    if _arch_of(saved, path) != state.arch:
         raise ValueError(f"{path} has another architecture; {REMEDY}")
     if _kind(saved["optimizer"]) != _kind(state.optimizer.state_dict()):
         raise ValueError(
@@ -199,6 +224,18 @@ def _check_fits(state: TrainingState, saved: Mapping[str, Any], path: str | Path
             f"{state.layout}; use equal settings, or a checkpoint saved at the end of an epoch"
         )
     check_same(ORDER, recorded, current, path, where=" until the end of the epoch")
+
+
+def _arch_of(saved: Mapping[str, Any], path: str | Path) -> dict[str, Any] | None:
+    tree = typed(saved, "arch", dict, path)
+    try:
+        return ArchSpec.from_dict(tree).to_dict() if tree else None
+    except ValueError as error:
+        raise ValueError(f"the architecture in {path}: {error}") from None
+
+
+def _config_of(state: TrainingState) -> dict[str, Any]:
+    return config_of({"config": state.config}, "the config")
 
 
 def _kind(optimizer: Mapping[str, Any]) -> str | None:

@@ -30,6 +30,7 @@ def brief(value: Any, most: int = 80) -> str:
         text = repr(value)
     except ValueError:  # Python writes no numbers of more than 4300 digits
         return "a number of thousands of digits"
+    text = text.replace("\n", " ")  # of a tensor
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -190,6 +190,26 @@ def test_a_checkpoint_of_before_settings_were_stored_resumes(cfg, tmp_path):
         resume(training_state(cfg), tmp_path / "c.pth.tar")
 
 
+@pytest.mark.parametrize(
+    ("opts", "best"),
+    [
+        (("DATASET.TEST", "test2017"), -1.0),
+        (("TEST.FLIP_TEST", "False"), -1.0),
+        (("TEST.IMAGES_PER_GPU", "4"), 0.5),
+        (("TRAIN.LR", "0.1"), 0.5),
+    ],
+)
+def test_the_best_ap_counts_where_it_is_measured_alike(cfg, tmp_path, caplog, opts, best):
+    state = training_state(cfg)
+    state.best_ap = 0.5
+    save_training(state, tmp_path / "c.pth.tar")
+    again = training_state(tiny_config(tmp_path, tmp_path, *opts))
+    resume(again, tmp_path / "c.pth.tar")
+    assert again.best_ap == best
+    said = [line for line in caplog.messages if f"{opts[0]} is {opts[1]}, it was" in line]
+    assert len(said) == (best < 0)
+
+
 def test_optimizer_settings_come_from_the_config(tmp_path):
     sgd = ("TRAIN.OPTIMIZER", "sgd", "TRAIN.WD")
     save_training(
@@ -215,6 +235,7 @@ MOMENT = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": to
         ({"step": -5}, "step -5"),
         ({"step": True}, "step True"),
         ({"best_ap": "high"}, "best_ap 'high'"),
+        ({"best_ap": float("nan")}, "best_ap nan"),
         ({"layout": 7}, "layout 7"),
         ({"layout": [1, 2]}, "layout [1, 2]"),
         ({"step": 1, "layout": []}, "unknown layout"),
@@ -227,13 +248,16 @@ MOMENT = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": to
         ({"optimizer": {"param_groups": [{"betas": 0}], "state": {9999: MOMENT}}}, "index out of"),
         ({"scheduler": {}}, "'_step_count'"),
         ({"scheduler": {"_step_count": "x", "last_epoch": 0}}, "cannot be resumed from"),
+        ({"scheduler": {"_step_count": torch.zeros(2), "last_epoch": 0}}, "is not numeric"),
+        ({"layout": torch.zeros(2)}, "layout tensor"),
         ({"scaler": 0}, "scaler 0"),
         ({"random": {}}, "'torch'"),
         ({"random": {"torch": torch.zeros(3), "cuda": []}}, "cannot be resumed from"),
         ({"state_dict": {}}, "holds no state dict"),
         ({"trained": {"a": torch.zeros(1)}}, "does not fit this model"),
         ({"average_updates": -10}, "average_updates -10"),
-        ({"arch": "tiny"}, "another architecture"),
+        ({"arch": "tiny"}, "arch in {} is a str, not a dict"),
+        ({"arch": TINY.to_dict() | {"input_channel": torch.zeros(3)}}, "input_channel is tensor"),
         ({"config": "a: &a [*a]"}, "is not yaml"),
         ({"config": ["x"]}, "is a list, not a str"),
         ({"config": "DATASET: {DATASET: fish}"}, "names no joints"),
@@ -246,7 +270,7 @@ def test_a_damaged_part_is_one_line(cfg, tmp_path, fields, problem):
     with pytest.raises(ValueError, match=".") as caught:
         resume(training_state(cfg), path)
     assert str(path) in str(caught.value)
-    assert problem in str(caught.value)
+    assert problem.format(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
