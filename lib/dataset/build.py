@@ -111,12 +111,14 @@ def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord
     records = [record for record in every if len(record.joints) or record.ignore]
     if background := len(every) - len(records):
         kept = cfg.DATASET.WITH_BACKGROUND
-        what = "trained on" if kept else "left out (DATASET.WITH_BACKGROUND)"
+        what = "trained on" if kept else "left out (DATASET.WITH_BACKGROUND True keeps them)"
         logger.info("%s: %d images without annotations are %s", path, background, what)
         records = every if kept else records
     records = select_records(records, cfg.DATASET.MIN_LABELLED_JOINTS)
     if not records:
         raise ValueError(f"{path} has no annotated image to train on")
+    if not any(len(record.joints) for record in records):
+        raise ValueError(f"{path}: nobody is labelled in the {len(records)} images to train on")
     return tree, records
 
 

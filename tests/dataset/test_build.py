@@ -186,6 +186,18 @@ def test_a_split_without_anything_to_train_on_is_named(coco_root, tmp_path):
         build_evaluation_set(cfg)
 
 
+def test_a_split_in_which_nobody_is_labelled_is_not_trained_on(coco_root, tmp_path):
+    tree = json.loads((coco_root / "annotations/person_keypoints_train2017.json").read_text())
+    for one in tree["annotations"]:
+        one["keypoints"] = []
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations/person_keypoints_train2017.json"
+    path.write_text(json.dumps(tree))
+    (tmp_path / "images").symlink_to(coco_root / "images")
+    with pytest.raises(ValueError, match=rf"^{path}: nobody is labelled in the \d images"):
+        build_dataset(tiny_config(tmp_path, tmp_path))
+
+
 def test_an_annotation_file_is_read_once(coco_root, tmp_path, monkeypatch):
     reads = []
     monkeypatch.setattr(build, "read_annotations", lambda *args: reads.append(args) or read(*args))
