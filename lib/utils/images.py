@@ -26,9 +26,10 @@ MAX_BYTES = 2**30  # of an image file
 MAX_PIXELS = 2**28  # of an image: 0.8 GB as RGB; OpenCV crashes beyond 2^31 bytes
 ORIENTATION = 0x0112  # the EXIF tag
 AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of such a file
 HEADERS = {  # first bytes of a file -> what reads its header
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    PNG: PngImagePlugin.PngImageFile,
     b"RIFF": WebPImagePlugin.WebPImageFile,
     b"II*\0": TiffImagePlugin.TiffImageFile,
     b"MM\0*": TiffImagePlugin.TiffImageFile,
@@ -39,7 +40,16 @@ HEADERS = {  # first bytes of a file -> what reads its header
     b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 # What Pillow's readers raise for headers that they do not understand.
-HEADER_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, struct.error)
+HEADER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,  # of WebP alone; check_pixels has the limit
+)
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -63,7 +73,8 @@ def decode_image(data: bytes, flags: int = 0) -> np.ndarray:
         check_pixels(*header.size)
     flags |= cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        whole = data and not has_cut_chunk(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if whole else None
     except cv2.error:  # a damaged header
         image = None
     if image is None:
@@ -105,6 +116,16 @@ def image_header(data: bytes) -> Image.Image | None:
         return None if reader is None else reader(io.BytesIO(data))
     except HEADER_ERRORS:
         return None
+
+
+def has_cut_chunk(data: bytes) -> bool:
+    """Whether a PNG names a chunk longer than its rest: OpenCV would allocate up to 4 GB for it."""
+    place = len(PNG)
+    while (
+        data.startswith(PNG) and place + 8 <= len(data) and data[place + 4 : place + 8] != b"IEND"
+    ):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")  # length, name, data, CRC
+    return place > len(data)
 
 
 def exif_orientation(data: bytes) -> int:

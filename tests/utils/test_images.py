@@ -89,6 +89,15 @@ def test_the_limit_holds_for_every_format_and_is_inclusive(monkeypatch, suffix):
         decode_image(data)
 
 
+def test_a_png_chunk_longer_than_the_file_is_not_allocated(monkeypatch):
+    data = encoded(np.zeros((20, 30, 3), np.uint8))
+    place = data.index(b"IDAT") - 4
+    assert decode_image(data + b"more").shape == (20, 30, 3)
+    monkeypatch.setattr(cv2, "imdecode", None)  # it would take seconds and 4 GB
+    with pytest.raises(ValueError, match="the file is no image"):
+        decode_image(data[:place] + b"\xff" + data[place + 1 :])
+
+
 def test_the_limit_holds_where_the_header_is_unknown(monkeypatch):
     monkeypatch.setattr(images, "HEADERS", {})
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
