@@ -149,6 +149,7 @@ def test_an_image_that_cannot_be_read_is_one_line(predictor, tmp_path, content):
         (np.zeros((4, 4, 3), np.float32), "float32"),
         (np.zeros((0, 4, 3), np.uint8), r"not \(0, 4, 3\)"),
         (np.zeros((1, 9000, 3), np.uint8), "become an input of"),
+        (np.broadcast_to(np.uint8(0), (2**15, 2**15, 3)), "32768 x 32768 pixels; at most"),
         (torch.zeros(4, 4, 3), "a path or an array, not a Tensor"),
         (None, "not a NoneType"),
     ],
