@@ -333,7 +333,7 @@ REPORTED = {
     "area-null": Case(each(area=None), BY_AREA),
     "bbox-negative-width": Case(each(bbox=other_way, area=ABSENT), least=0.4),
     "boxes-only": Case(
-        each(keypoints=zeros, num_keypoints=0),
+        each(keypoints=zeros, num_keypoints=0, segmentation=[[9, 9, 40, 9, 40, 60]]),
         people=None,
         line="nobody is labelled|no annotated image",
     ),
@@ -459,6 +459,7 @@ INVENTED = {
         lambda tree: tree["annotations"][1].update(id=tree["annotations"][0]["id"])
     ),
     # area
+    "area-beyond-floats": Case(each(area=10**400), BY_AREA, people=None, line="area"),
     "area-text": Case(each(area="3816"), BY_AREA, people=None, line="area"),
     "area-nan": Case(each(area=NAN), BY_AREA),
     "area-infinite": Case(each(area=INF), BY_AREA),
@@ -482,6 +483,7 @@ INVENTED = {
     ),
     "bbox-corners": Case(each(bbox=lambda _, b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]), BY_AREA),
     "bbox-beyond": Case(each(bbox=[-1e6, -1e6, 2e6, 2e6], area=ABSENT), least=0.4),
+    "bbox-beyond-floats": Case(one(bbox=[1, 1, 10**400, 5.5]), people=None, line="bbox"),
     "bbox-relative": Case(each(bbox=[0.1, 0.1, 0.3, 0.7], area=ABSENT), least=0.4),
     "bbox-twice-the-image": Case(each(bbox=[-96, -80, 384, 320], area=ABSENT), least=0.4),
     "bbox-infinite": Case(each(bbox=[0, 0, INF, 5])),
@@ -605,6 +607,9 @@ INVENTED = {
     ),
     "index-text": Case(an_image(crowdIndex="0.5"), CROWD_ONLY, people=None, line="crowdIndex"),
     "index-nan": Case(an_image(crowdIndex=NAN), CROWD_ONLY),
+    "index-beyond-floats": Case(
+        an_image(crowdIndex=10**400), CROWD_ONLY, people=None, line="crowdIndex"
+    ),
     "index-5": Case(an_image(crowdIndex=5), CROWD_ONLY),
     "index-bool": Case(an_image(crowdIndex=True), CROWD_ONLY, people=None, line="crowdIndex"),
     "only-images": Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +25,10 @@ class Rule(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is an int or a float, NaN and infinity included."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether `value` is an int or a float, NaN and infinity included; ints may be as large."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, float)
 
 
 def is_whole(value: Any) -> bool:
@@ -70,7 +73,8 @@ KEYPOINTS = Rule(
     lambda value: _holds(value, int, float, type(None)),  # null: not labelled
 )
 BOX = Rule(
-    "4 numbers: x, y, width, height", lambda value: _holds(value, int, float) and len(value) == 4
+    "4 numbers: x, y, width, height",
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value)),
 )
 NUMBER = Rule("a number", is_number)
 FLAG = Rule("0 or 1", lambda value: isinstance(value, (int, float)) and value in (0, 1))

@@ -48,6 +48,7 @@ VALUES: tuple[Any, ...] = (
     -1,
     7,
     2**70,
+    10**400,
     1.5,
     -0.0,
     1e30,
@@ -99,7 +100,7 @@ class Mutation(NamedTuple):
         return self.place == "categories" or self.key in ("crowdIndex", "info", "license")
 
     def __str__(self) -> str:
-        value = "absent" if self.value is ABSENT else repr(self.value)
+        value = "absent" if self.value is ABSENT else repr(self.value)[:40]
         return f"{self.place}.{self.key}[{self.index}] is {value}"
 
     def apply(self, tree: Tree, rng: random.Random) -> None:
