@@ -96,7 +96,7 @@ def markdown_table(table: Mapping[str, float], arch: str) -> str:
     """
     text = markdown(["Arch", *table], [[arch, *map(three_digits, table.values())]])
     unknown = [name for name, value in table.items() if value < 0]
-    note = f"\n\n-: the ground truth has nobody to judge for {', '.join(unknown)}."
+    note = f"\n\n-: nobody to judge, or no crowdIndex, in the ground truth: {', '.join(unknown)}."
     return text + (note if unknown else "")
 
 

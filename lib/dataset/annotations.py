@@ -62,7 +62,7 @@ def _holds(value: Any, *types: type) -> bool:
     return isinstance(value, list) and set(map(type, value)) <= {*types}
 
 
-WHOLE = Rule("a whole number (number images and annotations 1, 2, 3, ...)", is_whole)
+WHOLE = Rule("a whole number (ids are numbers: 1, 2, 3, ...)", is_whole)
 SIZE = Rule(
     f"a whole number of pixels, 1 to {MAX_SIDE}",
     lambda value: is_whole(value) and 1 <= value <= MAX_SIDE,

@@ -30,7 +30,7 @@ from lib.dataset.annotations import (
 )
 from lib.dataset.categories import find_category
 from lib.dataset.regions import box_of, region_of
-from lib.keypoints import KeypointSpec
+from lib.keypoints import CROWDING_COLUMNS, KeypointSpec
 
 
 class Completed(NamedTuple):
@@ -52,7 +52,7 @@ def complete(tree: Entry, spec: KeypointSpec, path: Path) -> Completed:
     if entries is None and is_hidden(path):
         entries = []
     if not isinstance(entries, list):
-        raise ValueError(f"{path} has no list of annotations")
+        raise ValueError(f"{path} has no list of annotations; wanted COCO's keypoint format")
     entries = [
         require(entry, ANNOTATION_RULES, f"{path}: annotations[{index}]", DERIVED)
         for index, entry in enumerate(entries)
@@ -128,8 +128,12 @@ class Filling:
                 entry, image_rules(self.spec), f"{self.path}: {place}", optional=["crowdIndex"]
             )
             image |= {key: int(image[key]) for key in ("id", "width", "height")}
-            if self.spec.metric.by_crowding and not math.isfinite(image.get("crowdIndex", 0)):
-                del image["crowdIndex"]
+            if self.spec.metric.by_crowding and not math.isfinite(
+                image.get("crowdIndex", math.nan)
+            ):
+                image.pop("crowdIndex", None)
+                columns = ", ".join(CROWDING_COLUMNS)
+                self.derived.add(f"images without crowdIndex, so {columns} stay open", place)
             first = first_of.setdefault(image["file_name"], image)
             if self.images.setdefault(image["id"], first) is not first:
                 raise ValueError(

@@ -269,7 +269,7 @@ def test_a_table_has_the_form_of_the_original():
     table = OrderedDict([("AP", 0.40551), ("Ap .5", 1.0), ("AP (M)", -1.0)])
     assert markdown_table(table, "search-XS") == (
         "| Arch | AP | Ap .5 | AP (M) |\n|---|---|---|---|\n| search-XS | 0.406 | 1.000 | - |\n\n"
-        "-: the ground truth has nobody to judge for AP (M)."
+        "-: nobody to judge, or no crowdIndex, in the ground truth: AP (M)."
     )
 
 

@@ -118,6 +118,7 @@ PERSON_FAULTS = [  # (edit of the tree, words of the line, exit code)
     (set_values(segmentation=RUNS | {"counts": 7}), "counts are 7", 1),
     (set_values(segmentation={"size": [96, 128]}), "counts are None", 1),
     (set_joint(300, 20, 2), "outside the 128 x 96 image: left_eye (300, 20)", 0),
+    (set_joint(0, 0, 2), "labelled at 0, 0: left_eye", 0),
     (set_joint(30, 20, 5), "visibility is neither 0, 1 nor 2: left_eye 5", 0),
     (set_joint(float("nan"), 20, 2), "left_eye is [nan, 20, 2]; wanted coordinates", 1),
     (

@@ -64,6 +64,9 @@ def keypoint_faults(
     if outside:
         what = f"outside the {width} x {height} image: {', '.join(outside)}"
         yield "joint outside the image", what
+    corner = [name for name, x, y, v in joints if v > 0 and x == y == 0]
+    if corner:
+        yield "joint at 0, 0", f"labelled at 0, 0: {', '.join(corner)}; is the visibility right?"
     points = set(labelled_points(values))
     if len(points) > 1 and all(0 <= min(point) and max(point) <= 1 for point in points):
         what = "all coordinates are from 0 to 1; wanted pixels, not parts of the image's size"

@@ -26,6 +26,7 @@ KINDS = {
     "box without extent": ODD,
     "box outside the image": ODD,
     "joint outside the image": ODD,
+    "joint at 0, 0": ODD,
     "joints within one pixel": ODD,
     "impossible area": ODD,
     "wrong num_keypoints": ODD,
