@@ -177,9 +177,7 @@ RANGES = {
     "DATASET.MAX_ROTATION": whole(0, 360),
     "DATASET.MAX_TRANSLATE": whole(0, 10_000),
     "DATASET.FLIP": number(0, 1),
-    "DATASET.SIGMA": choice(-1, *range(1, 65))._replace(
-        accepted="a whole number from 1 to 64, or -1"
-    ),
+    "DATASET.SIGMA": SIGMA,
     "DATASET.SCALE_AWARE_SIGMA": FLAG,
     "DATASET.BASE_SIGMA": number(0.1, 64),
     "DATASET.BASE_SIZE": number(8, 10_000),
