@@ -26,9 +26,9 @@ class Rule(NamedTuple):
 
 def is_number(value: Any) -> bool:
     """Whether `value` is an int or a float, NaN and infinity included; ints may be as large."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return abs(value) <= sys.float_info.max
-    return isinstance(value, float)
+    return type(value) is float
 
 
 def is_whole(value: Any) -> bool:
@@ -169,8 +169,9 @@ def labelled_points(keypoints: Sequence[float]) -> list[tuple[float, float]]:
 
 def count_labelled(keypoints: Sequence[float], spec: KeypointSpec) -> int:
     """num_keypoints: the labelled joints that the data set counts; CrowdPose skips two."""
-    visibilities = zip(spec.joints, keypoints[2::3], strict=True)
-    return sum(1 for name, v in visibilities if v > 0 and name not in spec.uncounted)
+    visibilities = keypoints[2::3]
+    labelled = sum([visibility > 0 for visibility in visibilities])
+    return labelled - sum(visibilities[spec.joints.index(name)] > 0 for name in spec.uncounted)
 
 
 def has_scale(area: float, pixels: float) -> bool:
