@@ -15,15 +15,12 @@ import torch
 from PIL import Image as PillowImage
 
 import lib.predictor
-from lib.config import load_config
 from lib.core.inference import predict
-from lib.keypoints import COCO, CROWD_POSE
-from lib.models.arch import ArchSpec
-from lib.models.load import read_network
+from lib.keypoints import COCO
 from lib.predictor import People, Predictor, resolve_device
 from lib.utils.checkpoint import save_checkpoint
 from lib.utils.images import read_image
-from tests.helpers import ROOT, TINY, YAMLS, network, tiny_config
+from tests.helpers import ROOT, TINY, network, tiny_config
 
 LOW = ("TEST.DETECTION_THRESHOLD", "0.0", "DATASET.MAX_NUM_PEOPLE", "4")
 HEAVY = ("pycocotools", "matplotlib", "onnxruntime", "tensorboard", "lib.dataset", "lib.analysis")
@@ -233,24 +230,3 @@ def test_the_lines_of_the_pages_run_and_import_no_libraries_of_evaluation(traine
     lines = done.stdout.splitlines()
     assert re.match(r"\(\d+, 17, 3\) \[", lines[0])
     assert lines[-1] == "[]"
-
-
-# --- published weights --------------------------------------------------------------------
-
-
-def test_published_weights_alone_find_the_people_of_the_full_settings(data_root):
-    weights = data_root.parent / "weights/LitePose-Auto-M-CrowdPose.pth.tar"
-    if not weights.exists():
-        pytest.skip("the published weights are not next to the data")
-    predictor = Predictor.load(weights, device="cpu")
-    search_m = ROOT / "mobile_configs/search-M.json"
-    assert predictor.arch == ArchSpec.from_json(search_m)
-    assert (predictor.keypoints, predictor.input_size) == (CROWD_POSE, 448)
-    path = min((data_root / "mpii/images").iterdir())
-    cfg = load_config(YAMLS["crowd_pose"], img_size=448)
-    model = read_network(weights, cfg=YAMLS["crowd_pose"], superconfig=search_m)
-    people, scores = predict(cfg, model.build(torch.device("cpu")), read_image(path))
-    result = predictor(path)
-    assert len(result.scores) > 0
-    np.testing.assert_array_equal(result.keypoints, people[..., :3])
-    np.testing.assert_array_equal(result.scores, scores)
