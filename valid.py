@@ -6,6 +6,7 @@
     python valid.py --cfg ... --model ... --diagnose       # also errors by type
     python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
     python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
+    python valid.py --cfg ... --model ... --joints shared  # joints that network and data set share
     torchrun --nproc_per_node=8 valid.py --cfg ...         # 8 processes share the images
 
 Without --model, the weights are TEST.MODEL_FILE or those of the training run with the same --cfg.
@@ -20,6 +21,7 @@ import logging
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +39,10 @@ from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import PredictionJournals, predict_set
 from lib.core.results import Prediction, require_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
+from lib.dataset.shared import reduced_to, shared_joints
+from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
-from lib.models.load import NetworkFile, read_network
+from lib.models.load import NetworkFile, joint_opts, read_network
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of
 from lib.utils.dist import agree, barrier, leave, start_process
@@ -69,6 +73,12 @@ def parse_args() -> Namespace:
     )
     parser.add_argument(
         "--diagnose", action="store_true", help="print a table of error types by joint"
+    )
+    parser.add_argument(
+        "--joints",
+        choices=["all", "shared"],
+        default="all",
+        help="shared: a network of other joints is scored over those that the data set has, too",
     )
     args = parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
     if args.model:
@@ -103,24 +113,25 @@ def main() -> int:
     process = start_process(cfg, args)
     output_dir, _ = create_logger(cfg, args.cfg, "valid", process.is_main)
     data = build_evaluation_set(cfg)
-    if args.diagnose and not data.has_people:
-        raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
+    check_flags(args, data)
     inputs = [data.annotations, cfg.TEST.MODEL_FILE, args.cfg, args.superconfig]
     check_outputs([args.json, args.csv], inputs)
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
-    model, weights, sha256 = None, "", ""
+    model, weights, sha256, scored = None, "", "", None
     if args.oracle != "both":
         network = find_network(args, cfg, output_dir)
         model, cfg, arch = network.build(process.device), network.cfg, network.arch
         weights, sha256 = str(network.source), hash_of(network.source)
         logger.info("weights from %s", weights)
+        if args.joints == "shared":
+            data, scored = share_joints(data, network.spec)
     if args.oracle or model is None:
         model = Oracle.from_config(cfg, model, args.oracle)
-    header = identity(cfg, sha256, arch, args.oracle)
+    header = identity(cfg, sha256, arch, args.oracle) | {"joints": list(data.spec.joints)}
     journals = PredictionJournals(result_path(data, output_dir), header, process)
     predictions, problems = predict_set(
-        InferenceSettings.from_config(cfg),
+        replace(InferenceSettings.from_config(cfg), scored=scored),
         model,
         data,
         process,
@@ -136,6 +147,19 @@ def main() -> int:
     return code
 
 
+def check_flags(args: Namespace, data: EvaluationSet) -> None:
+    """ValueError for flags that contradict each other, or need ground truth that is not public."""
+    if args.diagnose and not data.has_people:
+        raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
+    if args.joints == "shared" and not data.has_people:
+        raise ValueError(f"--joints shared: nobody is labelled in {data.annotations}")
+    if args.joints == "shared" and args.oracle:
+        raise ValueError(
+            "--joints shared and --oracle: ground-truth maps have the joints of the data set; "
+            "drop one of the two"
+        )
+
+
 def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile:
     """The network in TEST.MODEL_FILE; if that is "", in the first of MODEL_FILES that exists."""
     path = Path(cfg.TEST.MODEL_FILE)
@@ -144,7 +168,23 @@ def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile
         if not paths:
             raise ValueError(f"no weights in {output_dir}; train first, or set TEST.MODEL_FILE")
         path = paths[0]
-    return read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
+    opts = args.opts
+    if args.joints == "shared":
+        opts = [*opts, *joint_opts(read_network(path, superconfig=args.superconfig, like=cfg))]
+    return read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
+
+
+def share_joints(
+    data: EvaluationSet, network: KeypointSpec
+) -> tuple[EvaluationSet, tuple[int, ...]]:
+    """`data` reduced to the joints that `network` has too, and their places among the latter."""
+    names = shared_joints(data.spec, network)
+    logger.info("scored over the %d joints that both have: %s", len(names), ", ".join(names))
+    for owner, spec in (("the network", network), ("the data set", data.spec)):
+        others = [name for name in spec.joints if name not in names]
+        if others:
+            logger.info("not scored, as only %s has them: %s", owner, ", ".join(others))
+    return reduced_to(data, names), tuple(map(network.joints.index, names))
 
 
 def identity(
@@ -160,9 +200,11 @@ def identity(
     }
 
 
-def name_of(args: Namespace) -> str:
+def name_of(args: Namespace, spec: KeypointSpec) -> str:
     """First column of the AP table: the stem of --superconfig or --cfg, or the oracle."""
     name = Path(args.superconfig or args.cfg).stem
+    if args.joints == "shared":
+        return f"{name}, {spec.num_joints} shared joints"
     if args.oracle:
         return "oracle" if args.oracle == "both" else f"{name}, ground-truth {args.oracle}"
     return name
@@ -174,15 +216,16 @@ def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) 
     require_some(predictions, problems)
     table = evaluate_predictions(data, predictions, run.output_dir)
     if table:
-        print(markdown_table(table, name_of(args)), flush=True)
+        print(markdown_table(table, name_of(args, data.spec)), flush=True)
     else:
         path = result_path(data, run.output_dir)
         logger.info("submit %s to the server that scores %s", path, data.split)
     result = Report(
-        arch=name_of(args),
+        arch=name_of(args, data.spec),
         weights=run.weights,
         sha256=run.sha256,
         split=data.split,
+        joints=list(data.spec.joints),
         pictures=len(data.records),
         problems=problems,
         table=table,

@@ -99,6 +99,19 @@ class KeypointSpec:
             order=("center", *self.order),
         )
 
+    def limited_to(self, names: Sequence[str]) -> KeypointSpec:
+        """The spec with the joints `names` alone, in its order, and the same files and metric."""
+        kept = [place for place, joint in enumerate(self.joints) if joint in names]
+        return replace(
+            self,
+            joints=tuple(self.joints[place] for place in kept),
+            sigmas=tuple(self.sigmas[place] for place in kept),
+            limbs=tuple((a, b) for a, b in self.limbs if a in names and b in names),
+            flips=tuple((a, b) for a, b in self.flips if a in names and b in names),
+            order=tuple(joint for joint in self.order if joint in names),
+            uncounted=tuple(joint for joint in self.uncounted if joint in names),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The content of a joints file; `from_dict` restores an equal spec."""
         lists = {key: list(getattr(self, key)) for key in ("joints", "sigmas", "order")}

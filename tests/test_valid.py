@@ -17,6 +17,7 @@ import valid
 from lib.core import predictions
 from lib.core.evaluate import three_digits
 from lib.dataset import reader
+from lib.keypoints import COCO
 from lib.models import build_model
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint, save_weights
@@ -249,12 +250,13 @@ def test_the_table_is_written_with_its_circumstances(call, args, broken, weights
         "weights": str(weights),
         "sha256": hash_of(weights),
         "split": "val2017",
+        "joints": list(COCO.joints),
         "pictures": 4,
     }
     assert tree == expected
     with paths[1].open(newline="") as file:
         [row] = csv.DictReader(file)
-    expected_row = {**expected, "problems": 1, **table}
+    expected_row = {**expected, "joints": " ".join(COCO.joints), "problems": 1, **table}
     assert row == {name: str(value) for name, value in expected_row.items()}
 
 
@@ -320,8 +322,10 @@ def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_pat
         ({"superconfig": "mobile_configs/search-XS.json"}, "search-XS"),
         ({"oracle": "tags"}, "w16, ground-truth tags"),
         ({"oracle": "both"}, "oracle"),
+        ({"joints": "shared"}, "w16, 17 shared joints"),
     ],
 )
 def test_a_network_has_the_name_of_the_file_that_describes_it(flags, name):
     defaults = {"cfg": "experiments/crowd_pose/higher_hrnet/w16.yaml", "superconfig": None}
-    assert valid.name_of(Namespace(**{**defaults, "oracle": None, **flags})) == name
+    args = Namespace(**{**defaults, "oracle": None, "joints": "all", **flags})
+    assert valid.name_of(args, COCO) == name

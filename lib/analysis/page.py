@@ -93,6 +93,7 @@ def _facts(data: EvaluationSet, report: Report, network: str) -> dict[str, str]:
         "Weights": report.weights or "none",
         "SHA-256": report.sha256 or "none",
         "Split": f"{report.split}, {report.pictures} images",
+        "Joints": f"{len(report.joints)}: {', '.join(report.joints)}",
         "Annotations": str(data.annotations),
         "Command": now["command"],
         "Commit": commit,

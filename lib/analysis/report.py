@@ -22,6 +22,7 @@ class Report(NamedTuple):
     weights: str  # path; "" without a network
     sha256: str  # of the weights
     split: str
+    joints: list[str]  # the scored joints
     pictures: int  # number of images in the split, including those with problems
     problems: list[str]  # a line for each image without a prediction
     table: OrderedDict[str, float]  # AP, AR, ...; empty without ground truth
@@ -57,8 +58,15 @@ def write_json(path: str | Path, report: Report) -> None:
 
 
 def write_csv(path: str | Path, report: Report) -> None:
-    """Write a header and one row: the fields, the number of problems, the columns of the table."""
-    fields = {**report._asdict(), "problems": len(report.problems)}
+    """Write a header and one row: the fields, the number of problems, the columns of the table.
+
+    The names of joints are one field, with spaces between them.
+    """
+    fields = {
+        **report._asdict(),
+        "joints": " ".join(report.joints),
+        "problems": len(report.problems),
+    }
     fields |= fields.pop("table")
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fields)

@@ -31,7 +31,7 @@ MAX_SIDE = 2**15  # pixels of an input's side; the input of a very narrow image 
 class InferenceSettings:
     """How a network is run and its maps are decoded: TEST.* and the keys that these depend on."""
 
-    spec: KeypointSpec  # the scored joints, without a center
+    spec: KeypointSpec  # the network's joints, without a center
     group: GroupParams  # grouping, and the codec
     num_joints: int  # K, heatmaps of the network; includes the center joint, if there is one
     input_size: int  # pixels of the input's short or long side (scale_type)
@@ -46,6 +46,7 @@ class InferenceSettings:
     adjust: bool = True  # decode sub-pixel positions of peaks
     refine: bool = True  # search missing joints of each person on its heatmap
     half_precision: bool = False  # on a GPU
+    scored: tuple[int, ...] | None = None  # joints that people consist of, in order; None: all
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> InferenceSettings:
@@ -194,7 +195,8 @@ def find_people(
     people = get_final_preds(
         grouped, prepared.center, prepared.scale, size, settings.codec.pixel_center
     )
-    return np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:]), scores
+    joints = np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:])
+    return joints if settings.scored is None else joints[:, settings.scored], scores
 
 
 def get_multi_stage_outputs(

@@ -31,9 +31,15 @@ from lib.models import build_model, place
 from lib.models.arch import ArchSpec, largest_arch
 from lib.models.bare_weights import published, settings_of_tensors
 from lib.models.record import Record, record_of, record_of_run
-from lib.models.structure import NO_SIZE, Structure, read_structure, same_network
+from lib.models.structure import (
+    NO_SIZE,
+    Structure,
+    read_structure,
+    same_network,
+    split_channels,
+)
 from lib.utils.checkpoint import check_finite, fitting_weights, load_checkpoint, weights_of
-from lib.utils.recorded import check_same_joints, typed
+from lib.utils.recorded import check_same_joints, other_joints, typed
 from lib.utils.text import brief
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
@@ -142,7 +148,7 @@ def read_network(
     else:
         structure = read_structure(state, path)
         settings = settings_of_tensors(structure, path, opts, size, like)
-    _check_record(path, record, settings)
+    _check_record(path, record, structure, settings)
     _check_kind(path, structure, settings)
     arch = arch and _with_size(arch, settings.DATASET.INPUT_SIZE)
     if not (record.arch or superconfig):
@@ -169,6 +175,18 @@ def _recorded_settings(
         raise ValueError(message if source in message else f"{source}: {message}") from None
 
 
+def joint_opts(network: NetworkFile) -> list[str]:
+    """Config keys and values that set the joints of `network`, whatever a yaml file says."""
+    spec, center = network.spec, network.cfg.DATASET.WITH_CENTER
+    count = str(spec.num_joints + center)
+    opts = [*_joint_keys(spec.name), "DATASET.NUM_JOINTS", count, "MODEL.NUM_JOINTS", count]
+    opts += ["DATASET.WITH_CENTER", str(center)]
+    if spec.is_custom:
+        for key, value in spec.to_dict().items():
+            opts += [f"DATASET.KEYPOINTS.{key}", str(value)]
+    return opts
+
+
 def _joint_keys(joints: str | Path | None) -> list[str]:
     """Config keys for the name of a data set or a joints file."""
     if joints is None:
@@ -176,9 +194,11 @@ def _joint_keys(joints: str | Path | None) -> list[str]:
     return ["DATASET.DATASET", str(joints), "DATASET.DATASET_TEST", str(joints)]
 
 
-def _check_record(path: Path, record: Record, cfg: CfgNode) -> None:
+def _check_record(path: Path, record: Record, structure: Structure | None, cfg: CfgNode) -> None:
     """ValueError if `cfg` has other joints or another codec than the network was trained with."""
     if record.config is None:
+        if structure is not None:
+            _check_number_of_joints(path, structure, cfg)
         return
     check_same_joints(record.config, path, cfg, is_train=False)
     trained_with = typed(record.config.get("MODEL", {}), "CODEC", str, path) or "reference"
@@ -188,6 +208,18 @@ def _check_record(path: Path, record: Record, cfg: CfgNode) -> None:
             f"{path} was trained with MODEL.CODEC {name}, not {cfg.MODEL.CODEC}; decode with the "
             f"same codec"
         )
+
+
+def _check_number_of_joints(path: Path, structure: Structure, cfg: CfgNode) -> None:
+    """ValueError if a bare state dict has other numbers of heatmaps than `cfg`."""
+    wanted = cfg.MODEL.NUM_JOINTS
+    try:
+        count = split_channels(structure.channels, [wanted]).num_joints
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if count != wanted:
+        spec = keypoints_of(cfg, is_train=False)
+        raise ValueError(other_joints(path, f"{count} joints", spec, is_train=False))
 
 
 def _check_kind(path: Path, structure: Structure | None, cfg: CfgNode) -> None:

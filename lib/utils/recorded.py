@@ -54,11 +54,18 @@ def check_same_joints(
         return
     spec, saved_spec = keypoints_of(cfg, is_train), recorded_joints(config, source)
     if saved_spec.joints != spec.joints:
-        raise ValueError(
-            f"{source} predicts the {saved_spec.num_joints} joints of {saved_spec.name}, not the "
-            f"{spec.num_joints} of {spec.name}; to fine-tune it for these, set "
-            "MODEL.PRETRAINED_PARTS not_final"
-        )
+        theirs = f"the {saved_spec.num_joints} joints of {saved_spec.name}"
+        raise ValueError(other_joints(source, theirs, spec, is_train))
+
+
+def other_joints(source: str | Path, theirs: str, spec: KeypointSpec, is_train: bool) -> str:
+    """The message for a network of the joints `theirs`, where those of `spec` are wanted."""
+    remedy = (
+        "to fine-tune it for these, set MODEL.PRETRAINED_PARTS not_final"
+        if is_train
+        else "valid.py --joints shared scores it over the joints that both have"
+    )
+    return f"{source} predicts {theirs}, not the {spec.num_joints} of {spec.name}; {remedy}"
 
 
 def recorded_joints(

@@ -37,7 +37,7 @@ from tools.demo.media import VideoFile, find_sources, frame_count
 from tools.demo.output import JsonList
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-REPORT = Report("arch", "weights", "0" * 64, "val", 1, ["a problem"], OrderedDict(AP=0.5))
+REPORT = Report("arch", "weights", "0" * 64, "val", ["nose"], 1, ["a problem"], OrderedDict(AP=0.5))
 
 
 def write_video(path: Path) -> None:
