@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ MATCH_OKS = 0.1
 MAX_DETECTIONS = 20  # per image, the best scored: the evaluators ignore all others
 FALSE_SCORE = 0.2  # detections below it are not counted as false: they hardly change AP
 NOBODY = -1
+SIDES = (32, 48, 64, 96, 144, 216)  # pixels of a square with the person's area: where rows end
 
 BODY_PARTS = {  # last word of a joint's name -> its row in the table; all others are "head"
     **dict.fromkeys(("shoulder", "elbow", "wrist"), "arms"),
@@ -82,6 +84,8 @@ class Diagnosis(NamedTuple):
     detected: int  # judged people with a detection
     missed: int  # judged people without one
     false: int  # detections of at least FALSE_SCORE that match nobody
+    people: np.ndarray  # (S, 2): judged people with and without a detection, by size (SIDES)
+    sizes: np.ndarray  # (S, C): labelled joints of judged people, by size and class
 
 
 def diagnose(
@@ -103,6 +107,8 @@ def diagnose(
         detected=sum(part.detected for part in parts),
         missed=sum(part.missed for part in parts),
         false=sum(part.false for part in parts),
+        people=np.sum([part.people for part in parts], axis=0),
+        sizes=np.sum([part.sizes for part in parts], axis=0),
     )
 
 
@@ -115,11 +121,18 @@ def diagnose_image(
     classes = np.full(labels.labelled.shape, PERSON_MISSED)  # (P, K)
     classes[person] = classify(xy[matching.index[hits]], person, labels, np.array(spec.sigmas))
     counted = labels.labelled & labels.judged[:, None]
+    is_class = (classes[..., None] == np.arange(len(CLASSES))) & counted[..., None]  # (P, K, C)
+    size = np.digitize(np.sqrt(labels.areas), SIDES)  # (P,)
+    is_size = size == np.arange(len(SIDES) + 1)[:, None]  # (S, P)
+    is_found = np.isin(np.arange(len(size)), person)  # (P,)
+    found = np.stack([is_found, ~is_found], axis=1) & labels.judged[:, None]  # (P, 2)
     return Diagnosis(
-        joints=np.stack([((classes == c) & counted).sum(axis=0) for c in range(len(CLASSES))], 1),
+        joints=is_class.sum(axis=0),
         detected=len(hits),
         missed=int(labels.judged.sum()) - len(hits),
         false=matching.false,
+        people=is_size.astype(int) @ found,
+        sizes=is_size.astype(int) @ is_class.sum(axis=1),
     )
 
 
@@ -230,8 +243,8 @@ def _labels(people: Sequence[Mapping[str, Any]], spec: KeypointSpec) -> Labels:
 
 
 def diagnosis_table(spec: KeypointSpec, diagnosis: Diagnosis) -> str:
-    """`joint_table` and `people_table` as Markdown."""
-    tables = joint_table(spec, diagnosis), people_table(diagnosis)
+    """`joint_table`, `people_table` and `size_table` as Markdown."""
+    tables = joint_table(spec, diagnosis), people_table(diagnosis), size_table(diagnosis)
     return "\n\n".join(markdown(head, rows) for head, rows in tables)
 
 
@@ -241,7 +254,7 @@ def joint_table(spec: KeypointSpec, diagnosis: Diagnosis) -> Table:
     Custom keypoints have a row for each joint.
     """
     parts = [BODY_PARTS.get(name.rsplit("_", 1)[-1], "head") for name in spec.joints]
-    names = ["head", "arms", "legs"]
+    names = [name for name in ("head", "arms", "legs") if name in parts]
     if spec.is_custom:
         names = parts = list(spec.joints)
     rows = []
@@ -258,3 +271,18 @@ def people_table(diagnosis: Diagnosis) -> Table:
     counts = people, diagnosis.detected, diagnosis.missed, diagnosis.false
     head = ["People", "found", "missed", f"false, score >= {FALSE_SCORE}"]
     return head, [list(map(str, counts))]
+
+
+def size_table(diagnosis: Diagnosis) -> Table:
+    """People and classes by size: a row for each size that somebody has.
+
+    Size is the side of a square with the person's area.
+    """
+    names = [f"below {SIDES[0]}", *(f"{a} to {b}" for a, b in pairwise(SIDES)), f"from {SIDES[-1]}"]
+    rows = []
+    for name, people, counts in zip(names, diagnosis.people, diagnosis.sizes, strict=True):
+        shares = 100 * counts / max(1, counts.sum())
+        cells = [*map(str, people), str(counts.sum()), *(f"{share:.1f} %" for share in shares)]
+        if people.any():
+            rows.append([f"{name} px", *cells])
+    return ["Side", "found", "missed", "labelled", *CLASSES], rows
