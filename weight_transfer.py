@@ -28,7 +28,12 @@ from lib.core.calibrate import Calibration
 from lib.core.evaluate import average_precision
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
-from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set, make_dataloader
+from lib.dataset.build import (
+    EvaluationSet,
+    build_evaluation_set,
+    build_training_set,
+    make_dataloader,
+)
 from lib.models import place
 from lib.models.arch import ArchSpec
 from lib.models.load import read_network
@@ -131,7 +136,7 @@ def read_data(cfg: CfgNode, with_ap: bool) -> Data:
     calibration = evaluation = None
     try:
         images = cfg.SUPERNET.CALIBRATION_IMAGES
-        calibration = Calibration(build_dataset(cfg), partial(make_dataloader, cfg), images)
+        calibration = Calibration(build_training_set(cfg), partial(make_dataloader, cfg), images)
     except ValueError as error:
         logger.warning("not calibrated: %s", error)
     try:

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from lib.config.checks import check_config, map_sizes
 from lib.config.default import _C
-from lib.config.joints import embed_joints
+from lib.config.joints import embed_joints, embed_mix_joints
 from lib.config.ranges import PLAIN, RANGES, Range
 from lib.utils.text import brief, brief_name
 from lib.utils.yaml_text import parse_yaml, read_yaml
@@ -58,6 +58,7 @@ def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int 
             img_size,
         )
     embed_joints(cfg, {*command_line, *(name for name, _ in _leaves(tree))})
+    embed_mix_joints(cfg)
     check_config(cfg)
     cfg.freeze()
     return cfg

@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 
 from lib.config.ranges import RANGES
 from lib.keypoints import keypoints_of
+from lib.utils.mix import mix_of
 from lib.utils.text import brief
 
 PER_STAGE = {  # lists with one entry per output stage
@@ -40,6 +41,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_order(cfg)
     _check_losses(cfg)
     _check_joints(cfg)
+    mix_of(cfg)
     _check_sizes(cfg)
     _check_decoding(cfg)
 

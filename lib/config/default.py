@@ -99,6 +99,9 @@ _C.DATASET.DATASET_TEST = "coco"
 _C.DATASET.KEYPOINTS = CN(new_allowed=True)  # content of the joints file, filled by load_config
 _C.DATASET.TRAIN = "train2017"
 _C.DATASET.TEST = "val2017"
+# Data sets to train on, [{ROOT: data/coco, DATASET: coco, TRAIN: train2017, WEIGHT: 1}, ...] of any
+# layouts and joints (docs/training.md); []: ROOT and TRAIN alone
+_C.DATASET.MIX = []
 _C.DATASET.DATA_FORMAT = "jpg"  # "jpg": a folder of images; "zip": one archive per folder
 _C.DATASET.CACHE = ""  # folder of decoded, shrunk images, by tools/cache_images.py; "": none
 # An unreadable training image: "raise" stops, "skip" logs it and continues; evaluation always logs

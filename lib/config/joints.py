@@ -35,6 +35,19 @@ def embed_joints(cfg: CfgNode, keys: Collection[str]) -> None:
                 cfg[node].NUM_JOINTS = spec.num_joints + data.WITH_CENTER
 
 
+def embed_mix_joints(cfg: CfgNode) -> None:
+    """Copy the content of joints files that DATASET.MIX names into its entries, in place."""
+    entries = []
+    for number, tree in enumerate(cfg.DATASET.MIX):
+        entry = dict(tree)
+        name = entry.get("DATASET")
+        if isinstance(name, str) and is_file(name):
+            spec = read_joints(name, f"DATASET.MIX[{number}]")
+            entry |= {"DATASET": spec.name, "KEYPOINTS": spec.to_dict()}
+        entries.append(entry)
+    cfg.DATASET.MIX = entries
+
+
 def is_file(data_set: str) -> bool:
     """Whether DATASET.DATASET names a joints file instead of a known data set."""
     return data_set.endswith((".yaml", ".yml"))

@@ -160,6 +160,13 @@ RANGES = {
     ),
     "DATASET.TRAIN": NAME,
     "DATASET.TEST": NAME,
+    "DATASET.MIX": entries(
+        Range(
+            "a mapping with ROOT and, where they differ from DATASET's, DATASET, TRAIN and WEIGHT",
+            lambda value: isinstance(value, Mapping) and is_plain(value),
+        ),
+        least=0,
+    ),
     "DATASET.DATA_FORMAT": choice("jpg", "zip"),
     "DATASET.CACHE": OPTIONAL_NAME,
     "DATASET.UNREADABLE": choice("raise", "skip"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.images import normalize
-from lib.dataset.pose_dataset import PoseDataset
+from lib.dataset.mixed import TrainingSet
 from lib.dataset.samples import Batch
 
 
@@ -21,8 +21,8 @@ from lib.dataset.samples import Batch
 class Calibration:
     """The training images that sub-networks are recalibrated on."""
 
-    dataset: PoseDataset
-    make_loader: Callable[[PoseDataset], Iterable[Batch]]  # the same order each time
+    dataset: TrainingSet
+    make_loader: Callable[[TrainingSet], Iterable[Batch]]  # the same order each time
     num_images: int
 
     def __call__(self, model: nn.Module, size: int) -> int:

@@ -14,11 +14,17 @@ from yacs.config import CfgNode
 from lib.dataset.target_generators import Targets
 
 
-def heatmap_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def heatmap_loss(
+    predicted: Tensor, target: Tensor, mask: Tensor, labelled: Tensor | None = None
+) -> Tensor:
     """Masked squared error, mean over joints and pixels.
 
-    predicted, target: (B, K, H, W); mask: (B, H, W) -> (B,)
+    predicted, target: (B, K, H, W); mask: (B, H, W) -> (B,). labelled: (B, K), 0 for joints that
+    cost nothing; these count in the mean, so that the others weigh as without them.
     """
+    if labelled is not None:
+        error = (predicted - target).square() * mask[:, None]
+        return (error * labelled[..., None, None]).mean(dim=(1, 2, 3))
     return ((predicted - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
 
 
@@ -114,7 +120,9 @@ class MultiLossFactory(nn.Module):
         for stage, output in enumerate(outputs):
             heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]
             if factor := self.heatmap_factors[stage]:
-                error = heatmap_loss(heatmaps, targets.heatmaps[stage], targets.masks[stage])
+                error = heatmap_loss(
+                    heatmaps, targets.heatmaps[stage], targets.masks[stage], targets.labelled
+                )
                 terms[f"heatmap/{stage}"] = factor * error.mean()
             push, pull = self.push_factors[stage], self.pull_factors[stage]
             if push or pull:

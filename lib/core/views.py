@@ -59,6 +59,8 @@ def make_view(batch: Batch, size: int, settings: ViewSettings) -> View:
         codec=settings.codec,
         largest_sigma=batch.largest_sigma,
     )
+    if batch.labelled is not None:
+        targets = targets._replace(labelled=batch.labelled.to(batch.joints.dtype))
     return View(images, targets)
 
 

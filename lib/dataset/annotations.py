@@ -167,6 +167,14 @@ def labelled_points(keypoints: Sequence[float]) -> list[tuple[float, float]]:
     ]
 
 
+def moved_keypoints(keypoints: Sequence[float], places: Sequence[int]) -> list[float]:
+    """x, y, visibility of the joints at `places`, in their order; 0, 0, 0 for a place of -1."""
+    triples = [
+        keypoints[3 * place : 3 * place + 3] if place >= 0 else (0, 0, 0) for place in places
+    ]
+    return [number for triple in triples for number in triple]
+
+
 def count_labelled(keypoints: Sequence[float], spec: KeypointSpec) -> int:
     """num_keypoints: the labelled joints that the data set counts; CrowdPose skips two."""
     visibilities = keypoints[2::3]

@@ -17,9 +17,12 @@ from yacs.config import CfgNode
 from lib.dataset.cache import ImageCache, cache_path
 from lib.dataset.complete import is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles, ImageRecord
+from lib.dataset.mixed import MixedDataset, Part, TrainingSet, with_joints_of
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
+    Layout,
     ground_truth_of,
+    layout_in,
     layout_of,
     read_annotations,
     records_of,
@@ -28,6 +31,7 @@ from lib.dataset.reader import (
 from lib.dataset.samples import collate
 from lib.dataset.transforms import build_transforms
 from lib.keypoints import KeypointSpec, keypoints_of
+from lib.utils.mix import MixEntry, mix_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,35 @@ def build_dataset(cfg: CfgNode) -> PoseDataset:
     return _pose_dataset(cfg, annotated_records(cfg)[: cfg.DATASET.MAX_IMAGES or None])
 
 
+def build_training_set(cfg: CfgNode) -> TrainingSet:
+    """The data sets of DATASET.MIX as one; without a mix, `build_dataset`."""
+    entries = mix_of(cfg)
+    if not entries:
+        return build_dataset(cfg)
+    mixed = MixedDataset([_part(cfg, entry) for entry in entries])
+    for entry, part in zip(entries, mixed.parts, strict=True):
+        logger.info(
+            f"{entry.place}: {part.name}: {len(part.dataset)} images x {part.weight:g} = "
+            f"{part.samples} samples an epoch, of {len(part.dataset.labelled_names)} of "
+            f"{part.dataset.spec.num_joints} joints"
+        )
+    return mixed
+
+
+def _part(cfg: CfgNode, entry: MixEntry) -> Part:
+    """One data set of a mix, with the joints of DATASET.DATASET."""
+    layout = layout_in(cfg, f"{entry.place}: ROOT", entry.root, entry.spec, entry.split)
+    target = keypoints_of(cfg, is_train=True)
+    tree, labelled = read_annotations(layout.annotations, entry.spec), None
+    if entry.spec.joints != target.joints:
+        tree = with_joints_of(tree, entry.spec, target)
+        labelled = tuple(name in entry.spec.joints for name in target.joints)
+        labelled = None if all(labelled) else labelled
+    records = _training_records(cfg, tree, layout.annotations)[: cfg.DATASET.MAX_IMAGES or None]
+    dataset = _pose_dataset(cfg, records, layout, labelled)
+    return Part(f"{entry.root}, {entry.split} ({entry.spec.name})", dataset, entry.weight)
+
+
 def build_search_sets(cfg: CfgNode, count: int) -> tuple[PoseDataset, EvaluationSet]:
     """The training split without its last `count` annotated images, and these to evaluate on.
 
@@ -105,9 +138,14 @@ def annotated_records(cfg: CfgNode) -> list[ImageRecord]:
 
 def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord]]:
     """The annotation tree of the training split, and `annotated_records` of it."""
-    path, spec = layout_of(cfg, is_train=True).annotations, keypoints_of(cfg, is_train=True)
-    tree = read_annotations(path, spec)
-    every = records_of(tree, spec, path)
+    path = layout_of(cfg, is_train=True).annotations
+    tree = read_annotations(path, keypoints_of(cfg, is_train=True))
+    return tree, _training_records(cfg, tree, path)
+
+
+def _training_records(cfg: CfgNode, tree: Mapping[str, Any], path: Path) -> list[ImageRecord]:
+    """The images to learn from; the tree has the joints of DATASET.DATASET, errors name `path`."""
+    every = records_of(tree, keypoints_of(cfg, is_train=True), path)
     records = [record for record in every if len(record.joints) or record.ignore]
     if background := len(every) - len(records):
         kept = cfg.DATASET.WITH_BACKGROUND
@@ -119,10 +157,17 @@ def _read_training_split(cfg: CfgNode) -> tuple[dict[str, Any], list[ImageRecord
         raise ValueError(f"{path} has no annotated image to train on")
     if not any(len(record.joints) for record in records):
         raise ValueError(f"{path}: nobody is labelled in the {len(records)} images to train on")
-    return tree, records
+    return records
 
 
-def _pose_dataset(cfg: CfgNode, records: Sequence[ImageRecord]) -> PoseDataset:
+def _pose_dataset(
+    cfg: CfgNode,
+    records: Sequence[ImageRecord],
+    layout: Layout | None = None,
+    labelled: tuple[bool, ...] | None = None,
+) -> PoseDataset:
+    """The samples of `records`, whose images are those of `layout`; None: of DATASET.ROOT."""
+    layout = layout or layout_of(cfg, is_train=True)
     data, spec = cfg.DATASET, keypoints_of(cfg, is_train=True)
     sigma = SigmaRule(
         sigma=data.SIGMA,
@@ -134,7 +179,7 @@ def _pose_dataset(cfg: CfgNode, records: Sequence[ImageRecord]) -> PoseDataset:
     return PoseDataset(
         spec=spec,
         records=records,
-        files=ImageFiles(layout_of(cfg, is_train=True).images),
+        files=ImageFiles(layout.images),
         transforms=build_transforms(cfg, spec.with_center() if data.WITH_CENTER else spec),
         settings=SampleSettings(
             sigma=sigma,
@@ -142,13 +187,14 @@ def _pose_dataset(cfg: CfgNode, records: Sequence[ImageRecord]) -> PoseDataset:
             with_center=data.WITH_CENTER,
             skip_unreadable=data.UNREADABLE == "skip",
             seed=cfg.SEED,
+            labelled=labelled,
         ),
         cache=ImageCache.open(cache_path(cfg)) if data.CACHE else None,
     )
 
 
 def make_dataloader(
-    cfg: CfgNode, dataset: PoseDataset, rank: int = 0, world_size: int = 1
+    cfg: CfgNode, dataset: TrainingSet, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Batches of IMAGES_PER_GPU for one process; `loader.sampler.set_epoch` before each epoch."""
     workers = min(cfg.WORKERS, available_cores())

@@ -49,6 +49,7 @@ class SampleSettings:
     with_center: bool = False  # one more joint, see `add_center`
     skip_unreadable: bool = False  # use the next image instead of raising ReadError
     seed: int = 0
+    labelled: tuple[bool, ...] | None = None  # per joint: whether the data set labels it; None: all
 
 
 class PoseDataset(Dataset):
@@ -73,6 +74,8 @@ class PoseDataset(Dataset):
         self.transforms = transforms
         self.settings = settings
         self.cache = cache
+        flags = settings.labelled
+        self.labelled = None if flags is None else np.array(flags)  # (K,)
         self.dropped_people = sum(
             len(before.joints) - len(after.joints)
             for before, after in zip(records, self.records, strict=True)
@@ -94,6 +97,12 @@ class PoseDataset(Dataset):
         ]
         return resized
 
+    @property
+    def labelled_names(self) -> list[str]:
+        """The joints that the data set labels."""
+        flags = self.settings.labelled or [True] * self.spec.num_joints
+        return [name for name, flag in zip(self.spec.joints, flags, strict=True) if flag]
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -112,6 +121,7 @@ class PoseDataset(Dataset):
             masks=[ignore_mask(record)],
             image_id=record.id,
             size=(record.width, record.height),
+            labelled=self.labelled,
         )
         for transform in self.transforms:
             sample = transform(sample, rng)

@@ -50,11 +50,16 @@ class Layout(NamedTuple):
 def layout_of(cfg: CfgNode, is_train: bool) -> Layout:
     """Where `cfg` keeps the training or the test split."""
     data = cfg.DATASET
-    root = Path(cfg.DATA_DIR) / data.ROOT
+    split = data.TRAIN if is_train else data.TEST
+    return layout_in(cfg, "DATASET.ROOT", data.ROOT, keypoints_of(cfg, is_train), split)
+
+
+def layout_in(cfg: CfgNode, key: str, folder: str, spec: KeypointSpec, split: str) -> Layout:
+    """The files of a split in a folder below DATA_DIR; ValueError names `key`."""
+    root = Path(cfg.DATA_DIR) / folder
     if not root.is_dir():
-        raise ValueError(f"DATASET.ROOT {root} does not exist")
-    spec, split = keypoints_of(cfg, is_train), data.TRAIN if is_train else data.TEST
-    return Layout.of(spec, root, split, data.DATA_FORMAT)
+        raise ValueError(f"{key} {root} does not exist")
+    return Layout.of(spec, root, split, cfg.DATASET.DATA_FORMAT)
 
 
 # --- annotations --------------------------------------------------------------------------

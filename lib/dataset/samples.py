@@ -28,6 +28,7 @@ class Sample(NamedTuple):
     size: tuple[int, int]  # width, height; of the whole image, `image` may be a shrunk copy
     flipped: bool = False
     steps: tuple[str, ...] = ()  # a description of each applied transform, for captions
+    labelled: np.ndarray | None = None  # (K,) bool: joints that the data set labels; None: all
 
 
 class Batch(NamedTuple):
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     masks: list[Tensor]  # S of (B, h, w) bool
     image_ids: Tensor  # (B,) int64
     largest_sigma: float  # none of `sigmas` is above it
+    labelled: Tensor | None = None  # (B, K) bool: joints that the data sets label; None: all
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -62,4 +64,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ],
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         largest_sigma=float(padded_sigmas.numpy().max(initial=0)),
+        labelled=collate_labelled(samples),
     )
+
+
+def collate_labelled(samples: Sequence[Sample]) -> Tensor | None:
+    """(B, K) bool: the joints that the data set of each sample labels; None: all of them."""
+    if all(sample.labelled is None for sample in samples):
+        return None
+    every = np.ones(samples[0].joints.shape[1], bool)
+    rows = [every if sample.labelled is None else sample.labelled for sample in samples]
+    return torch.from_numpy(np.stack(rows))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from lib.dataset.annotations import Entry, count_labelled
+from lib.dataset.annotations import Entry, count_labelled, moved_keypoints
 from lib.dataset.build import EvaluationSet, require_judged
 from lib.dataset.image_files import ImageRecord
 from lib.keypoints import KeypointSpec
@@ -52,5 +50,5 @@ def _record(record: ImageRecord, places: Sequence[int]) -> ImageRecord:
 
 
 def _annotation(one: Entry, spec: KeypointSpec, places: Sequence[int]) -> Entry:
-    keypoints = np.reshape(np.array(one["keypoints"], object), (-1, 3))[places].flatten().tolist()
+    keypoints = moved_keypoints(one["keypoints"], places)
     return {**one, "keypoints": keypoints, "num_keypoints": count_labelled(keypoints, spec)}

@@ -30,7 +30,7 @@ MEANING = (
     "LOSS.NUM_STAGES",
     "LOSS.WITH_AE_LOSS",
 )
-ORDER = ("SEED", "TRAIN.SHUFFLE")  # of the images within an epoch
+ORDER = ("SEED", "TRAIN.SHUFFLE", "DATASET.MIX")  # of the images within an epoch
 SCORE = ("DATASET.TEST", "DATASET.INPUT_SIZE", "TEST.")  # what the best AP was measured with
 NEUTRAL = ("TEST.MODEL_FILE", "TEST.IMAGES_PER_GPU", "TEST.LOG_PROGRESS")
 OLD = {"MODEL.CODEC": "reference"}  # values of checkpoints that lack the key

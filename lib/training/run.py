@@ -17,7 +17,13 @@ from lib.core.meter import Meter
 from lib.core.pipeline import LoaderSettings
 from lib.core.predictions import predict_set
 from lib.core.trainer import Criterion, StepSettings, SupernetPlan, do_train
-from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set, make_dataloader
+from lib.dataset.build import (
+    EvaluationSet,
+    build_evaluation_set,
+    build_training_set,
+    make_dataloader,
+)
+from lib.dataset.mixed import MixedDataset, TrainingSet
 from lib.models.arch import ArchSpec
 from lib.training.average import WeightAverage
 from lib.training.board import Board
@@ -51,7 +57,7 @@ def train(
     plan: the sub-networks of each step of a supernet; None for any other network. TRAIN.* sets when
     checkpoints, evaluations and scalars are written.
     """
-    dataset = build_dataset(cfg)
+    dataset = build_training_set(cfg)
     loader = make_dataloader(cfg, dataset, process.rank, process.world_size)
     images, steps = len(dataset), -(-len(loader) // cfg.TRAIN.ACCUMULATE)  # per epoch
     data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
@@ -67,7 +73,7 @@ def train(
         return None
     board = None
     if process.is_main:
-        add_start(output_dir / RUN_CARD, describe_start(cfg, state, resumed_from, done))
+        add_start(output_dir / RUN_CARD, describe_start(cfg, state, dataset, resumed_from, done))
         board = Board(cfg, log_dir, output_dir, done)
     meter = Meter(
         total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
@@ -157,7 +163,11 @@ def newest_for_all(path: Path, process: Process) -> Path:
 
 
 def describe_start(
-    cfg: CfgNode, state: TrainingState, resumed_from: Path | None, step: int
+    cfg: CfgNode,
+    state: TrainingState,
+    dataset: TrainingSet,
+    resumed_from: Path | None,
+    step: int,
 ) -> dict[str, Any]:
     """What the run card records of a start after `step`; `add_start` adds code and machine."""
     network = unwrap(state.model)
@@ -169,6 +179,7 @@ def describe_start(
         "parameters": count_params(network),
         "macs": count_macs(network, cfg.DATASET.INPUT_SIZE),
         "architecture": state.arch,
+        "mix": dataset.summary() if isinstance(dataset, MixedDataset) else None,
         "config": yaml.safe_load(state.config),
     }
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from yacs.config import CfgNode
 
 import dist_train
@@ -120,7 +121,7 @@ def plain_step(
             images, targets = plain_batch(
                 [plain_sample(one, cfg.DATASET.MAX_NUM_PEOPLE) for one in at_size]
             )
-            moved = type(targets)(*([map_.to(device) for map_ in maps] for maps in targets))
+            moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), targets)
             cache[size] = images.to(device), moved
         return cache[size]
 

@@ -25,6 +25,7 @@ class Targets(NamedTuple):
     heatmaps: list[Tensor]  # (B, K, H, W)
     masks: list[Tensor]  # (B, H, W), 1 where the heatmap loss counts
     nodes: list[Tensor]  # (B, P, K, 2): flat tag address and 1, packed from slot 0 per person
+    labelled: Tensor | None = None  # (B, K), 1 where the heatmap loss counts; None: everywhere
 
 
 def make_targets(

@@ -113,5 +113,6 @@ class RandomFlip:
             joints=joints,
             masks=[cv2.flip(mask, 1) for mask in sample.masks],
             flipped=not sample.flipped,
+            labelled=None if sample.labelled is None else sample.labelled[list(self.flip_index)],
             steps=(*sample.steps, "flipped"),
         )
