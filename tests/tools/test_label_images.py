@@ -14,7 +14,9 @@ import pytest
 
 from lib.core.evaluate import score_rows
 from lib.dataset.checks.split import check_split, open_split
+from lib.dataset.complete import complete
 from lib.dataset.reader import ignore_mask, read_annotations, records_of
+from lib.dataset.synthetic.animals import ANIMAL
 from lib.keypoints import COCO, CROWD_POSE, KeypointSpec
 from lib.predictor import People
 from lib.utils.checkpoint import save_checkpoint
@@ -22,10 +24,12 @@ from lib.utils.files import atomic_write
 from lib.utils.vis import save_image
 from tests.helpers import TINY, Result, network, tiny_config
 from tools.label_images import __main__ as tool
+from tools.label_images.annotations import Known, Thresholds, annotate
+from tools.label_images.compare import agreement, spec_of
 
 SIZE = 40  # pixels, of a person
-WHITE, GRAY, DIM = 250, 170, 120  # of a point: a person of score .9, .2 (a region), .05 (nobody)
-SCORES = {WHITE: 0.9, GRAY: 0.2, DIM: 0.05}
+WHITE, GRAY, DIM = 250, 170, 120  # of a point: a person of score .9, .15 (a region), .05 (nobody)
+SCORES = {WHITE: 0.9, GRAY: 0.15, DIM: 0.05}
 
 
 def scene(*points: tuple[int, int, int], size: tuple[int, int] = (160, 120)) -> np.ndarray:
@@ -129,7 +133,7 @@ def test_people_joints_and_regions_by_their_scores(crowd):
         (2, "more/a.png", 128, 96),
     ]
     assert tree["categories"][0]["keypoints"] == list(CROWD_POSE.joints)
-    assert tree["info"]["labels_of_a_network"]["min_score"] == 0.3
+    assert tree["info"]["labels_of_a_network"]["min_score"] == 0.2
     person, region, _ = tree["annotations"]
     joints = np.reshape(person["keypoints"], (-1, 3))
     np.testing.assert_allclose(joints[:-1, :2], (shape_of(CROWD_POSE) + (40, 50))[:-1], atol=0.01)
@@ -137,7 +141,7 @@ def test_people_joints_and_regions_by_their_scores(crowd):
     assert joints[-1].tolist() == [0, 0, 0]
     assert person["num_keypoints"] == 12  # neither head nor neck counts
     assert (region["num_keypoints"], any(region["keypoints"])) == (0, False)
-    assert region["score"] == 0.2
+    assert region["score"] == 0.15
 
 
 def test_training_and_evaluation_ignore_the_regions(crowd):
@@ -167,6 +171,7 @@ def people_row(tree: dict, image: int, x: int, y: int) -> dict:
     [
         ("crowd_pose", CROWD_POSE, "json/crowdpose_trainval.json", "images"),
         ("coco", COCO, "annotations/person_keypoints_train2017.json", "images/train2017"),
+        ("animal", ANIMAL, "annotations/train.json", "images/train"),
     ],
 )
 def test_check_data_reads_them_without_a_fault(
@@ -268,6 +273,55 @@ def test_nothing_is_added_to_an_image_of_another_size(crowd, tmp_path, caplog):
     assert len(tree_of(crowd.out)["annotations"]) == 2
 
 
+def test_labels_are_compared_with_human_ones(crowd, tmp_path):
+    """The human annotations have the person of score .15, exactly, and neither of the other two."""
+    result = crowd.run("--compare", human_file(tmp_path))
+    assert result.code == 0, result.err
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.out.splitlines()]
+    table = {(row[0], row[1]): row[2:] for row in rows if len(row) == 8}
+    assert table["0.1", "0.2"] == ["3", "0.333", "1.000", "13", "1.000", "1.000"]
+    assert table["0.3", "0.2"] == ["2", "0.000", "0.000", "0", "-", "-"]
+    assert sum(any(one["keypoints"]) for one in tree_of(crowd.out)["annotations"]) == 2
+
+
+def test_a_network_of_other_joints_is_compared_by_their_names():
+    """A COCO person moved by so much that every other joint has a keypoint similarity of .6."""
+    joints = np.concatenate([shape_of(COCO) * 5 + 150, np.full((17, 1), 2)], axis=1)
+    box = [50.0, 50.0, 200.0, 200.0]
+    tree = {
+        "images": [{"id": 1, "file_name": "a", "width": 300, "height": 300}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": box}
+            | {"keypoints": joints.flatten().tolist(), "area": 0.53 * 200 * 200}
+        ],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO.joints)}],
+    }
+    person = np.zeros((14, 3))
+    for k, name in enumerate(CROWD_POSE.joints[:12]):
+        place = COCO.joints.index(name)
+        sigma = 2 * COCO.sigmas[place] * np.sqrt(0.53) * 200
+        person[k] = [*joints[place, :2], 0.9]
+        person[k, 0] += sigma * np.sqrt(-2 * np.log(0.6)) * (k % 2)
+    results = {"a": {"size": [300, 300], "people": [person.tolist()], "scores": [0.9]}}
+    limits = Thresholds(score=0.3, joint=0.2, region=0.15)
+    human = complete(tree, COCO, Path("a.json")).tree
+    last = agreement(CROWD_POSE, results, limits, spec_of(tree, CROWD_POSE), human).splitlines()[-1]
+    assert last == "| 0.3 | 0.4 | 1 | 1.000 | 1.000 | 12 | 1.000 | 0.500 |"
+
+
+def test_somebody_found_twice_is_labelled_once():
+    """Also with left and right exchanged; a neighbour of the same pose is another person."""
+    person = np.concatenate([shape_of(CROWD_POSE) * 3 + 100, np.ones((14, 1))], axis=1)
+    swapped, neighbour = person[CROWD_POSE.flip_index], person + [100, 0, 0]
+    limits = Thresholds(score=0.3, joint=0.2, region=0.15)
+    people = np.stack([person + [2, 0, 0], swapped, person, neighbour])
+    entries = annotate(CROWD_POSE, people, [0.5, 0.6, 0.7, 0.2], (400, 300), limits)
+    assert [one["score"] for one in entries] == [0.7, 0.2]
+    crowd = Known(np.zeros((14, 3)), np.array([0, 0, 150, 300]))  # a region of human annotations
+    entries = annotate(CROWD_POSE, people, [0.5, 0.6, 0.7, 0.2], (400, 300), limits, [crowd])
+    assert [one["score"] for one in entries] == [0.2]
+
+
 # --- faults -------------------------------------------------------------------------------
 
 
@@ -282,7 +336,7 @@ def test_unreadable_images_are_named_and_left_out(crowd, caplog):
     ("args", "message"),
     [
         (["--min-score", "1.5"], "--min-score is 1.5"),
-        (["--min-score", "0.05"], "--min-region is 0.15; wanted at most --min-score, 0.05"),
+        (["--min-score", "0.05"], "--min-region is 0.1; wanted at most --min-score, 0.05"),
         (["--merge-as", "people"], "needs --merge"),
         (["--images", "{root}/json"], "has no images"),
         (["--images", "{root}/nowhere"], "there is no folder"),

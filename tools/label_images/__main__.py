@@ -2,11 +2,13 @@
 
     python -m tools.label_images --model weights.pth.tar --images FOLDER --out labels.json
     python -m tools.label_images --model ... --images ... --out ... --merge human.json
+    python -m tools.label_images --model ... --images ... --out ... --compare human.json
     python -m tools.label_images --model ... --images ... --out ... TEST.FLIP_TEST False
 
 People of at least --min-score are annotated, joints below --min-joint are not labelled. People with
 a lower score, down to --min-region, become regions that training and evaluation ignore. With
---merge, the human annotations stay, and people whom they lack become such regions.
+--merge, the human annotations stay, and people whom they lack become such regions. --compare prints
+how well labels at several thresholds agree with human ones.
 
 The same command resumes an interrupted run. Exit code 0; 1 when some images could not be labelled
 (they are named and left out); 2 for a user's mistake.
@@ -38,6 +40,7 @@ from tools.demo.ahead import ahead
 from tools.demo.media import IMAGES, Source, quiet_opencv
 from tools.demo.pipeline import Item, Problem, read, run_step
 from tools.label_images.annotations import Thresholds
+from tools.label_images.compare import agreement, spec_of
 from tools.label_images.trees import merged_tree, new_tree
 
 logger = logging.getLogger("lib.label_images")
@@ -49,10 +52,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, type=Path, help="a file of weights, or *.onnx")
     add("--images", required=True, type=Path, metavar="FOLDER", help="with its subfolders")
     add("--out", required=True, type=Path, metavar="FILE", help="the annotation file to write")
-    add("--min-score", type=float, default=0.3, help="of annotated people (default: 0.3)")
+    add("--min-score", type=float, default=0.2, help="of annotated people (default: 0.2)")
     add("--min-joint", type=float, default=0.2, help="of labelled joints (default: 0.2)")
-    add("--min-region", type=float, default=0.15, help="of people to ignore (default: 0.15)")
-    add("--merge", type=Path, metavar="FILE", help="human annotations, which stay")
+    add("--min-region", type=float, default=0.1, help="of people to ignore (default: 0.1)")
+    human = parser.add_mutually_exclusive_group()
+    human.add_argument("--merge", type=Path, metavar="FILE", help="human annotations, which stay")
+    human.add_argument("--compare", type=Path, metavar="FILE", help="human annotations to judge by")
     people = "what people become whom the human annotations lack (default: regions)"
     add("--merge-as", choices=("regions", "people"), help=people)
     cli.add_network_flags(parser)
@@ -66,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_args(args)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_opencv()
-    tree = read_tree(args.merge) if args.merge else None
+    human = args.merge or args.compare
+    tree = read_tree(human) if human else None
     names = find_images(args.images)
-    inputs = [args.model, args.merge, args.cfg, args.superconfig]
+    inputs = [args.model, human, args.cfg, args.superconfig]
     check_outputs([args.out, journal_path(args.out)], [*inputs, *map(args.images.joinpath, names)])
     predictor = Predictor.load(
         args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts, device=args.gpu
@@ -107,12 +113,15 @@ def label(
     predictor: Predictor, args: argparse.Namespace, names: Sequence[str], human: Entry | None
 ) -> int:
     """Label the images, write the annotation file, and return the exit code."""
-    spec, completed = predictor.keypoints, None
+    spec = theirs = predictor.keypoints
+    completed = {}
     if human is not None:
-        completed = complete(human, spec, args.merge).tree
+        theirs = spec_of(human, spec) if args.compare else spec
+        path = args.merge or args.compare
+        completed = complete(human, theirs, path).tree
         listed = {image["file_name"] for image in completed["images"]}
         if not (names := [name for name in names if name in listed]):
-            raise ValueError(f"--merge: {args.merge} lists no image of the folder {args.images}")
+            raise ValueError(f"{path} lists no image of the folder {args.images}")
     journal = open_journal(args)
     problems = find_people(journal, predictor, args.images, names)
     results = {name: journal.entries[name,] for name in names if (name,) in journal.entries}
@@ -120,7 +129,7 @@ def label(
         raise ValueError(f"none of {len(names)} images could be labelled; {problems[0]}")
     score = args.min_score if args.merge_as != "regions" else math.inf
     limits = Thresholds(score, args.min_joint, args.min_region)
-    if human is None or completed is None:
+    if human is None or args.compare:
         labels = new_tree(spec, results, limits)
         added = labels["annotations"]
     else:
@@ -129,6 +138,8 @@ def label(
     write_file(args.out, json.dumps(labels | {"info": information(args, labels)}) + "\n")
     journal.close()
     journal.path.unlink(missing_ok=True)
+    if args.compare:
+        print(agreement(spec, results, limits, theirs, completed))
     people = sum(any(one["keypoints"]) for one in added)
     what = f"{people} people and {len(added) - people} regions to ignore"
     print(f"{what} found in {len(results)} images: {args.out}")

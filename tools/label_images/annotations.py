@@ -146,7 +146,7 @@ def outline_around(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def is_same(spec: KeypointSpec, one: Known, other: Known) -> bool:
     """Whether two people are one, also with left and right exchanged, or `other` covers `one`."""
     if not other.joints[:, 2].any():
-        return overlap(one.box, other.box) >= INSIDE * one.box[2:].prod()
+        return covers(other, one)
     swapped = one._replace(joints=one.joints[spec.flip_index])
     if max(similarity(spec, one, other), similarity(spec, swapped, other)) >= SAME_OKS:
         return True
@@ -154,14 +154,23 @@ def is_same(spec: KeypointSpec, one: Known, other: Known) -> bool:
     return shared >= SAME_IOU * (one.box[2:].prod() + other.box[2:].prod() - shared)
 
 
+def covers(region: Known, one: Known) -> bool:
+    """Whether a part of INSIDE or more of a person's box lies in that of a region."""
+    return overlap(one.box, region.box) >= INSIDE * one.box[2:].prod()
+
+
 def similarity(spec: KeypointSpec, one: Known, other: Known) -> float:
     """OKS over the joints that both have, with the scale of `other`; 0 if there are none."""
+    ks = joint_similarity(spec, one, other)
+    return float(ks.mean()) if len(ks) else 0.0
+
+
+def joint_similarity(spec: KeypointSpec, one: Known, other: Known) -> np.ndarray:
+    """The keypoint similarity of each joint that both have."""
     both = (one.joints[:, 2] > 0) & (other.joints[:, 2] > 0)
-    if not both.any():
-        return 0.0
     squared = ((one.joints - other.joints)[both, :2] ** 2).sum(axis=1)
     variance = (2 * np.array(spec.sigmas)[both]) ** 2 * BOX_AREA * other.box[2:].prod()
-    return float(np.exp(-squared / (2 * variance)).mean())
+    return np.exp(-squared / (2 * variance))
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
