@@ -224,7 +224,7 @@ def test_bare_weights_of_other_joints_are_one_line(coco_root, animal_root, args,
     path = tmp_path / "weights.pth.tar"
     save_weights(path, build_model(tiny_config(coco_root, tmp_path), TINY))
     done = call("valid", *args("animal", animal_root, "TEST.MODEL_FILE", str(path)))
-    assert_one_line(done, f"{path} does not fit this model", "of another shape")
+    assert_one_line(done, f"{path} predicts 17 joints, not the 8 of animal", "--joints shared")
 
 
 def test_a_teacher_of_other_joints_is_one_line(person, animal_root, args, call):

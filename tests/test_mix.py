@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib.config import read_config
+from lib.core.distill import Imitation
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings
 from lib.core.views import make_view
@@ -118,7 +119,7 @@ def test_a_killed_run_of_a_mix_ends_the_same(config, entries, tmp_path):
 
 
 def test_unlabelled_joints_get_no_gradient(config, entries):
-    """Neither heatmaps nor tags, and the others' gradients are those of the set alone."""
+    """Neither heatmaps nor tags, but from a teacher; the others' are the same without the mask."""
     cfg = config("coco", entries, "TRAIN.IMAGES_PER_GPU", "16", "TRAIN.SHUFFLE", "False")
     [batch] = make_dataloader(cfg, build_training_set(cfg))
     settings, criterion = StepSettings.from_config(cfg), MultiLossFactory.from_config(cfg)
@@ -132,6 +133,10 @@ def test_unlabelled_joints_get_no_gradient(config, entries):
             assert not gradient[6:, first:][:, FACE].any()
             assert gradient[:6, first:][:, FACE].any()
             assert gradient[6:, first:][:, BODY].any()
+    imitated = [output.detach().requires_grad_() for output in outputs]  # from a teacher
+    taught = Imitation(17)(imitated, [output.detach() + 1 for output in outputs], view.targets)
+    sum(taught.values()).backward()
+    assert all(output.grad[6:, FACE].any() for output in imitated)
     whole = view.targets._replace(labelled=None)
     others = [output.detach().requires_grad_() for output in outputs]
     sum(criterion(view.images, others, whole).values()).backward()
