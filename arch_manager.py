@@ -26,6 +26,7 @@ from functools import cached_property
 from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec, largest_arch, make_divisible
+from lib.models.pose_supermobilenet import check_fits
 
 Genes = dict[str, int]  # the value of each dimension, by name
 
@@ -40,6 +41,7 @@ class ArchManager:
     expansions: tuple[int, ...] = (6,)
     kernels: tuple[int, ...] = (7,)
     seed: int = 0
+    smallest: ArchSpec | None = None  # no width is below its; None: the ratios alone decide
 
     def __post_init__(self) -> None:
         for name in ("resolutions", "ratios", "expansions", "kernels"):
@@ -65,13 +67,16 @@ class ArchManager:
     @classmethod
     def from_config(cls, cfg: CfgNode, largest: ArchSpec | None = None) -> ArchManager:
         """The space of SUPERNET.* up to `largest` (default: the paper's complete network)."""
+        if largest is None:
+            largest = largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS)
         return cls(
-            largest or largest_arch(cfg.DATASET.INPUT_SIZE, cfg.MODEL.EXTRA.NUM_DECONV_FILTERS),
+            largest,
             resolutions=tuple(cfg.SUPERNET.RESOLUTIONS),
             ratios=tuple(cfg.SUPERNET.RATIOS),
             expansions=tuple(cfg.SUPERNET.EXPANSIONS),
             kernels=tuple(cfg.SUPERNET.KERNELS),
             seed=cfg.SEED,
+            smallest=_read_smallest(cfg.SUPERNET.SMALLEST, largest),
         )
 
     @cached_property
@@ -81,8 +86,10 @@ class ArchManager:
         A width has one option per ratio, all equally likely, even where two round to one width.
         """
         options = {"img_size": self.resolutions}
+        least = self.smallest.widths if self.smallest else {}
         for name, width in self.largest.widths.items():
-            options[name] = tuple(make_divisible(width * ratio) for ratio in self.ratios)
+            widths = (make_divisible(width * ratio) for ratio in self.ratios)
+            options[name] = tuple(max(least.get(name, 0), width) for width in widths)
         for name in self.largest.numbers:
             if name.endswith(".expansion"):
                 options[name] = self.expansions
@@ -164,6 +171,18 @@ class ArchManager:
     def decode(self, genes: Genes) -> ArchSpec:
         """The architecture of these genes; inverse of `encode`."""
         return self.largest.with_numbers(genes)
+
+
+def _read_smallest(path: str, largest: ArchSpec) -> ArchSpec | None:
+    """The architecture of SUPERNET.SMALLEST; ValueError if `largest` cannot hold it."""
+    if not path:
+        return None
+    try:
+        smallest = ArchSpec.from_json(path)
+        check_fits(smallest, largest)
+    except ValueError as error:
+        raise ValueError(f"SUPERNET.SMALLEST {path}: {error}") from None
+    return smallest
 
 
 def _pick(rng: random.Random, options: tuple[int, ...]) -> int:

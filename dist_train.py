@@ -34,6 +34,7 @@ from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
 from lib.training.run import train
+from lib.training.sorting import sorting_images
 from lib.training.stopping import ignore_sigterm
 from lib.utils import cli
 from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap
@@ -86,8 +87,8 @@ def start_model(cfg: CfgNode, arch: ArchSpec | None, process: Process) -> nn.Mod
     is_supernet = isinstance(model, SuperLitePose)
     if cfg.MODEL.PRETRAINED and cfg.MODEL.INIT_WEIGHTS:
         load_pretrained(cfg, model)
-        if is_supernet and cfg.SUPERNET.SORT_CHANNELS:
-            sort_channels(model)
+        if isinstance(model, SuperLitePose) and cfg.SUPERNET.SORT_CHANNELS:
+            sort_channels(model, sorting_images(cfg, torch.device("cpu")))
     macs = count_macs(model, cfg.DATASET.INPUT_SIZE)
     logger.info(
         f"{cfg.MODEL.NAME} at {cfg.DATASET.INPUT_SIZE} px: {count_params(model) / 1e6:.3f} M "

@@ -1,8 +1,13 @@
-"""Extract sub-networks from a trained supernet, recalibrate and save them.
+"""Extract sub-networks from a trained supernet or from any LitePose, recalibrate and save them.
 
     python weight_transfer.py --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE supernet/checkpoint.pth.tar
     python weight_transfer.py --cfg ... --all mobile_configs TEST.MODEL_FILE ...   # every JSON
+    python weight_transfer.py --cfg experiments/crowd_pose/mobilenet/finetune.yaml \\
+        --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE search-M.pth.tar
+
+The last one shrinks a network that was trained alone: its channels are sorted by importance first
+(SUPERNET.SORT_CHANNELS, SUPERNET.IMPORTANCE), and the result needs fine-tuning.
 
 The outputs of each sub-network are compared with the supernet's (the difference is 0). Its
 BatchNorm is recalibrated on training images at its resolution. It is saved with its architecture
@@ -36,10 +41,12 @@ from lib.dataset.build import (
 )
 from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.load import read_network
+from lib.models.load import PLAIN, read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
-from lib.models.subnet import extract_subnet
+from lib.models.reorder import sort_channels
+from lib.models.subnet import extract_subnet, supernet_of
+from lib.training.sorting import sorting_images
 from lib.utils import cli
 from lib.utils.checkpoint import hash_of, save_checkpoint
 from lib.utils.complexity import count_macs, count_params
@@ -93,11 +100,7 @@ def main() -> None:
     source = cfg.TEST.MODEL_FILE
     if not source:
         raise ValueError("TEST.MODEL_FILE is empty; set it to the supernet's checkpoint")
-    network = read_network(source, cfg=args.cfg, opts=args.opts).expect_supernet()
-    # Contiguous like the extracted sub-networks: outputs are equal only with equal memory formats.
-    device = choose_device(cfg, args.gpu)
-    supernet = place(network.build(device), device, channels_last=False)
-    assert isinstance(supernet, SuperLitePose)
+    supernet = read_supernet(args, cfg)
     outputs = [target_of(path, output_dir) for path in paths]
     check_outputs([*outputs, args.json], [source, args.cfg, *paths])
     origin = {"supernet": str(source), "sha256": hash_of(source)}
@@ -112,6 +115,24 @@ def main() -> None:
     if args.json:
         rows = [subnet._asdict() for subnet in subnets]
         write_file(args.json, json.dumps(rows, indent=2) + "\n")
+
+
+def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
+    """The supernet of TEST.MODEL_FILE; of a LitePose, one with sorted channels."""
+    network = read_network(cfg.TEST.MODEL_FILE, cfg=args.cfg, opts=args.opts)
+    device = choose_device(cfg, args.gpu)
+    if network.kind != PLAIN:
+        network.expect_supernet()
+    model = network.build(device)
+    if network.kind == PLAIN:
+        assert isinstance(model, LitePose)
+        model = supernet_of(model)
+        if cfg.SUPERNET.SORT_CHANNELS:
+            sort_channels(model, sorting_images(cfg, device))
+    # Contiguous like the extracted sub-networks: outputs are equal only with equal memory formats.
+    supernet = place(model, device, channels_last=False)
+    assert isinstance(supernet, SuperLitePose)
+    return supernet
 
 
 def architecture_paths(args: Namespace) -> list[Path]:

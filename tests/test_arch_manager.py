@@ -10,10 +10,11 @@ from functools import cached_property
 import pytest
 
 from arch_manager import ArchManager
+from lib.config import load_config
 from lib.models.arch import ArchSpec, largest_arch, make_divisible, uniform_arch
 from lib.models.pieces import pieces_of, space_pieces
 from lib.models.pose_supermobilenet import check_fits
-from tests.helpers import ROOT
+from tests.helpers import ROOT, YAMLS
 
 PAPER = largest_arch(512)
 XS = ArchManager(PAPER, (512, 448, 384, 320, 256), (1.0, 0.75, 0.5, 0.25))
@@ -198,3 +199,23 @@ def test_a_table_of_a_space_has_every_piece_of_it(space):
         piece.size in {s // d for s in space.resolutions for d in (1, 2, 4, 8, 16)}
         for piece in known
     )
+
+
+def test_no_width_is_below_the_smallest():
+    space = ArchManager(published("search-M"), (256,), XS.ratios, smallest=published("search-XS"))
+    assert space.fixed_sample(256, 0.25).widths == published("search-XS").widths
+    assert space.sandwich(0, 1)[1].widths == published("search-XS").widths
+    assert space.fixed_sample(256, 1.0).widths == published("search-M").widths
+    for step in range(50):
+        check_fits(published("search-XS"), space.sample(step))
+    for name in ("search-S", "search-XS"):
+        arch = published(name).with_numbers({"img_size": 256, "deconv.2": 32, "deconv.1": 24})
+        assert space.decode(space.encode(arch)) == arch
+
+
+def test_a_smallest_that_does_not_fit_is_one_line():
+    path = ROOT / "mobile_configs/search-L.json"
+    opts = ["SUPERNET.SMALLEST", str(path)]
+    cfg = load_config(YAMLS["coco"], opts)
+    with pytest.raises(ValueError, match=r"^SUPERNET.SMALLEST .*L.json: input_"):
+        ArchManager.from_config(cfg, published("search-M"))

@@ -11,10 +11,13 @@ import torch
 
 from arch_manager import ArchManager
 from dist_train import read_teacher
+from lib.config import load_config
+from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
-from lib.models.subnet import extract_subnet
+from lib.models.reorder import sort_channels
+from lib.models.subnet import extract_subnet, supernet_of
 from lib.utils.checkpoint import load_checkpoint, save_weights
 from tests.helpers import ROOT, YAMLS, fill, load_weights, tiny_config, tiny_opts
 
@@ -23,6 +26,7 @@ SPACE = ArchManager(LARGEST, (64, 128), (1.0, 0.5), (2,), (3,))
 SUPER_YAML = ROOT / "experiments/coco/mobilenet/supermobile.yaml"
 KEYS = ["SUPERNET.RATIOS", "[1.0, 0.5]", "SUPERNET.RESOLUTIONS", "[64, 128]"]
 KEYS += "SUPERNET.EXPANSIONS [2] SUPERNET.KERNELS [3] SUPERNET.CALIBRATION_IMAGES 6".split()
+ACTIVATION = ("SUPERNET.IMPORTANCE", "activation", "SUPERNET.SORTING_IMAGES", "4")
 FOLDER = "output/coco_kpt/pose_supermobilenet/supermobile"
 
 
@@ -142,11 +146,44 @@ def test_a_mistake_is_one_line(flags, message, coco_root, tmp_path, supernet, ca
     assert message in done.err
 
 
-def test_only_a_supernet_has_sub_networks(archs, coco_root, tmp_path, call):
+def test_a_network_trained_alone_is_sorted_then_sliced(archs, coco_root, tmp_path, call):
     plain = LitePose(LARGEST, (34, 17))
-    save_weights(tmp_path / "plain.pth.tar", plain)
-    flags = ("--superconfig", str(archs / "narrow.json"))
+    fill(plain, 16)
     path = tmp_path / "plain.pth.tar"
+    save_weights(path, plain)
+    flags = ("--superconfig", str(archs / "narrow.json"), "--no-ap")
     done = transfer(call, coco_root, tmp_path, path, *flags, yaml=YAMLS["coco"])
+    assert done.code == 0, done.err
+    assert "| narrow | 0 |" in done.out
+    saved = next(tmp_path.rglob("narrow.pth.tar"))
+    sort_channels(plain)
+    sliced = extract_subnet(supernet_of(plain), SPACE.fixed_sample(128, 0.5))
+    weights = load_checkpoint(saved)["state_dict"]
+    for name, parameter in sliced.named_parameters():
+        assert torch.equal(weights[name], parameter), name
+
+
+def test_by_activation_the_function_of_the_complete_network_stays(archs, coco_root, tmp_path, call):
+    plain = LitePose(LARGEST, (34, 17))
+    fill(plain, 16)
+    path = tmp_path / "plain.pth.tar"
+    save_weights(path, plain)
+    flags = ("--superconfig", str(archs / "whole.json"), "--no-ap", *ACTIVATION)
+    done = transfer(call, coco_root, tmp_path, path, *flags, yaml=YAMLS["coco"])
+    assert done.code == 0, done.err
+    assert "| whole | 0 |" in done.out
+    weights = load_checkpoint(next(tmp_path.rglob("whole.pth.tar")))["state_dict"]
+    hidden = "stage.3.0.point_conv.0.weight"
+    before = plain.state_dict()[hidden]
+    assert not torch.equal(weights[hidden], before)
+    assert torch.equal(weights[hidden].flatten().sort().values, before.flatten().sort().values)
+
+
+def test_only_a_litepose_has_sub_networks(archs, coco_root, tmp_path, call):
+    yaml = ROOT / "experiments/coco/efficient_hrnet/H-4.yaml"
+    path = tmp_path / "hrnet.pth.tar"
+    save_weights(path, build_model(load_config(yaml)))
+    flags = ("--superconfig", str(archs / "narrow.json"))
+    done = transfer(call, coco_root, tmp_path, path, *flags, yaml=yaml)
     assert done.code == 2
     assert "only a pose_supermobilenet has sub-networks" in done.err

@@ -69,6 +69,7 @@ _C.MODEL.EXTRA.NUM_DECONV_KERNELS = [4, 4, 4]
 # ------------------------------------------------------------------------------ the supernet
 _C.SUPERNET = CN()  # used where MODEL.NAME is pose_supermobilenet
 _C.SUPERNET.RATIOS = [1.0, 0.75, 0.5, 0.25]  # of each width: stem, stages, deconv levels
+_C.SUPERNET.SMALLEST = ""  # a mobile_configs/*.json: no width is below its; "": RATIOS alone decide
 _C.SUPERNET.RESOLUTIONS = [512, 448, 384, 320, 256]
 _C.SUPERNET.EXPANSIONS = [6]
 _C.SUPERNET.KERNELS = [7]  # with MODEL.ELASTIC_KERNEL, 5 and 3 too
@@ -76,6 +77,10 @@ _C.SUPERNET.SAMPLING = "uniform"  # one architecture per step; "sandwich": large
 _C.SUPERNET.SANDWICH_RANDOM = 1  # random architectures of a sandwich
 _C.SUPERNET.IMITATION_FACTOR = 1.0  # sandwich: weight of imitating the largest's heatmaps; 0: off
 _C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: most important channels first
+# Importance of a channel: "weights", of stem and stages; or "activation" on SORTING_IMAGES training
+# images, of all that a sub-network slices: loses less, but reads images (docs/supernet.md)
+_C.SUPERNET.IMPORTANCE = "weights"
+_C.SUPERNET.SORTING_IMAGES = 64
 _C.SUPERNET.CALIBRATION_IMAGES = 1024  # training images to recalibrate a sub-network's BatchNorm
 
 # --------------------------------------------------------------------------------- the loss

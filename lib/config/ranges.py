@@ -135,6 +135,7 @@ RANGES = {
     "MODEL.EXTRA.NUM_DECONV_KERNELS": entries(choice(2, 3, 4), 3, 3),
     #
     "SUPERNET.RATIOS": entries(number(0.01, 1)),
+    "SUPERNET.SMALLEST": OPTIONAL_NAME,
     "SUPERNET.RESOLUTIONS": entries(whole(64, 4096, step=64)),
     "SUPERNET.EXPANSIONS": entries(whole(1, 64)),
     "SUPERNET.KERNELS": entries(whole(1, 63, step=2)),
@@ -142,6 +143,8 @@ RANGES = {
     "SUPERNET.SANDWICH_RANDOM": whole(0, 1000),
     "SUPERNET.IMITATION_FACTOR": number(0, 1e6),
     "SUPERNET.SORT_CHANNELS": FLAG,
+    "SUPERNET.IMPORTANCE": choice("weights", "activation"),
+    "SUPERNET.SORTING_IMAGES": whole(1),
     "SUPERNET.CALIBRATION_IMAGES": whole(1),
     #
     "LOSS.NUM_STAGES": whole(1, 6),

@@ -6,7 +6,7 @@ widths. The narrower the sub-network, the less they fit its activations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +28,17 @@ class Calibration:
     def __call__(self, model: nn.Module, size: int) -> int:
         """Recalibrate `model` on `size` x `size` crops. Return the number of images used."""
         device = next(model.parameters()).device
-        loader = self.make_loader(self.dataset.at_size(size))
-        batches = (normalize(batch.images.to(device)) for batch in loader)
-        return recalibrate(model, batches, self.num_images)
+        return recalibrate(model, self.batches(size, device), self.num_images)
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """The first `num_images` as normalized (B, 3, size, size)."""
+        seen = 0
+        for batch in self.make_loader(self.dataset.at_size(size)):
+            images = batch.images[: self.num_images - seen]
+            yield normalize(images.to(device))
+            seen += len(images)
+            if seen >= self.num_images:
+                return
 
 
 @torch.no_grad()

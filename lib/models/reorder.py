@@ -1,89 +1,185 @@
 """Sorting channels by importance, so that a leading slice holds the most important ones.
 
-A stage's channels pass through all its blocks, to the next stage and to the head. A permutation of
-all tensors that write or read them leaves the function unchanged. For the channels of stage 1:
+A stream is a set of channels that can only be permuted together: all tensors that write or read
+them, so the function of the network is unchanged. The streams of a LitePose, each independent of
+the others:
 
-    written by   rows of every `point_conv` 1x1 of the stage, and their BatchNorms
-    read by      columns of the `inv` 1x1 of its further blocks and of the first block of stage 2,
-                 the raw half of the head: deconv_raw.2 and final_raw.0
+    stem            1             read by stage 1 and the raw half of the head
+    stage           1 a stage     one order for all its blocks, tied by their residuals
+    hidden          1 a block     the expanded channels, which nothing else reads
+    deconv level    1 a level     one order for deconv_refined and deconv_raw, tied by their sum
+
+For example, a block of stage 1 returns x + y, so channel 5 of y is added to channel 5 of x, and
+every block of the stage has to agree on what channel 5 is. Its hidden channels are read by its last
+1x1 alone:
+
+    written by   rows of inv.0, BatchNorm inv.1, filters depth_conv.0, BatchNorm depth_conv.1
+    read by      columns of point_conv.0
+
+BatchNorms (parameters and statistics) and depthwise filters hold one entry per channel, which moves
+with it. A LitePose concatenates nothing. The first two convolutions have STEM_WIDTH channels in
+every network, and the channels of predictions are joints: neither is sliced or sorted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lib.models.pose_mobilenet import LitePose
+from lib.models.head import FIRST_PREDICTION, SepConv2d
+from lib.models.pose_mobilenet import InvertedBottleneck, LitePose
+
+Holder = tuple[Tensor, int]  # a tensor and the dimension of the stream's channels
 
 
 class Stream(NamedTuple):
-    """The tensors that hold one stage's channels, as (tensor, dimension of the channels)."""
+    """Channels that are permuted together."""
 
-    holders: list[tuple[Tensor, int]]
-    importance: Tensor  # (C,)
+    name: str  # "stem", "stage.0", "stage.0.block.3.hidden", "deconv.1"
+    written: list[Holder]  # tensors with an entry per channel
+    readers: list[tuple[Any, int]]  # layers that mix the channels, and their dimension in `weight`
+
+    @property
+    def holders(self) -> list[Holder]:
+        """Every tensor that a permutation of the channels changes."""
+        return [*self.written, *((layer.weight, dim) for layer, dim in self.readers)]
 
 
 @torch.no_grad()
-def sort_channels(model: LitePose) -> None:
-    """Sorts the channels of the stem and of each stage by descending importance, in place.
+def sort_channels(model: LitePose, images: Iterable[Tensor] | None = None) -> None:
+    """Sorts channels by descending importance, in place; the network's function is unchanged.
 
-    The importance of a channel is the sum of |w| of its first reader in the next stage: the 1x1 of
-    the first block; after the last stage, the first deconv. The network's function is unchanged.
+    images: batches (B, 3, H, W) of normalized training images, for the importance by activation of
+    every stream. None: importance by weights, of the stem and the stages alone; for the others it
+    is a worse order than that of published networks (docs/supernet.md).
     """
-    for index in range(len(model.stage) + 1):
-        stream = stream_of(model, index)
-        order = stream.importance.argsort(descending=True, stable=True)
-        for tensor, dim in stream.holders:
-            tensor.copy_(tensor.index_select(dim, order))
-
-
-def stream_of(model: LitePose, index: int) -> Stream:
-    """The channels of the stem (index 0) or of stage `index` (from 1)."""
-    last = len(model.stage)
-    holders = list(_producers(model, index))
-    if index > 0:
-        blocks = list(model.stage[index - 1])
-        holders += [(block.inv[0].weight, 1) for block in blocks[1:]]
-    reader = model.stage[index][0].inv[0] if index < last else model.deconv_refined[0]
-    dim = 1 if index < last else 0
-    holders.append((reader.weight, dim))
-    holders += _head_readers(model, index)
-    others = [d for d in range(4) if d != dim]
-    return Stream(holders, reader.weight.abs().sum(dim=others))
-
-
-def _producers(model: LitePose, index: int) -> Iterator[tuple[Tensor, int]]:
-    """The writers of the channels: rows of 1x1 convolutions, and their BatchNorms."""
-    if index == 0:
-        writers = [(model.first[2], model.first[3])]
+    streams = streams_of(model)
+    if images is None:
+        backbone = streams[: len(model.stage) + 1]
+        ranked = {stream.name: weight_importance(stream) for stream in backbone}
     else:
-        writers = [tuple(block.point_conv) for block in model.stage[index - 1]]
-    for conv, bn in writers:
-        yield conv.weight, 0
-        yield from _norm_tensors(bn)
+        variances = _input_variances(model, streams, images)
+        ranked = {stream.name: activation_importance(stream, variances) for stream in streams}
+    for stream in streams:
+        if stream.name in ranked:
+            order = ranked[stream.name].argsort(descending=True, stable=True)
+            for tensor, dim in stream.holders:
+                tensor.copy_(tensor.index_select(dim, order))
 
 
-def _head_readers(model: LitePose, index: int) -> list[tuple[Tensor, int]]:
-    """The raw half of the head: deconv levels read stages 3, 2, 1, predictions 1 and the stem.
+def weight_importance(stream: Stream) -> Tensor:
+    """(C,) sum of |w| of the first reader: the next stage's first 1x1, or the first deconv."""
+    layer, dim = stream.readers[0]
+    return layer.weight.abs().sum(dim=[d for d in range(4) if d != dim])
 
-    Index 0 is the stem, as in `stream_of`.
+
+def activation_importance(stream: Stream, variances: dict[Any, Tensor]) -> Tensor:
+    """(C,) mean share of the variance of a reader's outputs that comes from each channel.
+
+    variances: (C,) of the inputs of each reader. As if channels were independent, output o has the
+    variance sum_c w[o, c]^2 variance[c]. BatchNorm gives all outputs one scale, so each counts
+    alike, and so does each reader. A channel that is constant on the images is worth 0.
     """
-    holders: list[tuple[Tensor, int]] = []
-    if not model.fusion:
-        return holders
-    level = len(model.stage) - 1 - index
-    if index > 0 and 0 <= level < len(model.deconv_raw):
-        holders.append((model.deconv_raw[level].weight, 0))
-    if index < len(model.final_raw):
-        depthwise, bn, _, pointwise = model.final_raw[len(model.final_raw) - 1 - index].conv
-        holders.append((depthwise.weight, 0))
-        holders += _norm_tensors(bn)
-        holders.append((pointwise.weight, 1))
-    return holders
+    total = torch.zeros_like(variances[stream.readers[0][0]])
+    for layer, dim in stream.readers:
+        weight = layer.weight if dim == 1 else layer.weight.transpose(0, 1)  # (out, C, k, k)
+        parts = weight.square().sum(dim=(2, 3)) * variances[layer]
+        total += (parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-20)).mean(dim=0)
+    return total / len(stream.readers)
 
 
-def _norm_tensors(bn: Any) -> list[tuple[Tensor, int]]:
+def _input_variances(
+    model: LitePose, streams: list[Stream], images: Iterable[Tensor]
+) -> dict[Any, Tensor]:
+    """(C,) variance over images and pixels of the inputs of each reader, in evaluation mode."""
+    moments: dict[Any, list[Any]] = {}
+
+    def add(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].double()
+        new = [x.numel() // x.shape[1], x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]
+        moments[layer] = [a + b for a, b in zip(moments.get(layer, [0, 0, 0]), new, strict=True)]
+
+    readers = [layer for stream in streams for layer, _ in stream.readers]
+    hooks = [layer.register_forward_pre_hook(add) for layer in readers]
+    training = model.training
+    try:
+        model.eval()
+        for batch in images:
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    return {
+        layer: (squares / count - (total / count).square()).clamp(min=0).to(layer.weight.dtype)
+        for layer, (count, total, squares) in moments.items()
+    }
+
+
+def streams_of(model: LitePose) -> list[Stream]:
+    """Every stream of the network: stem and stages, then hidden channels and deconv levels."""
+    backbone = [_backbone_stream(model, index) for index in range(len(model.stage) + 1)]
+    hidden = [
+        _hidden_stream(block, f"stage.{i}.block.{j}.hidden")
+        for i, stage in enumerate(model.stage)
+        for j, block in enumerate(stage)
+    ]
+    deconv = [_deconv_stream(model, level) for level in range(len(model.deconv_refined))]
+    return [*backbone, *hidden, *deconv]
+
+
+def _backbone_stream(model: LitePose, index: int) -> Stream:
+    """The channels of the stem (index 0) or of stage `index` (from 1)."""
+    blocks = list(model.stage[index - 1]) if index else []
+    writers = [block.point_conv for block in blocks] or [model.first[2:4]]
+    written = [holder for conv, bn in writers for holder in _conv_bn(conv, bn)]
+    is_last = index == len(model.stage)
+    first = (model.deconv_refined[0], 0) if is_last else (model.stage[index][0].inv[0], 1)
+    readers = [first, *((block.inv[0], 1) for block in blocks[1:])]
+    if model.fusion and not is_last:
+        level = len(model.stage) - 1 - index  # of the head: its raw maps are the backbone's
+        if level < len(model.deconv_raw):
+            readers.append((model.deconv_raw[level], 0))
+        if level > FIRST_PREDICTION:
+            raw = model.final_raw[level - FIRST_PREDICTION - 1]
+            written += _channelwise(raw)
+            readers.append((raw.conv[3], 1))
+    return Stream(f"stage.{index - 1}" if index else "stem", written, readers)
+
+
+def _hidden_stream(block: InvertedBottleneck, name: str) -> Stream:
+    """The expanded channels of a block."""
+    inv, depthwise = list(block.inv)[:2], list(block.depth_conv)[:2]
+    written = [*_conv_bn(*inv), *_conv_bn(*depthwise)]
+    return Stream(name, written, [(block.point_conv[0], 1)])
+
+
+def _deconv_stream(model: LitePose, level: int) -> Stream:
+    """The channels of a deconv level: the sum of its refined and its raw half."""
+    halves = [model.deconv_refined, model.deconv_raw] if model.fusion else [model.deconv_refined]
+    written = [(half[level].weight, 1) for half in halves]  # a transposed weight is (in, out, k, k)
+    written += _norm(model.deconv_bnrelu[level][0])
+    readers: list[tuple[Any, int]] = []
+    if level + 1 < len(model.deconv_refined):
+        readers.append((model.deconv_refined[level + 1], 0))
+    if level >= FIRST_PREDICTION:
+        prediction = model.final_refined[level - FIRST_PREDICTION]
+        written += _channelwise(prediction)
+        readers.append((prediction.conv[3], 1))
+    return Stream(f"deconv.{level}", written, readers)
+
+
+def _channelwise(layer: SepConv2d) -> list[Holder]:
+    """The part of a prediction before its 1x1: depthwise filters and BatchNorm."""
+    return _conv_bn(*list(layer.conv)[:2])
+
+
+def _conv_bn(conv: Any, bn: Any) -> list[Holder]:
+    return [(conv.weight, 0), *_norm(bn)]
+
+
+def _norm(bn: Any) -> list[Holder]:
     return [(tensor, 0) for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var)]

@@ -27,3 +27,13 @@ def extract_subnet(supernet: SuperLitePose, arch: ArchSpec) -> LitePose:
         larger = elastic.smaller_kernel(super_block, filters.shape[-1])
         filters.copy_(elastic.leading_slice(larger, filters.shape))
     return subnet.to(next(supernet.parameters()).device).train(supernet.training)
+
+
+@torch.no_grad()
+def supernet_of(network: LitePose) -> SuperLitePose:
+    """A supernet whose complete network is `network`: equal weights, on its device."""
+    supernet = SuperLitePose(
+        network.arch, network.out_channels, network.deconv_kernels, network.fusion
+    )
+    supernet.load_state_dict(network.state_dict())
+    return supernet.to(next(network.parameters()).device).train(network.training)
