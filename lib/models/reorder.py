@@ -53,8 +53,8 @@ def sort_channels(model: LitePose, images: Iterable[Tensor] | None = None) -> No
     """Sorts channels by descending importance, in place; the network's function is unchanged.
 
     images: batches (B, 3, H, W) of normalized training images, for the importance by activation of
-    every stream. None: importance by weights, of the stem and the stages alone; for the others it
-    is a worse order than that of published networks (docs/supernet.md).
+    every stream. None: importance by weights, of the stem and the stages alone; sorting the others
+    by it lost nearly all AP of a published network's slice at .75 of the widths.
     """
     streams = streams_of(model)
     if images is None:
