@@ -48,6 +48,15 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published_weights(data_root: Path) -> Path:
+    """The published LitePose-Auto-M, next to the folder of the real images."""
+    path = data_root.parent / "weights/LitePose-Auto-M-CrowdPose.pth.tar"
+    if not path.exists():
+        pytest.skip("the published weights are not next to LITEPOSE_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
 def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few rendered images in COCO's layout; read only."""
     root = tmp_path_factory.mktemp("data") / "coco"

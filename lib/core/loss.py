@@ -22,10 +22,10 @@ def heatmap_loss(
     predicted, target: (B, K, H, W); mask: (B, H, W) -> (B,). labelled: (B, K), 0 for joints that
     cost nothing; these count in the mean, so that the others weigh as without them.
     """
+    error = (predicted - target).square() * mask[:, None]
     if labelled is not None:
-        error = (predicted - target).square() * mask[:, None]
-        return (error * labelled[..., None, None]).mean(dim=(1, 2, 3))
-    return ((predicted - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
+        error = error * labelled[..., None, None]
+    return error.mean(dim=(1, 2, 3))
 
 
 def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:

@@ -182,6 +182,22 @@ def count_labelled(keypoints: Sequence[float], spec: KeypointSpec) -> int:
     return labelled - sum(visibilities[spec.joints.index(name)] > 0 for name in spec.uncounted)
 
 
+def with_joints_of(
+    tree: Mapping[str, Any], spec: KeypointSpec, target: KeypointSpec
+) -> dict[str, Any]:
+    """A completed annotation tree of `spec` with the joints of `target`, matched by name.
+
+    Joints that `spec` lacks are not labelled; a person without any shared joint has none.
+    """
+    places = [spec.joints.index(name) if name in spec.joints else -1 for name in target.joints]
+    annotations = []
+    for one in tree["annotations"]:
+        keypoints = moved_keypoints(one["keypoints"], places)
+        count = count_labelled(keypoints, target)
+        annotations.append({**one, "keypoints": keypoints, "num_keypoints": count})
+    return {**tree, "annotations": annotations}
+
+
 def has_scale(area: float, pixels: float) -> bool:
     """Whether an area can be that of an object in an image: at least a pixel, at most the image.
 

@@ -14,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
+from lib.dataset.annotations import with_joints_of
 from lib.dataset.cache import ImageCache, cache_path
 from lib.dataset.complete import is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles, ImageRecord
-from lib.dataset.mixed import MixedDataset, Part, TrainingSet, with_joints_of
+from lib.dataset.mixed import MixedDataset, Part, TrainingSet
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
 from lib.dataset.reader import (
     Layout,

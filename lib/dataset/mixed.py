@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from lib.dataset.annotations import count_labelled, moved_keypoints
 from lib.dataset.pose_dataset import PoseDataset
 from lib.dataset.samples import Sample
-from lib.keypoints import KeypointSpec
 
 
 class Part(NamedTuple):
@@ -86,19 +84,3 @@ def _order(part: Part) -> np.ndarray:
     if part.samples % images == 0:
         return np.arange(images)
     return np.random.default_rng((part.dataset.settings.seed, images)).permutation(images)
-
-
-def with_joints_of(
-    tree: Mapping[str, Any], spec: KeypointSpec, target: KeypointSpec
-) -> dict[str, Any]:
-    """A completed annotation tree of `spec` with the joints of `target`, matched by name.
-
-    Joints that `spec` lacks are not labelled; a person without any shared joint has none.
-    """
-    places = [spec.joints.index(name) if name in spec.joints else -1 for name in target.joints]
-    annotations = []
-    for one in tree["annotations"]:
-        keypoints = moved_keypoints(one["keypoints"], places)
-        count = count_labelled(keypoints, target)
-        annotations.append({**one, "keypoints": keypoints, "num_keypoints": count})
-    return {**tree, "annotations": annotations}

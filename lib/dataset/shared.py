@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.dataset.annotations import Entry, count_labelled, moved_keypoints
+from lib.dataset.annotations import with_joints_of
 from lib.dataset.build import EvaluationSet, require_judged
 from lib.dataset.image_files import ImageRecord
 from lib.keypoints import KeypointSpec
@@ -32,12 +32,7 @@ def reduced_to(data: EvaluationSet, names: Sequence[str]) -> EvaluationSet:
     reduced = data._replace(
         spec=spec,
         records=[_record(record, places) for record in data.records],
-        ground_truth={
-            **data.ground_truth,
-            "annotations": [
-                _annotation(one, spec, places) for one in data.ground_truth["annotations"]
-            ],
-        },
+        ground_truth=with_joints_of(data.ground_truth, data.spec, spec),
     )
     require_judged(reduced)
     return reduced
@@ -47,8 +42,3 @@ def _record(record: ImageRecord, places: Sequence[int]) -> ImageRecord:
     joints = record.joints[:, places]
     labelled = (joints[..., 2] > 0).any(axis=1)  # (P,)
     return record._replace(joints=joints[labelled], boxes=record.boxes[labelled])
-
-
-def _annotation(one: Entry, spec: KeypointSpec, places: Sequence[int]) -> Entry:
-    keypoints = moved_keypoints(one["keypoints"], places)
-    return {**one, "keypoints": keypoints, "num_keypoints": count_labelled(keypoints, spec)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -118,13 +119,18 @@ def stage_is_a_number(tree):
     ],
 )
 def test_a_file_that_does_not_fit_names_itself_and_the_place(change, place, tmp_path):
+    path = tmp_path / "mine.json"
+    assert refusal(path, change).startswith(f"{path}: {place}")
+
+
+def refusal(path: Path, change) -> str:
+    """What is said of TINY after `change`, in the file `path`."""
     tree = copy.deepcopy(TINY.to_dict())
     change(tree)
-    path = tmp_path / "mine.json"
     path.write_text(json.dumps(tree))
-    with pytest.raises(ValueError, match=r"mine\.json") as caught:
+    with pytest.raises(ValueError, match=path.name) as caught:
         ArchSpec.from_json(path)
-    assert str(caught.value).startswith(f"{path}: {place}")
+    return str(caught.value)
 
 
 def change_numbers(**numbers):
@@ -173,14 +179,10 @@ def each_number_at_its_limit(tree):
     ],
 )
 def test_a_number_that_no_network_has_is_refused_in_a_short_line(change, message, tmp_path):
-    tree = copy.deepcopy(TINY.to_dict())
-    change(tree)
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(tree))
-    with pytest.raises(ValueError, match=r"mine\.json") as caught:
-        ArchSpec.from_json(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
-    assert len(str(caught.value)) < len(str(path)) + 250
+    line = refusal(path, change)
+    assert line.startswith(f"{path}: {message}")
+    assert len(line) < len(str(path)) + 250
 
 
 @pytest.mark.parametrize(

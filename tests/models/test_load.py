@@ -240,11 +240,9 @@ def test_weights_without_counters_of_batches_load(cfg, tmp_path):
 
 
 @pytest.mark.data
-def test_the_published_network_loads_without_counters_of_batches(data_root, tmp_path):
+def test_the_published_network_loads_without_counters_of_batches(published_weights, tmp_path):
     """As torch's strict load_state_dict loads it; and with one weight NaN it does not."""
-    whole = data_root.parent / "weights/LitePose-Auto-M-CrowdPose.pth.tar"
-    if not whole.exists():
-        pytest.skip("the published weights are not next to LITEPOSE_DATA")
+    whole = published_weights
     state = weights_of(load_checkpoint(whole), whole)
     few = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
     assert len(state) - len(few) == 112

@@ -377,10 +377,10 @@ def test_a_network_of_another_file_does_not_resume(crowd_pose_root, tmp_path, ca
 
 
 @pytest.mark.data
-def test_published_weights_label_what_people_labelled(data_root, tmp_path, call_tool):
-    model = data_root.parent / "weights/LitePose-Auto-M-CrowdPose.pth.tar"
-    if not model.exists():
-        pytest.skip("the published weights are not next to the data")
+def test_published_weights_label_what_people_labelled(
+    data_root, published_weights, tmp_path, call_tool
+):
+    model = published_weights
     images, out = data_root / "crowd_pose/images", tmp_path / "labels.json"
     args = ("--model", model, "--images", images, "--out", out, "TEST.FLIP_TEST", "False")
     assert call_tool(tool.main, *args).code == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.dataset.test_image_files import TURNS
 from tools.demo.media import (
     Source,
     VideoFile,
@@ -48,19 +49,10 @@ def video(tmp_path):
 # --- images ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("turn", TURNS)
 def test_a_image_is_turned_as_its_exif_orientation_says(tmp_path, turn):
     upright = Image.fromarray(picture())
-    back = {  # how the camera held what is upright
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[turn]
+    back = TURNS[turn]
     exif = Image.Exif()
     exif[0x0112] = turn
     stored = upright if back is None else upright.transpose(back)
