@@ -26,6 +26,7 @@ from lib.config import load_config
 from lib.core.distill import Distillation, Imitation
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import SupernetPlan
+from lib.deploy.fold import fold_norms
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, width_share
 from lib.models.layers.sync import synchronize_norms
@@ -120,9 +121,17 @@ def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> 
     if teacher is None:
         return criterion
     network = read_teacher(cfg, teacher)
-    logger.info("teacher %s at %d px", teacher, network.input_size)
-    frozen = network.build(device).requires_grad_(False)
-    return Distillation(criterion, frozen, network.input_size)
+    size = cfg.TEACHER.INPUT_SIZE or network.input_size
+    logger.info("teacher %s at %d px", teacher, size)
+    folded = fold_norms(network.build(device)).requires_grad_(False)  # exact, and faster
+    frozen = place(folded, device, cfg.MODEL.CHANNELS_LAST)
+    return Distillation(
+        criterion,
+        frozen,
+        img_size=size,
+        half=cfg.TEACHER.HALF_PRECISION,
+        tags_factor=cfg.TEACHER.TAGS_FACTOR,
+    )
 
 
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:

@@ -138,9 +138,10 @@ def test_any_file_of_a_training_can_be_evaluated(trained, arch, call):
 def test_a_student_learns_from_a_checkpoint(trained, arch, call, tmp_path):
     teacher = str(trained.folder / "checkpoint.pth.tar")
     student = trained._replace(out=tmp_path)
-    done = call("dist_train", *student.args(arch, "--teacher", teacher))
-    assert (done.code, done.err) == (0, "")
-    assert f"teacher {teacher} at 64 px" in done.out
+    for keys, size in (([], 64), (["TEACHER.INPUT_SIZE", "96", "AUTO_RESUME", "False"], 96)):
+        done = call("dist_train", *student.args(arch, "--teacher", teacher, *keys))
+        assert (done.code, done.err) == (0, "")
+        assert f"teacher {teacher} at {size} px" in done.out
 
 
 @pytest.mark.slow

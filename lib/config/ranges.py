@@ -118,6 +118,10 @@ RANGES = {
     "FP16.STATIC_LOSS_SCALE": number(2**-24, 2**24),
     "FP16.DYNAMIC_LOSS_SCALE": FLAG,
     #
+    "TEACHER.INPUT_SIZE": whole(0, 4096, step=32),
+    "TEACHER.HALF_PRECISION": FLAG,
+    "TEACHER.TAGS_FACTOR": number(0),
+    #
     "MODEL.NAME": NETWORK,
     "MODEL.PRETRAINED": OPTIONAL_NAME,
     "MODEL.PRETRAINED_PARTS": choice("all", "not_final", "backbone"),

@@ -1,4 +1,4 @@
-"""Heatmap distillation: a student learns the heatmaps of a teacher (paper, section 4)."""
+"""Distillation: a student learns the heatmaps of a teacher (paper, section 4), and its tags."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.images import resize_maps
-from lib.core.loss import MultiLossFactory, heatmap_loss
+from lib.core.loss import MultiLossFactory, heatmap_loss, read_tags
 from lib.dataset.target_generators import Targets
+from lib.utils.precision import half_precision
 
 
 class Imitation(nn.Module):
@@ -33,18 +34,51 @@ class Imitation(nn.Module):
 class Distillation(nn.Module):
     """The terms of `criterion`, and those of the distillation from a frozen teacher.
 
-    The teacher's input is the same crops, resized to its input size `img_size`.
+    The teacher's input is the same crops, resized to `img_size`; with `half` it computes in half
+    precision. tags_factor: weight of `tag_distance`, "distill_tags/0", ...; 0 leaves it out.
     """
 
-    def __init__(self, criterion: MultiLossFactory, teacher: nn.Module, img_size: int) -> None:
+    def __init__(
+        self,
+        criterion: MultiLossFactory,
+        teacher: nn.Module,
+        img_size: int,
+        half: bool = False,
+        tags_factor: float = 0.0,
+    ) -> None:
         super().__init__()
         self.criterion = criterion
         self.teacher = teacher
         self.img_size = img_size
+        self.half = half
+        self.tags_factor = tags_factor
         self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        with torch.no_grad():
-            teacher_outputs = self.teacher(resize_maps(images, (self.img_size, self.img_size)))
+        crops = resize_maps(images, (self.img_size, self.img_size))
+        with torch.no_grad(), half_precision(images.device, self.half):
+            teacher_outputs = [output.float() for output in self.teacher(crops)]
         terms = self.criterion(images, outputs, targets)
-        return terms | self.imitate(outputs, teacher_outputs, targets)
+        terms |= self.imitate(outputs, teacher_outputs, targets)
+        if self.tags_factor:
+            joints = self.criterion.num_joints
+            for stage, (output, other) in enumerate(zip(outputs, teacher_outputs, strict=True)):
+                if output.shape[1] > joints:
+                    goal = resize_maps(other[:, joints:], output.shape[2:])
+                    error = tag_distance(output[:, joints:], goal, targets.nodes[stage])
+                    terms[f"distill_tags/{stage}"] = self.tags_factor * error.mean()
+        return terms
+
+
+def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tensor:
+    """Squared distance of the tags at the labelled joints, mean over the joints of an image.
+
+    tag_maps, teacher_maps: (B, T, H, W); nodes: (B, P, K, 2), as in `read_tags` -> (B,). Each
+    network is free to add a constant to the tags of an image; the mean distance is taken off.
+    """
+    tags, visible = read_tags(tag_maps, nodes)
+    goals, _ = read_tags(teacher_maps, nodes)
+    count = visible.sum(dim=(1, 2)).clamp(min=1)
+    difference = (tags - goals) * visible  # (B, P, K)
+    offset = difference.sum(dim=(1, 2)) / count
+    return ((difference - offset[:, None, None]).square() * visible).sum(dim=(1, 2)) / count

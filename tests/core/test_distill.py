@@ -9,7 +9,7 @@ import torch
 
 from dist_train import read_teacher
 from lib.config import load_config
-from lib.core.distill import Distillation
+from lib.core.distill import Distillation, tag_distance
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings, train_step
 from lib.core.views import make_view
@@ -125,6 +125,55 @@ def test_a_network_that_is_its_own_teacher_learns_nothing_from_it(cfg, view):
     criterion = Distillation(MultiLossFactory.from_config(cfg), model, TINY.img_size)
     terms = criterion(view.images, model(view.images), view.targets)
     assert terms["distill/0"] == terms["distill/1"] == 0
+
+
+def test_tags_are_distilled_by_a_key_up_to_a_constant(cfg, view):
+    """A teacher with other tags adds a term; one whose tags are the student's plus 3 adds none."""
+    model = build_model(cfg, TINY).eval()
+    fill(model, 1)
+    outputs = model(view.images)
+    joints = cfg.MODEL.NUM_JOINTS
+
+    def terms_of(change) -> dict:
+        moved = [output.detach().clone() for output in outputs]
+        change(moved[0][:, joints:])
+        criterion = MultiLossFactory.from_config(cfg)
+        distillation = Distillation(criterion, lambda _: moved, TINY.img_size, tags_factor=0.5)
+        return distillation(view.images, outputs, view.targets)
+
+    assert "distill_tags/1" not in terms_of(lambda tags: tags)  # that stage has no tag maps
+    assert terms_of(lambda tags: tags.add_(3))["distill_tags/0"] < 1e-10
+    assert terms_of(lambda tags: tags[:, 1:].add_(3))["distill_tags/0"] > 0.01
+
+
+def test_the_distance_of_tags_by_hand():
+    """Person 0 at joints 0 and 1, person 1 at joint 0; tags 1, 3, 8 against 1, 1, 3."""
+    nodes = torch.zeros(1, 3, 2, 2, dtype=torch.long)
+    nodes[0, 0, 0], nodes[0, 0, 1], nodes[0, 1, 0] = (
+        torch.tensor(pair) for pair in ((0, 1), (5, 1), (2, 1))
+    )
+    ours, theirs = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+    for maps, values in ((ours, (1, 3, 8)), (theirs, (1, 1, 3))):
+        maps.view(-1)[[0, 5, 2]] = torch.tensor(values, dtype=torch.float32)
+    # differences 0, 2, 5; their mean 7/3; squares 49/9, 1/9, 64/9
+    expected = torch.tensor([(49 + 1 + 64) / 9 / 3])
+    torch.testing.assert_close(tag_distance(ours, theirs, nodes), expected)
+    nobody = torch.zeros_like(nodes)
+    assert tag_distance(ours, theirs, nobody) == 0
+
+
+def test_half_precision_changes_the_teacher_by_rounding_alone(cfg, teacher, view):
+    criterion = MultiLossFactory.from_config(cfg)
+    outputs = build_model(cfg, TINY)(view.images)
+    whole, half = (
+        Distillation(criterion, teacher, LARGER.img_size, half=half)(
+            view.images, outputs, view.targets
+        )
+        for half in (False, True)
+    )
+    assert whole["distill/1"] != half["distill/1"]
+    for name, term in whole.items():
+        torch.testing.assert_close(half[name], term, rtol=0.02, atol=0)
 
 
 def test_training_leaves_the_teacher_untouched(cfg, teacher, batch):
