@@ -44,10 +44,10 @@ from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, joint_opts, read_network
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.files import check_outputs
 from lib.utils.logger import create_logger
+from lib.utils.reading import hash_of
 from lib.utils.vis import save_image
 
 logger = logging.getLogger("lib.valid")

@@ -48,11 +48,13 @@ from lib.models.reorder import sort_channels
 from lib.models.subnet import extract_subnet, supernet_of
 from lib.training.sorting import sorting_images
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, save_checkpoint
+from lib.utils.checkpoint import save_checkpoint
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import choose_device
 from lib.utils.files import check_outputs, write_file
 from lib.utils.logger import create_logger
+from lib.utils.reading import hash_of
+from lib.utils.shipped import find_weights
 from lib.utils.tables import markdown
 
 logger = logging.getLogger("lib.transfer")
@@ -103,7 +105,7 @@ def main() -> None:
     supernet = read_supernet(args, cfg)
     outputs = [target_of(path, output_dir) for path in paths]
     check_outputs([*outputs, args.json], [source, args.cfg, *paths])
-    origin = {"supernet": str(source), "sha256": hash_of(source)}
+    origin = {"supernet": str(source), "sha256": hash_of(find_weights(source))}
     data = read_data(cfg, with_ap=not args.no_ap)
     subnets = []
     for path in paths:

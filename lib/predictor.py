@@ -2,7 +2,7 @@
 
 from lib.predictor import Predictor
 
-predictor = Predictor.load("checkpoint.pth.tar")
+predictor = Predictor.load("litepose-xs-crowdpose")  # comes with the project; or a file of weights
 people = predictor("street.jpg")    # or an array (H, W, 3) uint8 RGB, or a list of images
 people.keypoints                    # (N, K, 3): x, y in pixels of the image, score of the joint
 predictor.keypoints.joints          # the names of the K joints
@@ -106,7 +106,8 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a file of weights or an exported model.onnx.
 
-        path: a checkpoint, an extracted sub-network, a bare state dict, or *.onnx.
+        path: a checkpoint, an extracted sub-network, a bare state dict, *.safetensors, *.onnx, or
+        the name of weights that come with the project, "litepose-xs-crowdpose".
         cfg, superconfig, opts, input_size, joints: as in `lib.models.load.read_network`; a bare
         state dict may need input_size or joints, and *.onnx accepts none of them.
         device: "cuda:1", "cpu", or the number of a GPU; default: a GPU if there is one.

@@ -25,8 +25,8 @@ from lib.keypoints import COCO, CROWD_POSE
 from lib.models.arch import ArchSpec
 from lib.models.load import read_network
 from lib.predictor import Predictor
-from lib.utils.checkpoint import hash_of
 from lib.utils.images import read_image
+from lib.utils.reading import hash_of
 from tests.helpers import GOLDEN, ROOT, YAMLS
 
 WEIGHTS = "weights/LitePose-Auto-M-CrowdPose.pth.tar"  # next to LITEPOSE_DATA

@@ -20,7 +20,8 @@ from lib.dataset import reader
 from lib.keypoints import COCO
 from lib.models import build_model
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of, save_checkpoint, save_weights
+from lib.utils.checkpoint import save_checkpoint, save_weights
+from lib.utils.reading import hash_of
 from tests.helpers import TINY, YAMLS, Result, fill, tiny_config, tiny_opts
 from tests.test_scripts import FOLDERS, assert_one_line, command
 

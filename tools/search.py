@@ -42,11 +42,11 @@ from lib.search.accuracy import SubnetAccuracy
 from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
 from lib.search.latency import LatencyTable
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of
 from lib.utils.dist import choose_device
 from lib.utils.files import WriteError, check_outputs, write_file
 from lib.utils.journal import Journal
 from lib.utils.plots import save_figure, scatter
+from lib.utils.reading import hash_of
 
 logger = logging.getLogger("lib.search")
 

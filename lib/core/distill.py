@@ -50,13 +50,13 @@ class Distillation(nn.Module):
         self.criterion = criterion
         self.teacher = teacher
         self.img_size = img_size
-        self.half = half
+        self.in_half_precision = half
         self.tags_factor = tags_factor
         self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         crops = resize_maps(images, (self.img_size, self.img_size))
-        with torch.no_grad(), half_precision(images.device, self.half):
+        with torch.no_grad(), half_precision(images.device, self.in_half_precision):
             teacher_outputs = [output.float() for output in self.teacher(crops)]
         terms = self.criterion(images, outputs, targets)
         terms |= self.imitate(outputs, teacher_outputs, targets)

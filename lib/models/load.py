@@ -40,6 +40,7 @@ from lib.models.structure import (
 )
 from lib.utils.checkpoint import check_finite, fitting_weights, load_checkpoint, weights_of
 from lib.utils.recorded import check_same_joints, other_joints, typed
+from lib.utils.shipped import find_weights
 from lib.utils.text import brief
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
@@ -119,7 +120,7 @@ def read_network(
     joints: str | Path | None = None,
     like: CfgNode | None = None,
 ) -> NetworkFile:
-    """The network in `path`.
+    """The network in `path`, or the project's own weights of this name, "litepose-xs-crowdpose".
 
     cfg: an experiments/*.yaml, replaces the settings in the file.
     superconfig: a mobile_configs/*.json.
@@ -131,7 +132,7 @@ def read_network(
     ValueError, in one line, if the file cannot be read, a setting is missing (the message names the
     argument to pass), or the settings contradict the file.
     """
-    path = Path(path)
+    path = find_weights(path)
     saved = load_checkpoint(path)
     state = weights_of(saved, path)
     structure = _structure_of(state, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import math
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from lib.utils.archive import check_archive, plain
 from lib.utils.files import atomic_write, versions_of
 from lib.utils.reading import open_file
+from lib.utils.safetensors_file import read_safetensors
+from lib.utils.shipped import SUFFIX, check_card, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,14 @@ def save_weights(path: str | Path, model: nn.Module) -> None:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """The dict that `save_checkpoint` wrote, with its tensors on the CPU.
 
-    Only tensors and plain values are unpickled. ValueError names a file that is missing, damaged
-    or holds anything else (code in it is never executed).
+    path: a checkpoint, bare weights, *.safetensors, or the name of weights of the project
+    (`find_weights`). Only tensors and plain values are unpickled. ValueError names a file that is
+    missing, damaged or holds anything else (code in it is never executed).
     """
-    if not Path(path).exists():
-        raise ValueError(f"there is no checkpoint {path}")
+    path = find_weights(path)
+    if path.suffix == SUFFIX:
+        check_card(path)
+        return read_safetensors(path)
     with open_file(path, "checkpoint") as file:
         check_archive(file, path)
         try:
@@ -80,15 +84,6 @@ def newest_whole(path: Path) -> Path:
             damaged.replace(f"{damaged}.damaged")
         return candidate
     raise problems[0] if problems else ValueError(f"there is no checkpoint {path}")
-
-
-def hash_of(path: str | Path) -> str:
-    """sha256 of a file."""
-    with open_file(path, "file") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def weights_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:

@@ -15,13 +15,13 @@ import torch
 
 from lib.utils import files
 from lib.utils.checkpoint import (
-    hash_of,
     load_checkpoint,
     newest_whole,
     save_checkpoint,
     save_weights,
 )
 from lib.utils.files import versions_of
+from lib.utils.reading import hash_of
 from tests.helpers import OTHER, full_disk, load_weights, network, tiny_config
 
 

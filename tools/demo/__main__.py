@@ -1,6 +1,6 @@
 """Find people in images, videos or a camera's view, and draw their skeletons.
 
-    python -m tools.demo --model checkpoint.pth.tar --input street.jpg holiday/ 'more/*.png'
+    python -m tools.demo --input street.jpg holiday/ 'more/*.png'
     python -m tools.demo --model checkpoint.pth.tar --input clip.mp4 --track
     python -m tools.demo --model checkpoint.pth.tar --input 0 --show TEST.FLIP_TEST False
     python -m tools.demo --model exported/model.onnx --input clip.mp4
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from lib.config.default import _C as DEFAULTS
 from lib.predictor import Predictor
 from lib.utils import cli
+from lib.utils.shipped import DEFAULT
 from tools.demo.media import Source, find_sources, frame_count, quiet_opencv
 from tools.demo.output import Output
 from tools.demo.pipeline import PARTS, Item, Problem, Times, drawings, time_table
@@ -39,7 +40,8 @@ ESCAPE = 27
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
-    parser.add_argument("--model", required=True, type=Path, help="a file of weights, or *.onnx")
+    weights = f"a file of weights, or *.onnx (default: {DEFAULT}, which comes with the project)"
+    parser.add_argument("--model", type=Path, default=Path(DEFAULT), help=weights)
     inputs = "images, videos, folders, patterns, or the number of a camera"
     parser.add_argument("--input", required=True, nargs="+", metavar="INPUT", help=inputs)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="FOLDER")

@@ -36,8 +36,8 @@ from lib.deploy.graph import GRAPHS
 from lib.deploy.quantize import quantize
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of
 from lib.utils.files import check_outputs, write_file
+from lib.utils.reading import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.device_runner import prepare

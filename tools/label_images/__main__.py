@@ -33,9 +33,10 @@ from lib.dataset.complete import complete
 from lib.dataset.reader import read_tree
 from lib.predictor import Predictor
 from lib.utils import cli
-from lib.utils.checkpoint import hash_of
 from lib.utils.files import WriteError, check_outputs, reported, write_file
 from lib.utils.journal import Journal
+from lib.utils.reading import hash_of
+from lib.utils.shipped import find_weights
 from tools.demo.ahead import ahead
 from tools.demo.media import IMAGES, Source, quiet_opencv
 from tools.demo.pipeline import Item, Problem, read, run_step
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_args(args)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_opencv()
+    args.model = find_weights(args.model)
     human = args.merge or args.compare
     tree = read_tree(human) if human else None
     names = find_images(args.images)
