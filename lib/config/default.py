@@ -167,6 +167,9 @@ _C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: no clippi
 # Decay of the EMA of weights and BatchNorm statistics, e.g. 0.9998; the EMA is evaluated and saved
 # (model_best, final_state0, checkpoint); 0: none
 _C.TRAIN.EMA = 0.0
+# BatchNorm normalizes by its running statistics in training, too, and keeps them; its scale and
+# offset are trained. For networks whose statistics are worth keeping (docs/supernet.md)
+_C.TRAIN.FREEZE_NORMS = False
 # Non-finite loss: "raise" stops before the next log line or checkpoint and names the step; "skip"
 # skips the step (also for a non-finite gradient) and names it, but reads from the device at every
 # step

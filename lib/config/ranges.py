@@ -217,6 +217,7 @@ RANGES = {
     "TRAIN.CHECKPOINT": OPTIONAL_NAME,
     "TRAIN.ACCUMULATE": whole(1, 2**16),
     "TRAIN.CLIP_NORM": number(0),
+    "TRAIN.FREEZE_NORMS": FLAG,
     "TRAIN.EMA": below(1),
     "TRAIN.NON_FINITE": choice("raise", "skip"),
     "TRAIN.SAVE_EVERY": whole(0),

@@ -38,6 +38,7 @@ class StepSettings(ViewSettings):
     clip_norm: float = 0.0  # largest norm of all gradients together; 0: no clipping
     skip_non_finite: bool = False  # skip a step with a non-finite loss instead of stopping
     half_precision: bool = False  # float16 on a GPU, bfloat16 on a CPU
+    freeze_norms: bool = False  # BatchNorm in evaluation mode; its scale and offset are trained
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> StepSettings:
@@ -50,6 +51,7 @@ class StepSettings(ViewSettings):
             clip_norm=cfg.TRAIN.CLIP_NORM,
             skip_non_finite=cfg.TRAIN.NON_FINITE == "skip",
             half_precision=cfg.FP16.ENABLED,
+            freeze_norms=cfg.TRAIN.FREEZE_NORMS,
         )
 
 
@@ -88,6 +90,8 @@ def do_train(
     ValueError for a non-finite loss (names step, images and terms) or a loader process that died.
     """
     state.model.train()
+    if settings.freeze_norms:
+        freeze_norms(state.model)
     skip = state.step * settings.accumulate * settings.images_per_batch
     cast(Any, loader.sampler).set_epoch(state.epoch, skip=skip)
     imitate = plan.imitate if plan else None
@@ -101,6 +105,13 @@ def do_train(
                 return False
     meter.check()  # before a checkpoint of these weights is saved
     return True
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Switch all BatchNorms to evaluation mode, until `model.train()` is called again."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def train_step(
