@@ -7,12 +7,13 @@
         --superconfig mobile_configs/search-XS.json TEST.MODEL_FILE search-M.pth.tar
 
 The last one shrinks a network that was trained alone: its channels are sorted by importance first
-(SUPERNET.SORT_CHANNELS, SUPERNET.IMPORTANCE), and the result needs fine-tuning.
+(SUPERNET.SORT_CHANNELS, SUPERNET.IMPORTANCE), and the result needs fine-tuning. SUPERNET.REFIT True
+refits the layers of the result.
 
-The outputs of each sub-network are compared with the supernet's (the difference is 0). Its
-BatchNorm is recalibrated on training images at its resolution. It is saved with its architecture
-and origin as OUTPUT_DIR/<data set>/<model>/<yaml name>/<architecture>.pth.tar, which
-MODEL.PRETRAINED and TEST.MODEL_FILE accept.
+The outputs of each sub-network are compared with the supernet's (the difference is 0). Then its
+BatchNorm is recalibrated, or its layers are refitted, on training images at its resolution. It is
+saved with its architecture and origin as OUTPUT_DIR/<data set>/<model>/<yaml name>/NAME.pth.tar,
+which MODEL.PRETRAINED and TEST.MODEL_FILE accept.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from lib.models.arch import ArchSpec
 from lib.models.load import PLAIN, read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
+from lib.models.refit import refit
 from lib.models.reorder import sort_channels
 from lib.models.subnet import extract_subnet, supernet_of
 from lib.training.sorting import sorting_images
@@ -59,13 +61,13 @@ from lib.utils.tables import markdown
 
 logger = logging.getLogger("lib.transfer")
 
-COLUMNS = ("Arch", "max difference", "AP uncalibrated", "AP calibrated", "parameters", "GMACs")
+COLUMNS = ("Arch", "max difference", "AP uncalibrated", "AP {adjusted}", "parameters", "GMACs")
 
 
 class Data(NamedTuple):
     """The data to recalibrate and to score on; None if the split is missing."""
 
-    calibration: Calibration | None
+    calibration: Calibration | None  # or refitting
     evaluation: EvaluationSet | None
 
 
@@ -73,9 +75,9 @@ class ExtractedSubnet(NamedTuple):
     """One row of the printed table."""
 
     name: str
-    difference: float  # largest difference to the supernet's outputs, before calibration
-    ap_before: float | None  # AP before calibration; None without data
-    ap_after: float | None  # AP after calibration
+    difference: float  # largest difference to the supernet's outputs, before what follows
+    ap_before: float | None  # AP before calibration or refitting; None without data
+    ap_after: float | None  # AP after it
     params: int
     gmacs: float
 
@@ -113,7 +115,8 @@ def main() -> None:
         subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
         target = target_of(path, output_dir)
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
-    print(markdown(COLUMNS, [subnet.cells for subnet in subnets]))
+    columns = [name.format(adjusted=adjusted(cfg)) for name in COLUMNS]
+    print(markdown(columns, [subnet.cells for subnet in subnets]))
     if args.json:
         rows = [subnet._asdict() for subnet in subnets]
         write_file(args.json, json.dumps(rows, indent=2) + "\n")
@@ -125,6 +128,11 @@ def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
     device = choose_device(cfg, args.gpu)
     if network.kind != PLAIN:
         network.expect_supernet()
+        if cfg.SUPERNET.REFIT:
+            raise ValueError(
+                f"SUPERNET.REFIT: {network.source} is a supernet, whose sub-networks were trained; "
+                "only those of a network that was trained alone are refitted"
+            )
     model = network.build(device)
     if network.kind == PLAIN:
         assert isinstance(model, LitePose)
@@ -158,10 +166,11 @@ def read_data(cfg: CfgNode, with_ap: bool) -> Data:
     """The splits of `cfg`, read once for all sub-networks; logs a warning if one is missing."""
     calibration = evaluation = None
     try:
-        images = cfg.SUPERNET.CALIBRATION_IMAGES
+        supernet = cfg.SUPERNET
+        images = supernet.SORTING_IMAGES if supernet.REFIT else supernet.CALIBRATION_IMAGES
         calibration = Calibration(build_training_set(cfg), partial(make_dataloader, cfg), images)
     except ValueError as error:
-        logger.warning("not calibrated: %s", error)
+        logger.warning("not %s: %s", adjusted(cfg), error)
     try:
         evaluation = build_evaluation_set(cfg) if with_ap else None
     except ValueError as error:
@@ -184,15 +193,20 @@ def transfer(
         return average_precision(settings, subnet, data.evaluation, loading)
 
     before = score()
-    calibrated = data.calibration(subnet, arch.img_size) if data.calibration else 0
-    after = score() if calibrated else None
+    images = adjust(subnet, supernet, data.calibration, cfg.SUPERNET.REFIT)
+    after = score() if images else None
     save_checkpoint(
         path,
         state_dict=subnet.state_dict(),
         arch=arch.to_dict(),
-        provenance=origin | {"calibration_images": calibrated, "config": cfg.dump()},
+        provenance=origin
+        | {
+            "calibration_images": images,
+            "refitted": cfg.SUPERNET.REFIT,
+            "config": cfg.dump(),
+        },
     )
-    logger.info("%s, calibrated on %d images: %s", path.name, calibrated, path)
+    logger.info("%s, %s on %d images: %s", path.name, adjusted(cfg), images, path)
     return ExtractedSubnet(
         name=path.name.removesuffix(".pth.tar"),
         difference=difference,
@@ -201,6 +215,23 @@ def transfer(
         params=count_params(subnet),
         gmacs=count_macs(subnet, arch.img_size)["true"] / 1e9,
     )
+
+
+def adjusted(cfg: CfgNode) -> str:
+    """What happens to a sub-network, in a word."""
+    return "refitted" if cfg.SUPERNET.REFIT else "calibrated"
+
+
+def adjust(
+    subnet: LitePose, supernet: SuperLitePose, calibration: Calibration | None, refits: bool
+) -> int:
+    """Recalibrate or refit `subnet` at its resolution. Return the number of images used."""
+    if calibration is None:
+        return 0
+    size = subnet.arch.img_size
+    if not refits:
+        return calibration(subnet, size)
+    return refit(subnet, supernet, calibration.batches(size, next(subnet.parameters()).device))
 
 
 @torch.no_grad()

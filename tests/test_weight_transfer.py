@@ -179,6 +179,34 @@ def test_by_activation_the_function_of_the_complete_network_stays(archs, coco_ro
     assert torch.equal(weights[hidden].flatten().sort().values, before.flatten().sort().values)
 
 
+def test_a_slice_is_refitted_by_a_key_and_keeps_its_statistics(archs, coco_root, tmp_path, call):
+    plain = LitePose(LARGEST, (34, 17))
+    fill(plain, 16)
+    path = tmp_path / "plain.pth.tar"
+    save_weights(path, plain)
+    flags = ("--superconfig", str(archs / "narrow.json"), "SUPERNET.REFIT", "True", *ACTIVATION)
+    done = transfer(call, coco_root, tmp_path, path, *flags, yaml=YAMLS["coco"])
+    assert done.code == 0, done.err
+    assert "| AP uncalibrated | AP refitted |" in done.out
+    assert "narrow.pth.tar, refitted on 4 images" in done.out
+    saved = load_checkpoint(next(tmp_path.rglob("narrow.pth.tar")))
+    assert saved["provenance"]["refitted"] is True
+    again = tmp_path / "again"
+    done = transfer(call, coco_root, again, path, *flags[:2], *ACTIVATION, yaml=YAMLS["coco"])
+    other = load_checkpoint(next(again.rglob("narrow.pth.tar")))["state_dict"]
+    same = {name for name in other if torch.equal(other[name], saved["state_dict"][name])}
+    assert "stage.0.0.inv.1.weight" in same
+    assert "stage.1.0.inv.0.weight" not in same
+    assert not same & {name for name in other if name.endswith("running_mean")}
+
+
+def test_sub_networks_of_a_supernet_are_not_refitted(archs, coco_root, tmp_path, supernet, call):
+    flags = ("--superconfig", str(archs / "narrow.json"), "SUPERNET.REFIT", "True")
+    done = transfer(call, coco_root, tmp_path, supernet, *flags)
+    assert done.code == 2
+    assert "is a supernet, whose sub-networks were trained" in done.err
+
+
 def test_only_a_litepose_has_sub_networks(archs, coco_root, tmp_path, call):
     yaml = ROOT / "experiments/coco/efficient_hrnet/H-4.yaml"
     path = tmp_path / "hrnet.pth.tar"

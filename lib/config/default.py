@@ -81,6 +81,9 @@ _C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: most important channels fi
 # images, of all that a sub-network slices: loses less, but reads images (docs/supernet.md)
 _C.SUPERNET.IMPORTANCE = "weights"
 _C.SUPERNET.SORTING_IMAGES = 64
+# A sub-network of a network that was trained alone: refit its layers on SORTING_IMAGES training
+# images and keep the statistics of BatchNorm, in place of recalibration (docs/supernet.md)
+_C.SUPERNET.REFIT = False
 _C.SUPERNET.CALIBRATION_IMAGES = 1024  # training images to recalibrate a sub-network's BatchNorm
 
 # ------------------------------------------------------------------------------ the teacher

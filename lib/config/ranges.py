@@ -149,6 +149,7 @@ RANGES = {
     "SUPERNET.SORT_CHANNELS": FLAG,
     "SUPERNET.IMPORTANCE": choice("weights", "activation"),
     "SUPERNET.SORTING_IMAGES": whole(1),
+    "SUPERNET.REFIT": FLAG,
     "SUPERNET.CALIBRATION_IMAGES": whole(1),
     #
     "LOSS.NUM_STAGES": whole(1, 6),

@@ -131,6 +131,17 @@ def view_of(cfg, batch):
     return make_view(batch, cfg.DATASET.INPUT_SIZE, StepSettings.from_config(cfg))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_their_statistics_and_are_trained_otherwise(coco_root, tmp_path, frozen):
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.FREEZE_NORMS", str(frozen))
+    train(cfg, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run" / "final_state0.pth.tar")
+    name = "stage.1.0.inv.1"
+    means, scale = state[f"{name}.running_mean"], state[f"{name}.weight"]
+    assert bool((means == 0).all()) is frozen  # as in a new network
+    assert not (scale == 1).all()
+
+
 def test_a_single_batch_can_be_learned(start):
     cfg, model, batch = start("TRAIN.LR", "1e-2")
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)

@@ -1,0 +1,86 @@
+"""Refits the layers of a slice, so that each computes nearly what it does in the complete network.
+
+A layer that mixes channels, a 1x1 or a transposed convolution with weights W, reads x of C
+channels. In a slice it reads y, the leading c of them, and dropping the columns of the others drops
+what they add. But channels depend on each other. The best linear guess of x from y is, by least
+squares over the pixels of some images, with the second moments G = E[x x^T] (C, C):
+
+    x ~ P y,    P = G[:, :c] G[:c, :c]^-1    (C, c)
+
+So the slice gets W P in place of the leading columns of W. For example, with c = 1 and x1 = 2 x0 at
+every pixel, P is (1, 2)^T, and w0 x0 + w1 x1 becomes (w0 + 2 w1) x0: nothing is lost. As there is
+no constant term, the guess is right in the mean where a channel of y is never 0, and the statistics
+of the BatchNorms stay nearly true. (Reconstruction of layers after channel pruning: He et al.
+2017, section 3.1. There the input of each layer comes from the pruned layers before it; here from
+the complete network, so that one pass over the images is enough.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.models.pose_mobilenet import LitePose
+from lib.models.reorder import streams_of
+
+RIDGE = 1e-4  # of the mean second moment, added to the diagonal: channels may be equal, or 0
+
+
+@torch.no_grad()
+def refit(subnet: LitePose, complete: LitePose, images: Iterable[Tensor]) -> int:
+    """Refit all layers of `subnet` that read fewer channels than in `complete`, in place.
+
+    Return the number of images used.
+
+    subnet: a leading slice of `complete`, with all blocks of it.
+    images: batches (B, 3, H, W) of normalized images, at the resolution of the sub-network.
+    """
+    pairs = []
+    for ours, theirs in zip(streams_of(subnet), streams_of(complete), strict=True):
+        for (layer, dim), (whole, _) in zip(ours.readers, theirs.readers, strict=True):
+            if layer.weight.shape[dim] < whole.weight.shape[dim]:
+                pairs.append((layer, whole, dim))
+    moments, seen = second_moments(complete, [whole for _, whole, _ in pairs], images)
+    for layer, whole, dim in pairs:
+        guess = linear_guess(moments[whole], layer.weight.shape[dim])  # (C, c)
+        fitted = (whole.weight.double().movedim(dim, -1) @ guess).movedim(-1, dim)
+        rows = tuple(slice(size) for size in layer.weight.shape)
+        layer.weight.copy_(fitted[rows])
+    return seen
+
+
+def second_moments(
+    model: LitePose, layers: list[Any], images: Iterable[Tensor]
+) -> tuple[dict[Any, Tensor], int]:
+    """(C, C) sum over images and pixels of x x^T, x the input of each layer; and the images."""
+    sums: dict[Any, Tensor] = {}
+    seen = 0
+
+    def add(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].transpose(0, 1).flatten(1)  # (C, pixels)
+        product = (x @ x.T).double()
+        sums[layer] = sums[layer] + product if layer in sums else product
+
+    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
+    training = model.training
+    try:
+        model.eval()
+        for batch in images:
+            model(batch)
+            seen += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    return sums, seen
+
+
+def linear_guess(moments: Tensor, count: int) -> Tensor:
+    """P (C, c): the least squares guess P y of x from its leading `count` channels y."""
+    known = moments[:count, :count]
+    ridge = RIDGE * known.diagonal().mean().clamp(min=1e-20)
+    regular = known + ridge * torch.eye(count, dtype=known.dtype, device=known.device)
+    return torch.linalg.solve(regular, moments[:count]).T
