@@ -21,7 +21,7 @@ from lib.config import load_config
 from lib.dataset.build import build_dataset
 from lib.dataset.checks.faults import Checked, Fault, Split
 from lib.dataset.checks.preview import draw_page
-from lib.dataset.checks.split import check_split, open_split
+from lib.dataset.checks.split import check_split, open_mix, open_split
 from lib.dataset.checks.summary import (
     compare_splits,
     fault_lines,
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
-    splits = open_splits(cfg, args.split)
+    training, tests = open_splits(cfg, args.split)
+    splits = [*training, *tests]
     results = [check_with_bar(cfg, split, decode=not args.no_decode) for split in splits]
     faults = []
     for split, checked in zip(splits, results, strict=True):
@@ -62,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         print_lines(split.name, checked.notes)
         print_lines(split.name, note_crowded(split, checked, cfg.DATASET.MAX_NUM_PEOPLE))
         faults += checked.faults
-    faults += shared_images(splits, results)
+    for test in tests if training else []:
+        faults += shared_images(training, test, results, is_mix=bool(cfg.DATASET.MIX))
     print_lines("files", note_unnamed(splits))
     rendered = args.out is None or render(cfg, args.out, args.images)
     broken = sum(fault.broken for fault in faults)
@@ -70,14 +72,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if rendered and not broken else 1
 
 
-def open_splits(cfg: CfgNode, which: str) -> list[Split]:
-    """The training split, the test split or both; a file that serves as both is opened once."""
-    sides = {"train": (True,), "test": (False,), "both": (True, False)}[which]
-    splits = [open_split(cfg, is_train) for is_train in sides]
-    if len({split.annotations for split in splits}) < len(splits):
-        print(f"{splits[0].name} is both the training and the test split")
-        return splits[:1]
-    return splits
+def open_splits(cfg: CfgNode, which: str) -> tuple[list[Split], list[Split]]:
+    """The training splits (several with DATASET.MIX) and the test split, as far as wanted.
+
+    A file that serves as both is a training split only.
+    """
+    training = [] if which == "test" else open_mix(cfg) or [open_split(cfg, is_train=True)]
+    if which == "train":
+        return training, []
+    test = open_split(cfg, is_train=False)
+    for train in training:
+        if train.annotations == test.annotations:
+            print(f"{train.name} is both the training and the test split")
+            return training, []
+    return training, [test]
 
 
 def check_with_bar(cfg: CfgNode, split: Split, decode: bool) -> Checked:
@@ -88,17 +96,22 @@ def check_with_bar(cfg: CfgNode, split: Split, decode: bool) -> Checked:
         return check_split(split, decode, max(1, cfg.WORKERS), bar.update)
 
 
-def shared_images(splits: list[Split], results: list[Checked]) -> list[Fault]:
-    """Print and return what training and test split have in common."""
-    if len(splits) < 2:
-        return []
-    (train, test), (first, second) = splits, [checked.images for checked in results]
-    if first.keys() == second.keys():
-        print(f"{train.name} and {test.name} are the same {len(first)} images")
-        return []
-    faults = compare_splits(train, first, test, second)
-    print_lines(train.name, fault_lines(faults))
-    return faults
+def shared_images(
+    training: list[Split], test: Split, results: list[Checked], is_mix: bool
+) -> list[Fault]:
+    """Print and return what training splits and the test split, the last result, share."""
+    every = []
+    for train, checked in zip(training, results[:-1], strict=True):
+        if is_mix and train.files.path != test.files.path:
+            continue  # the images of another data set may have the same ids and names
+        first, second = checked.images, results[-1].images
+        if first.keys() == second.keys():
+            print(f"{train.name} and {test.name} are the same {len(first)} images")
+            continue
+        faults = compare_splits(train, first, test, second)
+        print_lines(train.name, fault_lines(faults))
+        every += faults
+    return every
 
 
 def print_lines(name: str, lines: list[str]) -> None:

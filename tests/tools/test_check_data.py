@@ -329,6 +329,33 @@ def test_two_files_with_the_same_images_are_said_in_one_line(
     assert "odd:" not in text
 
 
+def test_every_data_set_of_a_mix_is_checked_with_its_own_joints(
+    coco: Path, crowd_pose_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of two sets may have the same ids; those of the test split's folder may not."""
+    change(coco, lambda tree: person(tree).update(keypoints=[1] * 50))
+    entries = [
+        {"ROOT": str(coco), "DATASET": "coco", "TRAIN": "train2017"},
+        {"ROOT": str(crowd_pose_root), "DATASET": "crowd_pose", "TRAIN": "train"},
+    ]
+    options = ["DATASET.ROOT", str(crowd_pose_root), "DATASET.MIX", str(entries), "WORKERS", "1"]
+    assert main(["--cfg", CROWD_POSE_CFG, *options]) == 1
+    text = capsys.readouterr().out
+    assert f"{coco}, train2017: broken: " in text
+    assert "50 numbers in keypoints, coco has 3 for each of 17 joints" in line_with(
+        text, "broken: "
+    )
+    assert "is in test, too" not in text
+    assert f"{crowd_pose_root}, train: " in text
+    assert text.endswith("1 broken or missing, 0 odd\n")
+
+
+def test_a_data_set_of_a_mix_that_is_missing_is_named(coco: Path, tmp_path: Path) -> None:
+    entries = [{"ROOT": str(tmp_path / "gone"), "DATASET": "coco", "TRAIN": "train2017"}]
+    with pytest.raises(ValueError, match=r"DATASET\.MIX\[0\]: ROOT .*gone does not exist"):
+        check(coco, "DATASET.MIX", str(entries))
+
+
 # --- the page, and a user's mistakes ------------------------------------------------------
 
 

@@ -16,17 +16,31 @@ from lib.dataset.checks.faults import Checked, Fault, Split
 from lib.dataset.checks.images import check_image_files, list_files, note_turned
 from lib.dataset.complete import complete, is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles
-from lib.dataset.reader import layout_of, read_tree
-from lib.keypoints import keypoints_of
+from lib.dataset.reader import Layout, layout_in, layout_of, read_tree
+from lib.keypoints import KeypointSpec, keypoints_of
+from lib.utils.mix import mix_of
 
 
 def open_split(cfg: CfgNode, is_train: bool) -> Split:
     """The training or test split of `cfg`; ValueError when a folder or file of it is missing."""
-    layout = layout_of(cfg, is_train)
+    name = cfg.DATASET.TRAIN if is_train else cfg.DATASET.TEST
+    return _open(name, layout_of(cfg, is_train), keypoints_of(cfg, is_train))
+
+
+def open_mix(cfg: CfgNode) -> list[Split]:
+    """The data sets of DATASET.MIX, each with its own joints; [] without a mix."""
+    splits = []
+    for entry in mix_of(cfg):
+        layout = layout_in(cfg, f"{entry.place}: ROOT", entry.root, entry.spec, entry.split)
+        splits.append(_open(f"{entry.root}, {entry.split}", layout, entry.spec))
+    return splits
+
+
+def _open(name: str, layout: Layout, spec: KeypointSpec) -> Split:
     files = ImageFiles(layout.images)
     return Split(
-        name=cfg.DATASET.TRAIN if is_train else cfg.DATASET.TEST,
-        spec=keypoints_of(cfg, is_train),
+        name=name,
+        spec=spec,
         annotations=layout.annotations,
         tree=read_tree(layout.annotations),
         files=files,
