@@ -21,6 +21,7 @@ ABLATION = ROOT / "experiments/crowd_pose/ablation"
 HALF = ROOT / "mobile_configs/prune-S.json"  # "0.5 LitePose"
 SMALL = {  # one step on four images, and as many to evaluate
     "DATASET.INPUT_SIZE": 64,
+    "DATASET.MIX": [],
     "DATASET.MAX_IMAGES": 4,
     "DATASET.MAX_NUM_PEOPLE": 3,  # random weights see many more
     "SUPERNET.RESOLUTIONS": [64],
