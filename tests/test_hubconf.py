@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import hubconf
-from lib.keypoints import COCO
+from lib.keypoints import COCO, CROWD_POSE
+from lib.models.load import read_network
 from lib.predictor import Predictor
+from lib.utils import shipped
 from lib.utils.checkpoint import save_checkpoint
 from tests.helpers import ROOT, TINY, network, tiny_config
 
@@ -42,6 +44,13 @@ def test_hub_loads_a_predictor_from_the_repository(trained, monkeypatch):
     predictor = torch.hub.load(".", "litepose", weights=trained, source="local", device="cpu")
     assert isinstance(predictor, Predictor)
     assert predictor.keypoints is COCO
+
+
+def test_without_a_file_hub_loads_weights_of_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    predictor = torch.hub.load(".", "litepose", source="local", device="cpu")
+    assert predictor.keypoints is CROWD_POSE
+    assert predictor.arch == read_network(shipped.DEFAULT).arch
 
 
 def test_hub_loads_a_predictor_from_elsewhere(trained, tmp_path):

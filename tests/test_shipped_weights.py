@@ -1,0 +1,80 @@
+"""The weights that come with the project are what their card says, and find people."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lib.keypoints import CROWD_POSE
+from lib.models.load import read_network
+from lib.predictor import Predictor
+from lib.utils import shipped
+from lib.utils.reading import hash_of
+from tests.helpers import YAMLS
+from tools.demo import __main__ as demo
+
+NAMES = ("litepose-xs-crowdpose",)
+BY_HAND = ("trained_on", "teacher", "recipe", "commit", "licence", "credits", "weaknesses", "AP")
+MAX_BYTES = 4_000_000
+
+
+def card_of(name: str) -> dict[str, Any]:
+    return json.loads((shipped.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_all_weights_are_known():
+    assert shipped.names() == list(NAMES)
+    assert shipped.DEFAULT in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_small_and_its_card_and_page_describe_it(name):
+    path, card = shipped.find_weights(name), card_of(name)
+    assert path.stat().st_size == card["bytes"] <= MAX_BYTES
+    assert hash_of(path) == card["sha256"]
+    assert all(card[key] for key in BY_HAND)
+    network = read_network(name)
+    assert network.arch is not None
+    assert card["architecture"] == network.arch.to_dict()
+    assert card["input_size"] == network.input_size == network.arch.img_size
+    assert card["joints"] == list(network.spec.joints)
+    page = (shipped.FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert card["sha256"] in page
+    for row in card["AP"]:
+        assert f"{row['AP']:.3f}".lstrip("0") in page, row
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_setting_names_a_place_of_its_training(name):
+    cfg = read_network(name).cfg
+    assert (cfg.DATASET.ROOT, cfg.DATASET.MIX, cfg.MODEL.PRETRAINED) == ("data/coco", [], "")
+
+
+@pytest.mark.data
+def test_the_demo_finds_people_in_photographs_without_a_model(data_root, tmp_path, call_tool):
+    images = sorted((data_root / "mpii/images").glob("*.jpg"))[:4]
+    done = call_tool(demo.main, "--input", *images, "--out", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert len(list(tmp_path.glob("*.jpg"))) == 4
+    predictor = Predictor.load(shipped.DEFAULT, device="cpu")
+    assert predictor.keypoints is CROWD_POSE
+    assert all(len(predictor(image).scores) for image in images)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ap_on_mpii_is_the_one_of_the_card(name, data_root, tmp_path, call):
+    """On all 150 images of crowdpose_val.json: .003 for rounding on other CPUs."""
+    keys = ["DATASET.ROOT", str(data_root / "mpii"), "DATASET.TEST", "val", "WORKERS", "0"]
+    keys += ["OUTPUT_DIR", str(tmp_path / "out"), "LOG_DIR", str(tmp_path / "log")]
+    table = tmp_path / "ap.json"
+    flags = ["--cfg", str(YAMLS["crowd_pose"]), "--model", name, "--json", str(table)]
+    done = call("valid", *flags, *keys)
+    assert done.code == 0, done.err
+    [row] = [row for row in card_of(name)["AP"] if row["data"] == "mpii val"]
+    ap = json.loads(table.read_text(encoding="utf-8"))["AP"]
+    assert ap == pytest.approx(row["AP"], abs=0.003)
+    assert ap >= 0.5
