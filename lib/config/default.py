@@ -82,7 +82,7 @@ _C.SUPERNET.SORT_CHANNELS = True  # after PRETRAINED: most important channels fi
 _C.SUPERNET.IMPORTANCE = "weights"
 _C.SUPERNET.SORTING_IMAGES = 64
 # A sub-network of a network that was trained alone: refit its layers on SORTING_IMAGES training
-# images and keep the statistics of BatchNorm, in place of recalibration (docs/supernet.md)
+# images and keep the statistics of BatchNorm, in place of recalibration (docs/shrink.md)
 _C.SUPERNET.REFIT = False
 _C.SUPERNET.CALIBRATION_IMAGES = 1024  # training images to recalibrate a sub-network's BatchNorm
 
@@ -171,7 +171,7 @@ _C.TRAIN.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: no clippi
 # (model_best, final_state0, checkpoint); 0: none
 _C.TRAIN.EMA = 0.0
 # BatchNorm normalizes by its running statistics in training, too, and keeps them; its scale and
-# offset are trained. For networks whose statistics are worth keeping (docs/supernet.md)
+# offset are trained. For networks whose statistics are worth keeping (docs/shrink.md)
 _C.TRAIN.FREEZE_NORMS = False
 # Non-finite loss: "raise" stops before the next log line or checkpoint and names the step; "skip"
 # skips the step (also for a non-finite gradient) and names it, but reads from the device at every
