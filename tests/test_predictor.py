@@ -228,5 +228,5 @@ def test_the_lines_of_the_pages_run_and_import_no_libraries_of_evaluation(traine
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert re.match(r"\(\d+, 17, 3\) \[", lines[0])
+    assert re.match(r"\(\d+, 14, 3\) \[", lines[0])
     assert lines[-1] == "[]"

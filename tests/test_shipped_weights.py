@@ -75,6 +75,6 @@ def test_the_ap_on_mpii_is_the_one_of_the_card(name, data_root, tmp_path, call):
     done = call("valid", *flags, *keys)
     assert done.code == 0, done.err
     [row] = [row for row in card_of(name)["AP"] if row["data"] == "mpii val"]
-    ap = json.loads(table.read_text(encoding="utf-8"))["AP"]
+    ap = json.loads(table.read_text(encoding="utf-8"))["table"]["AP"]
     assert ap == pytest.approx(row["AP"], abs=0.003)
     assert ap >= 0.5

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).expect_subnet()
     model = network.build(torch.device("cpu"))  # checks that the weights fit and are finite
     entries = read_card(card)
-    arch = network.arch.to_dict() if network.arch else None
     with reported(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(args.out, model.state_dict(), arch, config_to_run(network.cfg))
+        write_safetensors(
+            args.out, model.state_dict(), arch_to_run(network), config_to_run(network.cfg)
+        )
     write_file(card, json.dumps(entries | facts(network, args.out), indent=2) + "\n")
     print(f"{args.out}: {args.out.stat().st_size} bytes; card: {card}")
+
+
+def arch_to_run(network: NetworkFile) -> dict[str, Any] | None:
+    """The architecture at the input size of the settings; None: the settings describe it."""
+    return network.arch and replace(network.arch, img_size=network.input_size).to_dict()
 
 
 def config_to_run(cfg: CfgNode) -> str:
@@ -83,7 +90,7 @@ def facts(network: NetworkFile, path: Path) -> dict[str, Any]:
         "file": path.name,
         "sha256": hash_of(path),
         "bytes": path.stat().st_size,
-        "architecture": network.arch.to_dict() if network.arch else None,
+        "architecture": arch_to_run(network),
         "input_size": network.input_size,
         "joints": list(network.spec.joints),
     }

@@ -62,6 +62,14 @@ def test_the_settings_to_run_it_are_kept_and_no_path_of_the_training(trained, pu
     assert str(tmp_path) not in load_checkpoint(published)["config"]
 
 
+def test_another_input_size_is_that_of_the_architecture_too(trained, tmp_path):
+    path = tmp_path / "larger.safetensors"
+    publish.main(["--model", str(trained), "--out", str(path), "DATASET.INPUT_SIZE", "96"])
+    file = read_network(path)
+    assert file.arch is not None
+    assert (file.input_size, file.arch.img_size) == (96, 96)
+
+
 def test_the_card_keeps_what_was_written_by_hand(trained, published):
     card = published.with_suffix(".json")
     entries = json.loads(card.read_text(encoding="utf-8"))
