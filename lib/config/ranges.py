@@ -118,10 +118,6 @@ RANGES = {
     "FP16.STATIC_LOSS_SCALE": number(2**-24, 2**24),
     "FP16.DYNAMIC_LOSS_SCALE": FLAG,
     #
-    "TEACHER.INPUT_SIZE": whole(0, 4096, step=32),
-    "TEACHER.HALF_PRECISION": FLAG,
-    "TEACHER.TAGS_FACTOR": number(0),
-    #
     "MODEL.NAME": NETWORK,
     "MODEL.PRETRAINED": OPTIONAL_NAME,
     "MODEL.PRETRAINED_PARTS": choice("all", "not_final", "backbone"),
@@ -151,6 +147,10 @@ RANGES = {
     "SUPERNET.SORTING_IMAGES": whole(1),
     "SUPERNET.REFIT": FLAG,
     "SUPERNET.CALIBRATION_IMAGES": whole(1),
+    #
+    "TEACHER.INPUT_SIZE": whole(0, 4096, step=32),
+    "TEACHER.HALF_PRECISION": FLAG,
+    "TEACHER.TAGS_FACTOR": number(0),
     #
     "LOSS.NUM_STAGES": whole(1, 6),
     "LOSS.WITH_HEATMAPS_LOSS": entries(FLAG),
@@ -218,8 +218,8 @@ RANGES = {
     "TRAIN.CHECKPOINT": OPTIONAL_NAME,
     "TRAIN.ACCUMULATE": whole(1, 2**16),
     "TRAIN.CLIP_NORM": number(0),
-    "TRAIN.FREEZE_NORMS": FLAG,
     "TRAIN.EMA": below(1),
+    "TRAIN.FREEZE_NORMS": FLAG,
     "TRAIN.NON_FINITE": choice("raise", "skip"),
     "TRAIN.SAVE_EVERY": whole(0),
     "TRAIN.SAVE_STEPS": whole(0),
