@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lib.models.pose_mobilenet import LitePose
-from lib.models.reorder import streams_of
+from lib.models.reorder import streams_of, watch_inputs
 
 RIDGE = 1e-4  # of the mean second moment, added to the diagonal: channels may be equal, or 0
 
@@ -57,24 +57,13 @@ def second_moments(
 ) -> tuple[dict[Any, Tensor], int]:
     """(C, C) sum over images and pixels of x x^T, x the input of each layer; and the images."""
     sums: dict[Any, Tensor] = {}
-    seen = 0
 
-    def add(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].transpose(0, 1).flatten(1)  # (C, pixels)
+    def add(layer: Any, x: Tensor) -> None:
+        x = x.transpose(0, 1).flatten(1)  # (C, pixels)
         product = (x @ x.T).double()
         sums[layer] = sums[layer] + product if layer in sums else product
 
-    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
-    training = model.training
-    try:
-        model.eval()
-        for batch in images:
-            model(batch)
-            seen += len(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
+    seen = watch_inputs(model, layers, images, add)
     return sums, seen
 
 

@@ -23,7 +23,7 @@ every network, and the channels of predictions are joints: neither is sliced or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -97,26 +97,44 @@ def _input_variances(
     """(C,) variance over images and pixels of the inputs of each reader, in evaluation mode."""
     moments: dict[Any, list[Any]] = {}
 
-    def add(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].double()
+    def add(layer: Any, x: Tensor) -> None:
+        x = x.double()
         new = [x.numel() // x.shape[1], x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]
         moments[layer] = [a + b for a, b in zip(moments.get(layer, [0, 0, 0]), new, strict=True)]
 
     readers = [layer for stream in streams for layer, _ in stream.readers]
-    hooks = [layer.register_forward_pre_hook(add) for layer in readers]
-    training = model.training
-    try:
-        model.eval()
-        for batch in images:
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
+    watch_inputs(model, readers, images, add)
     return {
         layer: (squares / count - (total / count).square()).clamp(min=0).to(layer.weight.dtype)
         for layer, (count, total, squares) in moments.items()
     }
+
+
+def watch_inputs(
+    model: LitePose,
+    layers: Iterable[Any],
+    images: Iterable[Tensor],
+    see: Callable[[Any, Tensor], None],
+) -> int:
+    """Call `see(layer, x)` with each input x of `layers`, in evaluation mode.
+
+    The training mode of the model is restored. Return the number of images.
+    """
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: see(layer, inputs[0]))
+        for layer in layers
+    ]
+    training, seen = model.training, 0
+    try:
+        model.eval()
+        for batch in images:
+            model(batch)
+            seen += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    return seen
 
 
 def streams_of(model: LitePose) -> list[Stream]:
