@@ -27,6 +27,7 @@ from lib.core.distill import Distillation, Imitation
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import SupernetPlan
 from lib.deploy.fold import fold_norms
+from lib.keypoints import keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, width_share
 from lib.models.layers.sync import synchronize_norms
@@ -131,7 +132,15 @@ def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> 
         img_size=size,
         half=cfg.TEACHER.HALF_PRECISION,
         tags_factor=cfg.TEACHER.TAGS_FACTOR,
+        flip_index=flip_index(cfg, device) if cfg.TEACHER.FLIP_TEST else None,
     )
+
+
+def flip_index(cfg: CfgNode, device: torch.device) -> torch.Tensor:
+    """(K,) the joint that each joint of the training becomes when an image is flipped."""
+    spec = keypoints_of(cfg, is_train=True)
+    index = (spec.with_center() if cfg.DATASET.WITH_CENTER else spec).flip_index
+    return torch.tensor(index, device=device)
 
 
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:

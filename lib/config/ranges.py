@@ -150,6 +150,7 @@ RANGES = {
     #
     "TEACHER.INPUT_SIZE": whole(0, 4096, step=32),
     "TEACHER.HALF_PRECISION": FLAG,
+    "TEACHER.FLIP_TEST": FLAG,
     "TEACHER.TAGS_FACTOR": number(0),
     #
     "LOSS.NUM_STAGES": whole(1, 6),

@@ -36,6 +36,8 @@ class Distillation(nn.Module):
 
     The teacher's input is the same crops, resized to `img_size`; with `half` it computes in half
     precision. tags_factor: weight of `tag_distance`, "distill_tags/0", ...; 0 leaves it out.
+    flip_index: (K,) counterparts of the joints; the teacher's heatmaps are then averaged with those
+    of the flipped crops, as in a flip test. None: they are not.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Distillation(nn.Module):
         img_size: int,
         half: bool = False,
         tags_factor: float = 0.0,
+        flip_index: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.criterion = criterion
@@ -52,12 +55,11 @@ class Distillation(nn.Module):
         self.img_size = img_size
         self.in_half_precision = half
         self.tags_factor = tags_factor
+        self.flip_index = flip_index
         self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        crops = resize_maps(images, (self.img_size, self.img_size))
-        with torch.no_grad(), half_precision(images.device, self.in_half_precision):
-            teacher_outputs = [output.float() for output in self.teacher(crops)]
+        teacher_outputs = self.teacher_maps(resize_maps(images, (self.img_size, self.img_size)))
         terms = self.criterion(images, outputs, targets)
         terms |= self.imitate(outputs, teacher_outputs, targets)
         if self.tags_factor:
@@ -68,6 +70,19 @@ class Distillation(nn.Module):
                     error = tag_distance(output[:, joints:], goal, targets.nodes[stage])
                     terms[f"distill_tags/{stage}"] = self.tags_factor * error.mean()
         return terms
+
+    @torch.no_grad()
+    def teacher_maps(self, crops: Tensor) -> list[Tensor]:
+        """The teacher's outputs for `crops`, in float32; tags are those of the unflipped crops."""
+        with half_precision(crops.device, self.in_half_precision):
+            outputs = [output.float() for output in self.teacher(crops)]
+            if self.flip_index is None:
+                return outputs
+            flipped = [output.float().flip(3) for output in self.teacher(crops.flip(3))]
+        joints = self.criterion.num_joints
+        for output, other in zip(outputs, flipped, strict=True):
+            output[:, :joints] = (output[:, :joints] + other[:, self.flip_index]) / 2
+        return outputs
 
 
 def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dist_train import read_teacher
+from dist_train import flip_index, read_teacher, start_criterion
 from lib.config import load_config
 from lib.core.distill import Distillation, tag_distance
+from lib.core.images import resize_maps
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings, train_step
 from lib.core.views import make_view
 from lib.dataset.build import build_dataset, make_dataloader
+from lib.keypoints import keypoints_of
 from lib.models import build_model
 from lib.models.arch import uniform_arch
 from lib.utils.checkpoint import save_checkpoint, save_weights
@@ -202,3 +204,32 @@ def test_a_mask_hides_the_teacher_too(cfg, teacher, view):
     criterion = Distillation(MultiLossFactory.from_config(cfg), teacher, LARGER.img_size)
     terms = criterion(view.images, build_model(cfg, TINY)(view.images), masked)
     assert terms["distill/0"] == terms["distill/1"] == 0
+
+
+def test_a_teacher_with_flip_test_answers_alike_to_flipped_crops(cfg, teacher, view):
+    criterion, joints = MultiLossFactory.from_config(cfg), cfg.MODEL.NUM_JOINTS
+    swap = flip_index(cfg, CPU)
+
+    def maps(index: torch.Tensor | None, crops: torch.Tensor) -> list[torch.Tensor]:
+        distillation = Distillation(criterion, teacher, LARGER.img_size, flip_index=index)
+        return distillation.teacher_maps(crops)
+
+    crops = resize_maps(view.images, (96, 96))
+    plain, both = maps(None, crops), maps(swap, crops)
+    flipped, both_flipped = maps(None, crops.flip(3)), maps(swap, crops.flip(3))
+    for stage in (0, 1):
+        back, both_back = flipped[stage].flip(3)[:, swap], both_flipped[stage].flip(3)[:, swap]
+        heatmaps = plain[stage][:, :joints]
+        assert not torch.allclose(heatmaps, back[:, :joints], rtol=1e-3)
+        torch.testing.assert_close(both[stage][:, :joints], (heatmaps + back) / 2)
+        torch.testing.assert_close(both[stage][:, :joints], both_back)
+        assert torch.equal(both[stage][:, joints:], plain[stage][:, joints:])  # tags
+
+
+def test_the_flip_test_of_the_teacher_is_a_key(cfg, teacher, tmp_path):
+    path = str(tmp_path / "teacher.pth.tar")
+    for value, index in (("False", None), ("True", keypoints_of(cfg, is_train=True).flip_index)):
+        changed = cfg.clone()
+        changed.merge_from_list(["TEACHER.FLIP_TEST", value])
+        found = start_criterion(changed, path, CPU).flip_index
+        assert (found if index is None else found.tolist()) == index
