@@ -227,6 +227,22 @@ def test_a_mix_without_a_root_and_other_contradictions_are_one_line(config, entr
             config("coco", mix, *opts)
 
 
+def test_the_command_line_reads_a_mix_as_a_yaml_file_does(coco_root, tmp_path):
+    for text, mix in (
+        (
+            "[{ROOT: data/a b, WEIGHT: 1.5},{ROOT: 'c'}]",
+            [{"ROOT": "data/a b", "WEIGHT": 1.5}, {"ROOT": "c"}],
+        ),
+        ("[]", []),
+    ):
+        assert tiny_config(coco_root, tmp_path, "DATASET.MIX", text).DATASET.MIX == mix
+    for text in ("[{ROOT: data/a", "[&a [*a]]", "{ROOT: data/a}", "[" * 3000):
+        with pytest.raises(
+            ValueError, match="DATASET.MIX is '.*must be a list of 0 to 100 entries"
+        ):
+            tiny_config(coco_root, tmp_path, "DATASET.MIX", text)
+
+
 def test_a_mix_in_which_nobody_is_labelled_is_one_line(config, entries, coco_root, tmp_path):
     root = tmp_path / "empty"
     (root / "annotations").mkdir(parents=True)

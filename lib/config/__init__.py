@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
@@ -110,13 +111,18 @@ def _converted(value: Any, default: Any, wanted: Range, source: str, name: str) 
 
 
 def _literal(value: Any) -> Any:
-    """Parse text that is a Python literal: YAML 1.1 and the command line read 4e-3 as text."""
+    """Parse text that is a Python literal: YAML 1.1 and the command line read 4e-3 as text.
+
+    A list of the command line may also be written as in a yaml file, "[{ROOT: data/coco}]".
+    """
     if not isinstance(value, str) or len(value) > MAX_LITERAL:
         return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # 4000 times "-" or "("
-        return value
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        return ast.literal_eval(value)  # MemoryError: 4000 times "-" or "("
+    if value.startswith("["):
+        with contextlib.suppress(ValueError):
+            return parse_yaml(f"value: {value}", "")["value"]
+    return value
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
