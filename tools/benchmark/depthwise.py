@@ -81,13 +81,26 @@ def shapes_of(network: nn.Module, size: int) -> Counter[Shape]:
 
 def time_layer(shape: Shape, batch: int, rounds: int, device: torch.device) -> dict[str, float]:
     """Milliseconds of each part for one layer."""
+    calls = layer_calls(shape, batch, device)
+    return dict(zip(calls, median_times([*calls.values()], rounds, device), strict=True))
+
+
+def layer_calls(
+    shape: Shape,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    memory: torch.memory_format = torch.channels_last,
+) -> dict[str, Callable[[], object]]:
+    """The parts of one layer: forward, gradients of input and weights, and the floor."""
     channels, size, kernel, stride = shape
-    memory = torch.channels_last
-    x = torch.rand(batch, channels, size, size, device=device).contiguous(memory_format=memory)
-    weight = torch.rand(channels, 1, kernel, kernel, device=device)
+    x = torch.rand(batch, channels, size, size, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=memory)
+    weight = torch.rand(channels, 1, kernel, kernel, device=device, dtype=dtype)
     settings: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": channels}
     gradient = torch.ones_like(F.conv2d(x, weight, **settings))
-    source, target = torch.rand(2, (x.numel() + gradient.numel()) // 2, device=device)
+    count = (x.numel() + gradient.numel()) // 2
+    source, target = torch.rand(2, count, device=device, dtype=dtype)
     weight_shape = list(weight.shape)
     calls: dict[str, Callable[[], object]] = {
         "forward": lambda: F.conv2d(x, weight, **settings),
@@ -99,7 +112,7 @@ def time_layer(shape: Shape, batch: int, rounds: int, device: torch.device) -> d
     }
     if device.type != "cpu" or kernel <= COLUMNS:  # ours calls PyTorch's there
         calls |= {f"{name}, ours": calls[name] for name in ("input", "weights")}
-    return dict(zip(calls, median_times([*calls.values()], rounds, device), strict=True))
+    return calls
 
 
 def table(report: dict[str, Any]) -> str:
