@@ -60,6 +60,20 @@ def test_every_person_may_have_its_own_sigma():
     assert torch.equal(together, torch.stack(alone).amax(dim=0))
 
 
+def test_absent_people_do_not_crowd_one_address(monkeypatch):
+    """The threads of a GPU that write to one address wait for each other."""
+    addresses = []
+    scatter = torch.Tensor.scatter_reduce_
+
+    def record(target, dim, address, *args, **kwargs):
+        addresses.append(address)
+        return scatter(target, dim, address, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "scatter_reduce_", record)
+    heatmap_targets(torch.zeros(2, 30, 17, 3), torch.ones(2, 30), 64)
+    assert addresses[0].bincount().max() < len(addresses[0]) / 50
+
+
 def test_a_gaussian_of_fractional_sigma_peaks_on_its_joint():
     joints = torch.tensor([[[[10.4, 21.9, 2.0]]]])
     heatmap = heatmap_targets(joints, torch.tensor([[1.75]]), 64)[0, 0]

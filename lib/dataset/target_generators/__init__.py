@@ -101,14 +101,16 @@ def heatmap_targets(
     profile = profile * (offset.abs() <= 3 * sigma + 1)  # smaller sigmas end sooner
     patch = profile[..., 1, :, None] * profile[..., 0, None, :]  # (B, P, K, D, D)
     # The address of every patch pixel in the flattened heatmaps. Pixels off the map, and patches of
-    # unlabelled joints, become zeros at address 0, where the maximum ignores them.
+    # unlabelled joints, become zeros at the border, where the maximum ignores them. (At one address
+    # for all of them, the threads of a GPU would wait for each other.)
     x, y = (pixel[..., None] + offset).unbind(dim=3)  # (B, P, K, D) each
+    column, row = x.clamp(0, width - 1)[..., None, :], y.clamp(0, height - 1)[..., :, None]
     x, y = x[..., None, :], y[..., :, None]
     inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height)) & visible[..., None, None]
     image = torch.arange(batch, device=joints.device)[:, None, None]
     joint = torch.arange(num_joints, device=joints.device)
     first = ((image * num_joints + joint) * height * width)[..., None, None]  # (B, 1, K, 1, 1)
-    address = torch.where(inside, first + y * width + x, 0)
+    address = first + row * width + column
     patch = torch.where(inside, patch, 0)
     heatmaps.view(-1).scatter_reduce_(0, address.flatten(), patch.flatten(), reduce="amax")
     return heatmaps
