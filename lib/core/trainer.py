@@ -46,6 +46,7 @@ class StepSettings(ViewSettings):
             crop_size=cfg.DATASET.INPUT_SIZE,
             codec=codec_of(cfg),
             tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
+            channels_last=cfg.MODEL.CHANNELS_LAST,
             images_per_batch=cfg.TRAIN.IMAGES_PER_GPU,
             accumulate=cfg.TRAIN.ACCUMULATE,
             clip_norm=cfg.TRAIN.CLIP_NORM,

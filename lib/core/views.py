@@ -25,6 +25,7 @@ class ViewSettings:
     crop_size: int  # DATASET.INPUT_SIZE, pixels
     codec: Codec
     tag_per_joint: bool = True
+    channels_last: bool = True  # MODEL.CHANNELS_LAST: memory format of the images
 
 
 class View(NamedTuple):
@@ -49,6 +50,8 @@ def make_view(batch: Batch, size: int, settings: ViewSettings) -> View:
     images = normalize(batch.images)
     if size != settings.crop_size:
         images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    if not settings.channels_last:
+        images = images.contiguous()  # the maps of a network are in the format of its images
     targets = make_targets(
         batch.joints,
         batch.flipped,

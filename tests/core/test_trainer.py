@@ -24,7 +24,7 @@ from lib.core.trainer import (
 from lib.core.views import make_view
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.dataset.target_generators import Targets
-from lib.models import build_model
+from lib.models import build_model, place
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.training.average import WeightAverage
 from lib.training.optim import get_optimizer
@@ -166,6 +166,16 @@ def test_mixed_precision_runs_on_the_cpu(start):
     assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     full = replace(settings, half_precision=False)
     assert set(train_step(state, criterion, full, [batch]).losses) == set(result.losses)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_maps_are_in_the_memory_format_of_the_config(start, channels_last):
+    cfg, model, batch = start("MODEL.CHANNELS_LAST", str(channels_last))
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    view = view_of(cfg, batch)
+    assert view.images.is_contiguous(memory_format=memory)
+    for output in place(model, CPU, channels_last)(view.images):
+        assert output.is_contiguous(memory_format=memory)
 
 
 def test_a_term_without_weight_is_left_out(start):
