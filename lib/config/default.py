@@ -34,7 +34,8 @@ _C.CUDNN.ENABLED = True
 _C.FP16 = CN()
 _C.FP16.ENABLED = False
 _C.FP16.STATIC_LOSS_SCALE = 1.0  # used when DYNAMIC_LOSS_SCALE is off
-_C.FP16.DYNAMIC_LOSS_SCALE = False
+# Without a large scale, nearly all gradients of the maps are 0 in float16: they are below 3e-8
+_C.FP16.DYNAMIC_LOSS_SCALE = True
 
 # -------------------------------------------------------------------------------- the model
 _C.MODEL = CN()

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+INITIAL_SCALE = 2.0**16  # of the loss, where it is dynamic
+
 
 def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.optim.Optimizer:
     """Adam without weight decay (as in the paper), or SGD; LR is scaled to the total batch.
@@ -62,7 +64,7 @@ def get_scaler(cfg: CfgNode, device: torch.device) -> torch.amp.GradScaler:
     fp16 = cfg.FP16
     return torch.amp.GradScaler(
         device.type,
-        init_scale=2.0**16 if fp16.DYNAMIC_LOSS_SCALE else fp16.STATIC_LOSS_SCALE,
+        init_scale=INITIAL_SCALE if fp16.DYNAMIC_LOSS_SCALE else fp16.STATIC_LOSS_SCALE,
         growth_interval=2000 if fp16.DYNAMIC_LOSS_SCALE else 2**31 - 1,
         enabled=fp16.ENABLED and device.type == "cuda",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib.training.optim import get_optimizer, get_scheduler
+from lib.core.loss import heatmap_loss
+from lib.training.optim import INITIAL_SCALE, get_optimizer, get_scheduler
 from tests.helpers import tiny_config
 
 STEPS = 4  # an epoch
@@ -87,3 +88,13 @@ def test_each_optimizer_takes_its_own_settings(tmp_path):
     assert isinstance(sgd, torch.optim.SGD)
     group = sgd.param_groups[0]
     assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (0.1, 0.8, True)
+
+
+def test_float16_holds_the_gradients_of_the_maps(tmp_path):
+    """Those of a batch of 32 at 448 px, whose mean is over 27 million values."""
+    assert tiny_config(tmp_path, tmp_path).FP16.DYNAMIC_LOSS_SCALE
+    maps = (0.1 * torch.randn(1, 17, 224, 224)).requires_grad_()
+    loss = heatmap_loss(maps, torch.zeros_like(maps), torch.ones(1, 224, 224)).mean() / 32
+    gradient = torch.autograd.grad(loss * INITIAL_SCALE, maps)[0]
+    assert (gradient.half() == 0).float().mean() < 0.01
+    assert ((gradient / INITIAL_SCALE).half() == 0).float().mean() > 0.9  # without a scale
