@@ -161,8 +161,8 @@ def all_true(process: Process, flag: Tensor) -> bool:
 
 
 def leave(process: Process) -> None:
-    """Leave the process group, at the end."""
-    if process.world_size > 1:
+    """Leave the process group, at the end; torchrun starts one for a single process, too."""
+    if process.world_size > 1 or dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lib.utils.dist import ALONE, Process, agree, broadcast, gather, meet, share_buffers
+from lib.utils.dist import ALONE, Process, agree, broadcast, gather, leave, meet, share_buffers
 
 
 def told(process: Process) -> Any:
@@ -32,6 +32,13 @@ def test_nobody_else_is_asked_where_nobody_is():
     assert gather(ALONE, told(ALONE)) == [told(ALONE)]
     assert broadcast(ALONE, told(ALONE)) == told(ALONE)
     assert agree(ALONE, lambda: 1) == 1
+
+
+def test_a_single_process_leaves_the_group_that_torchrun_makes():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    leave(ALONE)
+    assert not dist.is_initialized()
+    leave(ALONE)  # without a group
 
 
 def test_exit_codes_agree(together):
