@@ -128,13 +128,21 @@ def line_of(error: BaseException) -> str:
 def seconds_of(
     call: Callable[[], object], device: torch.device, seconds: float, warm_up: int = 3
 ) -> float:
-    """Seconds of a call: the mean over about `seconds`, at least 3 calls, after a warm-up."""
+    """Seconds of a call: the mean over about `seconds`, after a warm-up; slow calls run less often.
+
+    The calls of the mean follow each other without waiting for the device.
+    """
+    begin = now(device)
     for _ in range(warm_up):
         call()
+        if now(device) - begin > 4 * seconds + 1:
+            break
     begin = now(device)
     call()
-    count = int(seconds / max(now(device) - begin, 1e-6))
-    count = max(3, min(1000, count))
+    once = now(device) - begin
+    if once > 2 * seconds:
+        return once
+    count = max(3, min(1000, int(seconds / max(once, 1e-6))))
     begin = now(device)
     for _ in range(count):
         call()

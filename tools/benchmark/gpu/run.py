@@ -1,12 +1,13 @@
-"""Everything that needs a GPU to be known: correctness and speed, part by part.
+"""Whether a GPU computes what the CPU does, and how fast: all measurements in one command.
 
---parts: device (names, bandwidth), parity (a step compared with the CPU), people (decoding compared
-with the CPU), no-sync (a step never waits), train, inference, depthwise, decode (speeds), loader,
-ddp (NCCL, torchrun), resume, compile (MODEL.COMPILE), epochs (hours, from train).
+Correctness: parity (a training step compared with the CPU), no-sync (a step never waits), people
+(decoding), methods (recalibration, refitting, distillation, EMA, ...), resume, ddp (NCCL and
+torchrun). Speed: device (names, bandwidth), train, epochs (hours, from train), inference,
+depthwise, decode, targets, loader, compile (MODEL.COMPILE).
 
-Each part prints its table when it ends, and an error is a row of it. FILE is written after every
-row, so a run that is killed leaves what it has measured; --keep continues it. On a CPU the sizes
-are small, and what needs a GPU says so.
+Each part prints its table when it ends; an error is a row of it and stops nothing else. FILE is
+written after every row, so a run that is killed leaves what it has measured; --keep continues it.
+On a CPU the sizes are small, and what needs a GPU says so.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +33,29 @@ from lib.utils import cli
 from lib.utils.files import write_file
 from lib.utils.reading import read_json
 from lib.utils.tables import markdown
-from tools.benchmark.gpu import parity, runs, speed
+from tools.benchmark.gpu import methods, parity, runs, speed
 from tools.benchmark.gpu.common import Context, DeviceLost, Row, Timeout, line_of
 
 PARTS: dict[str, Callable[[torch.device, Context], Iterator[Row]]] = {
     "device": parity.device_part,
     "parity": parity.parity_part,
-    "people": parity.people_part,
     "no-sync": parity.no_sync_part,
+    "people": parity.people_part,
     "train": speed.train_part,
+    "epochs": speed.epochs_part,
+    "methods": methods.methods_part,
     "inference": speed.inference_part,
     "depthwise": speed.depthwise_part,
     "decode": speed.decode_part,
+    "targets": methods.targets_part,
     "loader": runs.loader_part,
-    "ddp": runs.ddp_part,
     "resume": runs.resume_part,
-    "epochs": speed.epochs_part,
+    "ddp": runs.ddp_part,
     "compile": speed.compile_part,
 }
 LIMIT = 120.0  # seconds of a part
 LIMITS = {"train": 240.0, "compile": 300.0}
+GRACE = 10.0  # seconds after the limit, until the process of a part that hangs is replaced
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -71,31 +77,16 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = read_report(args.out) if args.keep else {"parts": {}}
     report |= {"torch": torch.__version__, "device": device.type, "file": str(args.out)}
-    begin = time.monotonic()
-
-    def left() -> float:
-        return args.budget - (time.monotonic() - begin)
-
-    def save() -> None:
-        write_file(args.out, json.dumps(report, indent=1) + "\n")
-
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        context = Context(small, seconds, Path(folder), report["parts"])
+        run = Run(args, device, Context(small, seconds, Path(folder), report["parts"]), report)
         for name in args.parts:
-            if name in report["parts"]:
-                continue
-            entry = report["parts"][name] = {"status": "not started", "rows": []}
-            is_lost = left() > 0 and run_part(name, entry, device, context, save, left())
-            save()
-            if not args.json:
-                print(section(name, entry), flush=True)
-            if is_lost:
-                start_again(args, left())
+            if name not in report["parts"]:
+                run.part(name)
     return report
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """The report of a run that ended early, without parts that were not started."""
+    """The report of a run that ended early, without the parts that were not started."""
     if not path.exists():
         return {"parts": {}}
     report = read_json(path, "report")
@@ -103,38 +94,78 @@ def read_report(path: Path) -> dict[str, Any]:
     return {**report, "parts": done}
 
 
-def run_part(
-    name: str,
-    entry: dict[str, Any],
-    device: torch.device,
-    context: Context,
-    save: Callable[[], None],
-    left: float,
-) -> bool:
-    """Fill `entry` with the rows of a part. Return whether the GPU was lost."""
-    entry["status"], begin, is_lost = "running", time.monotonic(), False
-    print(f"{name} ...", file=sys.stderr, flush=True)
-    try:
-        with time_limit(min(left, LIMITS.get(name, LIMIT))):
-            for row in PARTS[name](device, context):
-                entry["rows"].append(row)
-                entry["seconds"] = round(time.monotonic() - begin, 2)
-                save()
-        entry["status"] = "done"
-    except (Exception, Timeout) as error:
-        entry["status"], is_lost = "failed", isinstance(error, DeviceLost)
-        entry["rows"].append({"error": line_of(error)})
-    entry["seconds"] = round(time.monotonic() - begin, 2)
-    return is_lost
+@dataclass
+class Run:
+    """Runs parts one after the other and writes the report."""
+
+    args: argparse.Namespace
+    device: torch.device
+    context: Context
+    report: dict[str, Any]
+    begin: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.args.budget - (time.monotonic() - self.begin)
+
+    def save(self) -> None:
+        write_file(self.args.out, json.dumps(self.report, indent=1) + "\n")
+
+    def part(self, name: str) -> None:
+        """Run a part and print its table; continue in a new process if the GPU is lost."""
+        entry: dict[str, Any] = {"status": "not started", "rows": []}
+        self.report["parts"][name] = entry
+        limit, begin = min(self.left(), LIMITS.get(name, LIMIT)), time.monotonic()
+        if limit <= 0:
+            self.end(name)
+            return
+        entry["status"] = "running"
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        watchdog = threading.Timer(limit + GRACE, self.replace, [name, "it hangs"])
+        watchdog.daemon = True
+        watchdog.start()
+        error = None
+        try:
+            with time_limit(limit):
+                for row in PARTS[name](self.device, self.context):
+                    entry["rows"].append(finite(row))
+                    entry["seconds"] = round(time.monotonic() - begin, 2)
+                    self.save()
+        except (Exception, Timeout) as raised:
+            error = raised
+        watchdog.cancel()
+        entry["status"], entry["seconds"] = "done", round(time.monotonic() - begin, 2)
+        if isinstance(error, DeviceLost):
+            self.replace(name, line_of(error))
+        elif error is not None:
+            entry["status"] = "failed"
+            entry["rows"].append({"error": line_of(error)})
+        self.end(name)
+
+    def end(self, name: str) -> None:
+        """Save and print a part."""
+        self.save()
+        if not self.args.json:
+            print(section(name, self.report["parts"][name]), flush=True)
+
+    def replace(self, name: str, reason: str) -> None:
+        """End the part `name` and continue in a new process in place of this one."""
+        entry, args = self.report["parts"][name], self.args
+        entry["status"] = "failed"
+        entry["rows"] = [*entry["rows"], {"error": reason}]
+        self.end(name)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlast this process
+        command = [sys.executable, "-m", "tools.benchmark", "gpu", "--keep", "--parts", *args.parts]
+        command += ["--budget", str(max(self.left(), 0)), "--out", str(args.out)]
+        command += ["--seconds", str(args.seconds)] if args.seconds is not None else []
+        os.execv(sys.executable, [*command, *(["--json"] if args.json else [])])
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """A context that raises Timeout after `seconds`, where the system has timers."""
-    if (
-        not hasattr(signal, "setitimer")
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    if not hasattr(signal, "setitimer") or threading.current_thread() != threading.main_thread():
         yield
         return
 
@@ -150,40 +181,34 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def start_again(args: argparse.Namespace, left: float) -> None:
-    """Continue in a new process, which has a GPU again, in place of this one."""
-    sys.stdout.flush()
-    command = [sys.executable, "-m", "tools.benchmark", "gpu", "--keep", "--parts", *args.parts]
-    command += ["--budget", str(max(left, 0)), "--out", str(args.out)]
-    command += ["--seconds", str(args.seconds)] if args.seconds is not None else []
-    os.execv(sys.executable, [*command, *(["--json"] if args.json else [])])
+def finite(row: Row) -> Row:
+    """`row` with text in place of numbers that JSON lacks."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def section(name: str, entry: dict[str, Any]) -> str:
     """The table of a part, as Markdown."""
-    status = entry["status"]
-    title = f"## {name}\n\n{status}" + (f", {entry['seconds']:.1f} s" if "seconds" in entry else "")
+    seconds = f", {entry['seconds']:.1f} s" if "seconds" in entry else ""
     head = list(dict.fromkeys(column for row in entry["rows"] for column in row))
     rows = [[cell(row.get(column, "")) for column in head] for row in entry["rows"]]
-    return f"{title}\n\n{markdown(head, rows)}\n" if rows else f"{title}\n"
+    tables = f"\n{markdown(head, rows)}\n" if rows else ""
+    return f"## {name}\n\n{entry['status']}{seconds}\n{tables}"
 
 
 def cell(value: Any) -> str:
     """A figure in few digits."""
     if not isinstance(value, float):
         return str(value).replace("|", "/")
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def table(report: dict[str, Any]) -> str:
-    """The last line: the tables were printed when their parts ended."""
-    parts = report["parts"]
-    return f"{counted(parts)}; figures in {report['file']}"
-
-
-def counted(parts: dict[str, Any]) -> str:
-    """How many parts ended in which way, and how many rows are errors."""
-    status = [entry["status"] for entry in parts.values()]
-    errors = sum("error" in row for entry in parts.values() for row in entry["rows"])
-    ways: Sequence[str] = list(dict.fromkeys(status))
-    return ", ".join(f"{status.count(way)} parts {way}" for way in ways) + f", {errors} errors"
+    """The last line; the tables were printed when their parts ended."""
+    entries = report["parts"].values()
+    status = [entry["status"] for entry in entries]
+    ways = ", ".join(f"{status.count(way)} {way}" for way in dict.fromkeys(status))
+    errors = sum("error" in row for entry in entries for row in entry["rows"])
+    return f"parts: {ways}; {errors} errors; figures in {report['file']}"
