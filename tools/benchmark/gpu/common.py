@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,9 +121,15 @@ def attempt(labels: Row, measure: Callable[[], Row], device: torch.device) -> Ro
 
 
 def line_of(error: BaseException) -> str:
-    """Type and first line of an error."""
+    """Type and first line of an error, and the last line of this repository that led to it."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    text = f"{type(error).__name__}: {lines[0][:300]}"
+    places = [
+        f"{Path(frame.filename).relative_to(ROOT)}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(ROOT)
+    ]
+    return f"{text} ({places[-1]})" if places else text
 
 
 def seconds_of(
@@ -157,8 +164,8 @@ def numbered(step: Callable[[int], object]) -> Callable[[], object]:
 
 @contextlib.contextmanager
 def backends(**flags: bool) -> Iterator[None]:
-    """A context with flags of cuDNN: benchmark, deterministic, enabled, allow_tf32."""
-    names = ("benchmark", "deterministic", "enabled", "allow_tf32")
+    """A context with these flags of cuDNN; without any, one that restores what is changed in it."""
+    names = [*flags] or ["benchmark", "deterministic", "enabled"]
     before = {name: getattr(torch.backends.cudnn, name) for name in names}
     try:
         for name, value in flags.items():

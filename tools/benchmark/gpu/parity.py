@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -102,9 +103,20 @@ def describe(device: torch.device) -> dict[str, Any]:
             "capability": f"{facts.major}.{facts.minor}",
             "multiprocessors": facts.multi_processor_count,
             "CUDA": torch.version.cuda,
+            "driver": driver(),
             "cuDNN": torch.backends.cudnn.version(),
         }
     return values
+
+
+def driver() -> str:
+    """The version of the GPU's driver, where its tool is installed."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "?"
+    return " ".join(done.stdout.split())
 
 
 # --- a step -------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ def parity_part(device: torch.device, context: Context) -> Iterator[Row]:
 def one_step(
     cfg: CfgNode, arch: ArchSpec | None, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """Outputs, loss terms and unscaled gradients of two images, on the CPU in float64."""
+    """Outputs, loss terms and unscaled gradients of two of 64 images, on the CPU in float64."""
     torch.manual_seed(0)
     model = place(build_model(cfg, arch), device, cfg.MODEL.CHANNELS_LAST).to(dtype).train()
     state = state_of(cfg, model, device)
@@ -151,7 +163,7 @@ def one_step(
     batch = collate(random_samples(cfg, 2)).to(device)
     views = make_views(batch, [None], settings)
     views = [view._replace(images=view.images.to(dtype)) for view in views]
-    outputs, terms = add_gradients(state, criterion, settings, views)
+    outputs, terms = add_gradients(state, criterion, settings, views, share=len(batch.images) / 64)
     state.scaler.unscale_(state.optimizer)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     values = {f"output {i}": output for i, output in enumerate(outputs)}

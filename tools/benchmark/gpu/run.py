@@ -3,7 +3,8 @@
 Correctness: parity (a training step compared with the CPU), no-sync (a step never waits), people
 (decoding), methods (recalibration, refitting, distillation, EMA, ...), resume, ddp (NCCL and
 torchrun). Speed: device (names, bandwidth), train, epochs (hours, from train), inference,
-depthwise, decode, targets, loader, compile (MODEL.COMPILE).
+depthwise, decode, targets, loader, variants (of train: memory format, CUDNN.BENCHMARK), compile
+(MODEL.COMPILE).
 
 Each part prints its table when it ends; an error is a row of it and stops nothing else. FILE is
 written after every row, so a run that is killed leaves what it has measured; --keep continues it.
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[torch.device, Context], Iterator[Row]]] = {
     "loader": runs.loader_part,
     "resume": runs.resume_part,
     "ddp": runs.ddp_part,
+    "variants": speed.variants_part,
     "compile": speed.compile_part,
 }
 LIMIT = 120.0  # seconds of a part

@@ -37,6 +37,8 @@ STEPS: dict[str, Mapping[str, Any] | None] = {  # None: the plain step
     PLAIN: None,
     "ours, float32": {},
     "ours, float16": FP16,
+}
+VARIANTS: dict[str, Mapping[str, Any]] = {
     "ours, float16, contiguous": FP16 | CONTIGUOUS,
     "ours, float32, contiguous": CONTIGUOUS,
     "ours, float16, CUDNN.BENCHMARK False": FP16 | NO_SEARCH,
@@ -50,8 +52,15 @@ IMAGES = {"COCO": 64_115, "CrowdPose": 12_000}  # of an epoch
 
 
 def train_part(device: torch.device, context: Context) -> Iterator[Row]:
-    """Images per second of training steps."""
+    """Images per second of training steps: plain PyTorch and ours."""
     for step, opts in STEPS.items():
+        for name in ("search-XS", "search-S", "supernet"):
+            yield train_row(context, device, name, step, opts)
+
+
+def variants_part(device: torch.device, context: Context) -> Iterator[Row]:
+    """As `train_part`, in the other memory format and without cuDNN's search for kernels."""
+    for step, opts in VARIANTS.items():
         for name in ("search-XS", "search-S", "supernet"):
             if name != "supernet" or "contiguous" not in step:
                 yield train_row(context, device, name, step, opts)
