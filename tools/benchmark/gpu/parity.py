@@ -71,9 +71,9 @@ def device_part(device: torch.device, context: Context) -> Iterator[Row]:
         ("bfloat16", torch.bfloat16, False),
         ("float16", torch.float16, False),
     ):
-        a = torch.rand(size, size, device=device).to(dtype)
 
-        def product(a: Tensor = a, tf32: bool = tf32) -> Row:
+        def product(dtype: torch.dtype = dtype, tf32: bool = tf32) -> Row:
+            a = torch.rand(size, size, device=device).to(dtype)
             before = torch.backends.cuda.matmul.allow_tf32
             torch.backends.cuda.matmul.allow_tf32 = tf32
             try:
