@@ -223,13 +223,14 @@ def same_people(host: tuple[np.ndarray, Any], other: tuple[np.ndarray, Any]) -> 
 
 
 def predict_both(device: torch.device, context: Context) -> Row:
-    """Keypoints of rendered images by the network that comes with the project."""
+    """Keypoints of rendered images, without TF32, by the network that comes with the project."""
     files = sorted((rendered(context) / "images").rglob("*.jpg"))[:4]
     images = [read_image(file) for file in files]
     results = []
     for where in (CPU, device):
         predictor = Predictor.load("litepose-xs-crowdpose", device=where)
-        results.append([predictor(image) for image in images])
+        with backends(allow_tf32=False):
+            results.append([predictor(image) for image in images])
     rows = [
         same_people((a.keypoints, a.scores), (b.keypoints, b.scores))
         for a, b in zip(*results, strict=True)
