@@ -130,13 +130,17 @@ def narrower(arch: ArchSpec) -> ArchSpec:
 def losses_with_teacher(network: Network, device: torch.device) -> Tensor:
     cfg, model, batches = start(network, device)
     teacher = fold_norms(model).requires_grad_(False)
-    half = Distillation(
-        MultiLossFactory.from_config(cfg), teacher, network.size // 2, tags_factor=1
+    criterion = Distillation(
+        MultiLossFactory.from_config(cfg),
+        teacher,
+        img_size=network.size // 2,
+        tags_factor=1,
+        flip_index=dist_train.flip_index(cfg, device),
     )
     batch = collate(random_samples(cfg, network.batch)).to(device)
     view = make_view(batch, network.size, StepSettings.from_config(cfg))
     with torch.no_grad():
-        terms = half(batches[0], model(batches[0]), view.targets)
+        terms = criterion(batches[0], model(batches[0]), view.targets)
     return torch.stack([*terms.values()])
 
 
