@@ -198,7 +198,7 @@ def opens_text(node: ast.AST) -> bool:
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name == "open":
         owner = getattr(getattr(function, "value", None), "id", "")
-        of_a_file = not owner[:1].isupper() and owner != "os"  # unlike Image.open
+        of_a_file = not owner[:1].isupper() and owner not in ("os", "av")  # unlike Image.open
         return of_a_file and not any("b" in str(mode.value) for mode in values)
     return (name == "read_text" and not node.args) or (name == "write_text" and len(node.args) < 2)
 
@@ -264,6 +264,12 @@ def test_the_guard_rails_see_what_they_forbid():
     assert level("lib.core.trainer") > 1
     for text in ("path.read_text()", "path.write_text(x)", "open(p)", "path.open('w')"):
         assert opens_text(ast.parse(text).body[0].value)
-    for text in ("path.read_text('utf-8')", "open(p, 'rb')", "Image.open(p)", "os.open(p)"):
+    for text in (
+        "path.read_text('utf-8')",
+        "open(p, 'rb')",
+        "Image.open(p)",
+        "os.open(p)",
+        "av.open(p)",
+    ):
         assert not opens_text(ast.parse(text).body[0].value)
     assert "path" in parameters(next(functions(ROOT / "lib/utils/files.py")))

@@ -18,7 +18,8 @@ from lib.dataset.synthetic.background import add_light, draw_background
 from lib.dataset.synthetic.paint import Canvas, paint_person, sample_clothes
 from lib.dataset.synthetic.people import ROW, Pose, joints_of, sample_pose
 from lib.utils import cli
-from tools.demo.media import VideoFile, quiet_opencv
+from tools.demo.media import Timing
+from tools.demo.writer import VideoFile
 
 FPS = 25.0
 STRIDE_TIME = 1.6  # seconds from one pose to the other and back
@@ -46,11 +47,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     make_folders(str(args.out))
-    quiet_opencv()
     count = max(1, round(args.seconds * FPS))
     frames = (image for image, _ in walk(args.seed, args.people, args.size, count))
     first = next(frames)
-    video = VideoFile(args.out.with_suffix(""), FPS, first)
+    video = VideoFile(args.out.with_suffix(""), Timing.of(FPS), first)
     try:
         for i, image in enumerate(itertools.chain([first], frames)):
             video.write(image, i / FPS)

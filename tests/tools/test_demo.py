@@ -22,11 +22,14 @@ from lib.keypoints import COCO, KeypointSpec
 from lib.predictor import People, Predictor
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
+from lib.utils.images import read_image
 from lib.utils.vis import save_image
 from tests.helpers import TINY, Result, full_disk, network, tiny_config
 from tools import device_runner
 from tools.demo import __main__ as demo
-from tools.demo.media import VideoFile, find_sources, read_image, read_video
+from tools.demo.media import Timing, find_sources
+from tools.demo.video import read_video
+from tools.demo.writer import VideoFile
 from tools.export import __main__ as export
 from tools.make_clip import walk
 
@@ -98,7 +101,7 @@ def clip(tmp_path):
     """Writes a video of such images."""
 
     def make(pictures: list[np.ndarray], name: str = "clip") -> Path:
-        file = VideoFile(tmp_path / name, 10.0, pictures[0])
+        file = VideoFile(tmp_path / name, Timing.of(10), pictures[0])
         for i, picture in enumerate(pictures):
             file.write(picture, i / 10)
         file.close()

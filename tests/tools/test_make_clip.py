@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lib.utils import cli
-from tools.demo.media import find_sources, read_video
+from tools.demo.media import find_sources
+from tools.demo.video import read_video
 from tools.make_clip import main, walk
 
 

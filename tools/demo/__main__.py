@@ -1,12 +1,14 @@
-"""Find people in images, videos or a camera's view, and draw their skeletons.
+"""Find people in images, videos, streams or a camera's view, and draw their skeletons.
 
     python -m tools.demo --input street.jpg holiday/ 'more/*.png'
     python -m tools.demo --model checkpoint.pth.tar --input clip.mp4 --track
     python -m tools.demo --model checkpoint.pth.tar --input 0 --show TEST.FLIP_TEST False
+    python -m tools.demo --input rtsp://camera.local/live --track
     python -m tools.demo --model exported/model.onnx --input clip.mp4
 
-Exit code 0; 1 when some images or videos could not be read (they are named and skipped); 2 for a
-user's mistake. Ctrl-C (exit code 130) and SIGTERM end it; all files are complete then.
+Exit code 0; 1 when some images or videos could not be read (they are named and skipped) or a stream
+is lost; 2 for a user's mistake. Ctrl-C (exit code 130) and SIGTERM end it; all files are complete
+then.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from lib.config.default import _C as DEFAULTS
 from lib.predictor import Predictor
 from lib.utils import cli
 from lib.utils.shipped import DEFAULT
-from tools.demo.media import Source, find_sources, frame_count, quiet_opencv
+from tools.demo.media import Source, find_sources, quiet_opencv
 from tools.demo.output import Output
-from tools.demo.pipeline import PARTS, Item, Problem, Times, drawings, time_table
+from tools.demo.pipeline import PARTS, Item, Mean, Problem, Times, drawings, time_table
+from tools.demo.video import frame_count
 
 logger = logging.getLogger("lib.demo")
 
@@ -42,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
     weights = f"a file of weights, or *.onnx (default: {DEFAULT}, which comes with the project)"
     parser.add_argument("--model", type=Path, default=Path(DEFAULT), help=weights)
-    inputs = "images, videos, folders, patterns, or the number of a camera"
+    inputs = "images, videos, folders, patterns, URLs of streams, or the number of a camera"
     parser.add_argument("--input", required=True, nargs="+", metavar="INPUT", help=inputs)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="FOLDER")
     parser.add_argument("--track", action="store_true", help="assign ids, smooth joints (videos)")
@@ -89,7 +92,7 @@ def process(
 
     A KeyboardInterrupt is raised again once all files are complete and the times are printed.
     """
-    times: Times = {part: [] for part in PARTS}
+    times: Times = {part: Mean() for part in PARTS}
     problems, interrupted = [], False
     started = time.perf_counter()
     with (
@@ -100,12 +103,12 @@ def process(
             for item in progress(items, sources):
                 if isinstance(item, Problem):
                     problems.append(item.message)
-                    if len(sources) > 1:
+                    if len(sources) > 1 or output.images:
                         logger.warning("%s", item.message)
                     continue
                 begin = time.perf_counter()
                 output.write(item.frame, *item.result)
-                times["write"].append(time.perf_counter() - begin)
+                times["write"].add(time.perf_counter() - begin)
                 if show and show_and_ask(item):
                     break
         except KeyboardInterrupt:

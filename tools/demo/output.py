@@ -2,7 +2,8 @@
 
 Images and videos keep their names in the output folder. results.json is a list of COCO's result
 entries, with a `track_id` where people are tracked; `image_id` counts images and frames in their
-order, from 1. images.json lists them as COCO's annotations do, with the names of the joints.
+order, from 1. images.json lists them as COCO's annotations do, with the names of the joints; a
+frame of a video has its number and its `time` in seconds after the first frame.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from lib.core.results import Prediction, result_rows
 from lib.keypoints import KeypointSpec
 from lib.utils.files import Partial, WriteError, reported
 from lib.utils.vis import save_image
-from tools.demo.media import Frame, Source, VideoFile
+from tools.demo.media import Frame, Source
+from tools.demo.writer import VideoFile
 
 JPEG = (".jpg", ".jpeg")  # all other images are written as .png
 
@@ -38,7 +40,7 @@ class Output:
     def __init__(self, folder: Path, spec: KeypointSpec, sources: Sequence[Source]) -> None:
         """ValueError when it cannot be written, or a source, or a link to one, lies in it."""
         for source in sources:
-            if not source.is_camera and is_folder_of(folder, source.path):
+            if source.is_file and is_folder_of(folder, source.path):
                 raise ValueError(f"--out {folder} is the folder of {source.name}; name another one")
         self.folder = folder
         self.spec = spec
@@ -74,7 +76,8 @@ class Output:
         self.people += len(people.scores)
         height, width = image.shape[:2]
         entry = {"id": self.images, "file_name": frame.source.name, "drawn": path.name}
-        entry |= {"frame": frame.number} if frame.source.is_video else {}
+        if frame.source.is_video:
+            entry |= {"frame": frame.number, "time": round(frame.seconds, 6)}
         self.entries.add(entry | {"width": width, "height": height})
         prediction = Prediction(self.images, people.keypoints, people.scores)
         for i, row in enumerate(result_rows(self.spec, [prediction])):  # in the order of people
@@ -90,8 +93,9 @@ class Output:
         if frame.number == 1:
             if self.video:
                 self.video.close()
-            name = source.name.replace(" ", "_") if source.is_camera else source.path.stem
-            self.video = VideoFile(self.folder / self._free_stem(name), frame.fps, image)
+            assert frame.timing
+            stem = self._free_stem(source.stem)
+            self.video = VideoFile(self.folder / stem, frame.timing, image)
         assert self.video
         self.video.write(image, frame.seconds)
         return self.video.path

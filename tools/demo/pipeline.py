@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +17,41 @@ from lib.predictor import Predictor
 from lib.utils.tables import markdown
 from lib.utils.vis import draw_people
 from tools.demo.ahead import ahead
-from tools.demo.media import Frame, Source, read_source
+from tools.demo.media import Frame, Source
 from tools.demo.output import Detections
+from tools.demo.reading import read_source
 from tools.demo.track import Tracker
 
 logger = logging.getLogger(__name__)
 
 MIN_JOINT = 0.1  # joints with a lower score are not drawn
 PARTS = ("read", "network", "group", "draw", "write")
-Times = dict[str, list[float]]  # part -> seconds of each image
+
+
+@dataclass
+class Mean:
+    """The mean time of a part, in a memory that does not grow.
+
+    The first image, which allocates memory and loads code, counts only if it is alone.
+    """
+
+    first: float = 0.0
+    rest: float = 0.0  # seconds of all others
+    count: int = 0
+
+    def add(self, seconds: float) -> None:
+        if self.count == 0:
+            self.first = seconds
+        else:
+            self.rest += seconds
+        self.count += 1
+
+    @property
+    def seconds(self) -> float:
+        return self.rest / (self.count - 1) if self.count > 1 else self.first
+
+
+Times = dict[str, Mean]  # of each part
 
 
 class Item(NamedTuple):
@@ -61,9 +87,7 @@ def drawings(
     return items
 
 
-def read(
-    predictor: Predictor, sources: Sequence[Source], seconds: list[float]
-) -> Generator[Item | Problem]:
+def read(predictor: Predictor, sources: Sequence[Source], times: Mean) -> Generator[Item | Problem]:
     """The frames of all sources as inputs of the network."""
     for source in sources:
         frames = read_source(source)
@@ -77,19 +101,19 @@ def read(
             if frame is None:
                 break
             item = attempt(lambda item: predictor.prepare(item.frame.image), Item(frame))
-            seconds.append(time.perf_counter() - begin)
+            times.add(time.perf_counter() - begin)
             yield item
 
 
 def run_step(
-    step: Callable[[Item], Any], items: Generator[Item | Problem], seconds: list[float]
+    step: Callable[[Item], Any], items: Generator[Item | Problem], times: Mean
 ) -> Generator[Item | Problem]:
-    """`attempt` on all items; the time of each is appended to `seconds`."""
+    """`attempt` on all items; the time of each is added to `times`."""
     with contextlib.closing(items):
         for item in items:
             begin = time.perf_counter()
             result = attempt(step, item)
-            seconds.append(time.perf_counter() - begin)
+            times.add(time.perf_counter() - begin)
             yield result
 
 
@@ -151,11 +175,8 @@ def attempt(step: Callable[[Item], Any], item: Item | Problem) -> Item | Problem
 
 
 def time_table(times: Times, whole: float) -> str:
-    """Markdown: the mean time of each part and, as parts overlap, the `whole` seconds per image.
-
-    The first image of each part, which allocates memory and loads code, counts only if alone.
-    """
-    means = [*(statistics.fmean(times[part][1:] or times[part]) for part in PARTS), whole]
+    """Markdown: the mean time of each part and, as parts overlap, the `whole` seconds per image."""
+    means = [*(times[part].seconds for part in PARTS), whole]
     milliseconds = ["ms per image", *(f"{1000 * mean:.1f}" for mean in means)]
     rates = ["images/s", *(f"{1 / mean:.1f}" for mean in means)]
     return markdown(["part", *PARTS, "all, overlapping"], [milliseconds, rates])

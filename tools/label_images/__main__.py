@@ -39,7 +39,7 @@ from lib.utils.reading import hash_of
 from lib.utils.shipped import find_weights
 from tools.demo.ahead import ahead
 from tools.demo.media import IMAGES, Source, quiet_opencv
-from tools.demo.pipeline import Item, Problem, read, run_step
+from tools.demo.pipeline import Item, Mean, Problem, read, run_step
 from tools.label_images.annotations import Thresholds
 from tools.label_images.compare import agreement, spec_of
 from tools.label_images.trees import merged_tree, new_tree
@@ -233,9 +233,9 @@ def predictions(
 ) -> Generator[Item | Problem]:
     """For each image, in order, an Item with its People, or a Problem; steps overlap."""
     sources = [Source(str(folder / name), folder / name, is_video=False) for name in names]
-    items = ahead(read(predictor, sources, []))
-    items = ahead(run_step(lambda item: predictor.compute(item.result), items, []))
-    return ahead(run_step(lambda item: predictor.group(item.result), items, []))
+    items = ahead(read(predictor, sources, Mean()))
+    items = ahead(run_step(lambda item: predictor.compute(item.result), items, Mean()))
+    return ahead(run_step(lambda item: predictor.group(item.result), items, Mean()))
 
 
 if __name__ == "__main__":
