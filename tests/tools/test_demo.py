@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,6 +287,31 @@ def test_a_video_comes_out_with_as_many_frames_of_the_same_size(run_demo, out, c
     assert [image["frame"] for image in listed(out)] == list(range(1, 13))
     assert [row["image_id"] for row in rows_of(out)] == list(range(1, 13))
     assert not any("track_id" in row for row in rows_of(out))
+
+
+def test_frames_of_a_video_are_listed_and_written_with_their_times(run_demo, out, tmp_path):
+    seconds = [0.0, 0.1, 0.11, 0.5, 2.0]
+    file = VideoFile(tmp_path / "clip", Timing(Fraction(1, 1000), Fraction(10)), scene())
+    for i, time in enumerate(seconds):
+        file.write(scene((30 + i, 60)), time)
+    file.close()
+    assert run_demo(file.path).code == 0
+    assert [image["time"] for image in listed(out)] == seconds
+    [source] = find_sources([str(out / "clip.mp4")])
+    assert [frame.seconds for frame in read_video(source)] == seconds
+
+
+def test_a_disk_that_fills_under_a_video_is_one_line_at_once(run_demo, out, clip):
+    rng = np.random.default_rng(0)
+    path = clip([rng.integers(0, 99, (120, 160, 3), np.uint8) for _ in range(200)])
+    with full_disk(100_000):
+        done = run_demo(path, predictor=POINTS._replace(max_people=0))
+    assert done.code == cli.MISTAKE
+    assert is_one_line(done.err)
+    assert "cannot write the video" in done.err
+    assert "clip.mp4: File too large" in done.err
+    assert len(listed(out)) < 150
+    assert sorted(file.name for file in out.iterdir()) == ["images.json", "results.json"]
 
 
 def test_people_of_a_video_have_ids_and_colors_that_stay(run_demo, out, clip):

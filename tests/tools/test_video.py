@@ -206,7 +206,7 @@ def test_a_written_frame_never_comes_before_the_last_one(tmp_path):
     assert [frame.seconds for frame in read(file.path)] == [0.0, 0.5, 0.501, 0.502, 0.7]
 
 
-@pytest.mark.parametrize("base", [Fraction(1, 10**9), Fraction(1, 10**7), Fraction(1)])
+@pytest.mark.parametrize("base", [Fraction(1, 10**9), Timing.of(29.97003).time_base, Fraction(1)])
 def test_a_time_base_that_mp4_has_not_is_written_to_the_microsecond(tmp_path, base):
     file = VideoFile(tmp_path / "a", Timing(base, Fraction(30)), scene())
     for seconds in (0.0, 1.0, 601.0):
@@ -364,7 +364,7 @@ def test_a_file_that_is_no_video_is_named(tmp_path, content):
 def test_an_image_whose_name_is_that_of_a_video_is_named(tmp_path):
     assert cv2.imwrite(str(tmp_path / "a.jpg"), scene())
     (tmp_path / "a.jpg").rename(tmp_path / "a.mp4")
-    with pytest.raises(ValueError, match=r"a\.mp4 has no readable frames: \w"):
+    with pytest.raises(ValueError, match=r"a\.mp4 has no readable frames: it is no video"):
         read(tmp_path / "a.mp4")
 
 

@@ -7,6 +7,7 @@ files are not among them (docs/security.md).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Generator, Iterator
@@ -127,7 +128,9 @@ def open_video(
             )
             stream = container.streams.best("video")
         except FFmpegError as error:
-            raise ValueError(no_frames(source, reason_of(error))) from None
+            is_other = error.errno == errno.EINVAL  # of a format that is not in `formats`
+            reason = "it is no video" if is_other else reason_of(error)
+            raise ValueError(no_frames(source, reason)) from None
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise ValueError(no_frames(source, "it has no video"))
         if stream.codec_context is None:
@@ -197,15 +200,22 @@ class Developer:
         self.matrix = np.zeros(9, np.int32)
 
     def develop(self, decoded: VideoFrame, number: int, seconds: float) -> Frame:
+        """The frame `number`, from 1, at `seconds`; ValueError where there is no image of it."""
         if decoded.rotation != self.rotation:
             # Each look at the side data keeps a frame in memory until the next garbage collection.
             side_data = decoded.side_data.get("DISPLAYMATRIX")
-            self.matrix = IDENTITY if side_data is None else np.frombuffer(side_data, np.int32)
+            self.matrix = IDENTITY
+            if side_data is not None:
+                self.matrix = np.frombuffer(side_data, np.int32).copy()
             self.rotation = decoded.rotation
         timing = self.timing
         if is_transposing(self.matrix):
             timing = timing._replace(pixel_aspect=1 / timing.pixel_aspect)
-        return Frame(self.source, number, seconds, turned(to_rgb(decoded), self.matrix), timing)
+        try:
+            image = to_rgb(decoded)
+        except FFmpegError as error:  # no memory, or an unknown pixel format
+            raise ValueError(f"{self.source.name}, frame {number}: {reason_of(error)}") from None
+        return Frame(self.source, number, seconds, turned(image, self.matrix), timing)
 
 
 def to_rgb(frame: VideoFrame) -> np.ndarray:

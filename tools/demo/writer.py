@@ -35,7 +35,8 @@ class VideoFile:
         self.path = stem.with_name(f"{stem.name}.mp4")
         self.size = image.shape[1::-1]
         self.pad = (self.size[0] % 2, self.size[1] % 2)  # yuv420p has even sizes
-        self.time_base = max(timing.time_base, Fraction(1, MAX_TIME_BASE))
+        is_coarse = timing.time_base.denominator <= MAX_TIME_BASE
+        self.time_base = timing.time_base if is_coarse else Fraction(1, MAX_TIME_BASE)
         self.last = -1  # ticks of the frame before
         self.is_whole = True
         self.partial = Partial(self.path)
@@ -53,16 +54,16 @@ class VideoFile:
         if any(self.pad):
             right, bottom = self.pad
             image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
-            format="yuv420p",
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU709 if self._is_hd() else Colorspace.ITU601,
-            threads=1,
-        )
         self.last = max(self.last + 1, round(Fraction(seconds) / self.time_base))
-        frame.pts, frame.time_base = self.last, self.time_base
         with self._reported():
+            frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format="yuv420p",
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.MPEG,
+                dst_colorspace=Colorspace.ITU709 if self._is_hd() else Colorspace.ITU601,
+                threads=1,
+            )
+            frame.pts, frame.time_base = self.last, self.time_base
             self.container.mux(self.stream.encode(frame))
 
     def close(self) -> None:
