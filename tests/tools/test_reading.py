@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
+import re
+import socketserver
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
+import av
 import cv2
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from lib.utils import cli
 from tests.tools.test_demo import POINTS
@@ -204,6 +211,90 @@ def test_a_camera_that_sends_jpeg_images_is_a_stream(site):
     assert len(frames) in (4, 5)
     assert frames[0].image.shape == (48, 64, 3)
     assert (np.diff([frame.seconds for frame in frames]) > 0).all()
+
+
+# --- RTSP ---------------------------------------------------------------------------------
+
+
+def nal_units(images: list[np.ndarray]) -> list[list[bytes]]:
+    """The units of H.264 of each image, parameter sets included."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 10), Fraction(10)
+    encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "threads": "1"}
+    packets = []
+    for image in images:
+        packets += encoder.encode(VideoFrame.from_ndarray(image, format="rgb24"))
+    units = [re.split(rb"\x00\x00\x00?\x01", bytes(packet))[1:] for packet in packets]
+    return [[unit.rstrip(b"\0") for unit in group] for group in units]
+
+
+class RtspCamera(socketserver.StreamRequestHandler):
+    """Answers what a player asks for, then sends `frames` inside the same connection (TCP)."""
+
+    frames: list[list[bytes]] = []
+
+    def handle(self) -> None:
+        while request := self.read_request():
+            method, number = request
+            self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{self.answer(method)}".encode())
+            if method == "PLAY":
+                self.play()
+                return
+
+    def read_request(self) -> tuple[str, str] | None:
+        lines = []
+        while line := self.rfile.readline().decode().strip():
+            lines.append(line)
+        number = next((line.split()[1] for line in lines if line.startswith("CSeq")), "0")
+        return (lines[0].split()[0], number) if lines else None
+
+    def answer(self, method: str) -> str:
+        sets = [unit for unit in self.frames[0] if unit[0] & 31 in (7, 8)]
+        names = ",".join(base64.b64encode(unit).decode() for unit in sets)
+        description = (
+            "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+            "a=rtpmap:96 H264/90000\r\na=control:track1\r\n"
+            f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={names}\r\n"
+        )
+        return {
+            "OPTIONS": "Public: DESCRIBE, SETUP, PLAY\r\n\r\n",
+            "DESCRIBE": "Content-Type: application/sdp\r\n"
+            f"Content-Length: {len(description)}\r\n\r\n{description}",
+            "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
+            "PLAY": "Session: 1\r\n\r\n",
+        }[method]
+
+    def play(self) -> None:
+        sequence = 0
+        for number, units in enumerate(self.frames):
+            for unit in units:
+                last = 128 if unit is units[-1] else 0
+                header = struct.pack(">BBHII", 128, 96 + last, sequence, 9000 * number, 1)
+                packet = header + unit
+                self.wfile.write(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
+                sequence += 1
+
+
+@pytest.fixture
+def camera(monkeypatch) -> Iterator[str]:
+    """The URL of an RTSP camera that ends the connection after 20 frames."""
+    monkeypatch.setattr(RtspCamera, "frames", nal_units(IMAGES[:20]))
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), RtspCamera) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"rtsp://me:secret@127.0.0.1:{server.server_address[1]}/live"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_rtsp_camera_is_read_until_it_ends(camera, caplog):
+    frames = frames_of(camera)
+    assert len(frames) == 20
+    assert [frame.seconds for frame in frames] == pytest.approx([i / 10 for i in range(20)])
+    assert frames[0].image.shape == (48, 64, 3)
+    assert not caplog.records
 
 
 # --- cameras ----------------------------------------------------------------------------

@@ -185,6 +185,7 @@ def test_a_video_begins_with_its_first_frame(tmp_path):
     [
         ([None, None, None], [0, 0.1, 0.2]),
         ([7, 8, None, 10], [0, 0.1, 0.2, 0.3]),
+        ([None, 7, 8], [0, 0.1, 0.2]),
         ([0, 1, 1, 2, 3], [0, 0.1, 0.101, 0.2, 0.3]),
         ([0, 2, 1, 3], [0, 0.2, 0.201, 0.3]),
         ([90, 91, 0, 1], [0, 0.1, 0.2, 0.3]),  # a camera that starts again

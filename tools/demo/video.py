@@ -51,23 +51,17 @@ class Clock:
         """`start`: the seconds of the first frame."""
         self.base = timing.time_base
         self.step = max(1, round(1 / (timing.fps * self.base)))
-        self.start = round(start / self.base)
-        self.offset = 0  # from timestamps to the ticks since the start
-        self.last: int | None = None  # ticks of the frame before
+        self.last = round(start / self.base) - self.step  # ticks of the frame before
+        self.offset: int | None = None  # from timestamps to ticks
 
     def seconds(self, pts: int | None) -> float:
         """The time of the next frame, whose timestamp is `pts` times `time_base`."""
-        if self.last is None:
-            ticks = self.start
-            self.offset = ticks - (pts or 0)
-        elif pts is None:
-            ticks = self.last + self.step
-        else:
-            ticks = pts + self.offset
-            if not -1 <= (ticks - self.last) * self.base <= MAX_GAP:  # the source starts again
-                ticks = self.last + self.step
+        ticks = self.last + self.step
+        if pts is not None:
+            gap = None if self.offset is None else (pts + self.offset - self.last) * self.base
+            if gap is None or not -1 <= gap <= MAX_GAP:  # the source starts, or starts again
                 self.offset = ticks - pts
-            ticks = max(ticks, self.last + 1)
+            ticks = max(pts + (self.offset or 0), self.last + 1)
         self.last = ticks
         return float(ticks * self.base)
 
