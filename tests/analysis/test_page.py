@@ -28,15 +28,10 @@ from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO
 from lib.utils import cli
 from lib.utils.run_card import CODE, git_state
+from tests.browser import BROWSERS, CHROMIUM, FLAGS
 from tests.helpers import TINY, YAMLS, tiny_opts
 from tests.test_scripts import assert_one_line
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --hide-scrollbars"
-).split()
 WIDTHS = (390, 1280)  # a phone, a desk
 XML_NAMES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 WHOLE = "From 0 to 1, under HigherHRNet's names; a dash: nobody to judge"
@@ -407,7 +402,14 @@ def seen_by_chromium(page: Page, profile: Path, *flags: str) -> list[dict[str, A
     )
     copy = page.path.with_name("looked_at.html")
     copy.write_text(f"<!doctype html><meta charset=utf-8><body>{frames}<script>{LOOK}</script>")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--window-size=1400,1000", *flags]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        "--hide-scrollbars",
+        f"--user-data-dir={profile}",
+        "--window-size=1400,1000",
+        *flags,
+    ]
     command += ["--dump-dom", copy.resolve().as_uri()]  # elements after scripts have run
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     [seen] = re.findall(r'data-seen="([^"]*)"', done.stdout)
