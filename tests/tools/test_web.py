@@ -149,7 +149,7 @@ def test_without_npm_the_command_is_named(monkeypatch):
 
 def test_npm_that_fails_is_one_line(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: "false")
-    with pytest.raises(ValueError, match=r"`pack .*` failed; where it works, get them"):
+    with pytest.raises(ValueError, match=r"`npm pack .*` failed; where it works, get them"):
         web_runtime.find_runtime()
 
 

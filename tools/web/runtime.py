@@ -48,11 +48,11 @@ def find_runtime() -> Runtime:
     if npm is None:
         raise ValueError(f"npm, which downloads ONNX Runtime, is not installed; elsewhere, {HINT}")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", PACKAGE, "--prefer-offline", "--silent"]
+        command = [npm, "pack", PACKAGE, "--prefer-offline", "--fetch-retries=1", "--silent"]
         try:
             subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=TIMEOUT)
         except (OSError, subprocess.SubprocessError):
-            raise ValueError(f"`{' '.join(command[1:])}` failed; where it works, {HINT}") from None
+            raise ValueError(f"`npm pack {PACKAGE}` failed; where it works, {HINT}") from None
         [archive] = Path(folder).glob("*.tgz")
         with TarFile.open(archive) as tar:
             for name in (SCRIPT, WASM):

@@ -1,6 +1,6 @@
 // The page: takes a photo, a video or a camera, asks the worker for people, and draws them.
-// `?image=photo.jpg` opens an image of the same server; with `&repeat=20` the times are the medians
-// of 20 more runs.
+// `?image=photo.jpg` opens an image of the same server. `&side=256` sets the size of the input;
+// with `&repeat=20` the times are the medians of 20 more runs.
 
 import { drawPeople } from "./draw.js";
 
@@ -48,32 +48,32 @@ async function start() {
   document.body.dataset.state = "ready";
   navigator.serviceWorker?.register("sw.js").catch(() => {}); // without it: not offline
   const query = new URLSearchParams(location.search);
+  if (query.has("side")) $("side").value = query.get("side");
   if (query.has("image")) await openUrl(query.get("image"));
   if (query.has("repeat")) await repeat(Number(query.get("repeat")));
 }
 
 function describe({ threads }) {
   const { model, runtime } = card.web;
-  const sizes = ({ bytes, loaded }) => `${megabytes(loaded)} MB, unpacked ${megabytes(bytes)}`;
   $("model").textContent = card.provenance.weights.replace(/\.(safetensors|pth\.tar)$/, "");
   $("joints").textContent = `${card.joints.length} (${card.data_set})`;
-  $("model-bytes").textContent = sizes(model);
   $("runtime").textContent = `ONNX Runtime ${runtime.version}`;
-  $("runtime-bytes").textContent = sizes(runtime);
+  for (const [name, sizes] of Object.entries({ model, runtime })) {
+    for (const kind of ["loaded", "bytes"]) {
+      $(`${name}-${kind}`).textContent = (sizes[kind] / 1e6).toFixed(1);
+    }
+  }
   $("threads").textContent = threads;
   const { size, side, scale_type: kind } = card.input;
   $("input").textContent = size ? size.join(" x ") : "any";
   if (size) return;
   const sides = [...new Set([...SIDES, side])].sort((a, b) => a - b);
   for (const each of sides) {
-    const text = each === side ? `${each} px (default)` : `${each} px`;
-    $("side").add(new Option(text, each, each === side, each === side));
+    $("side").add(new Option(`${each} px`, each, each === side, each === side));
   }
   $("side-text").textContent = `Input, ${kind} side`;
   $("side-label").hidden = false;
 }
-
-const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 // --- sources ----------------------------------------------------------------------------
 
@@ -103,12 +103,14 @@ async function openUrl(address) {
   if (url.origin !== location.origin) {
     throw new Error(`${url.host} is another server: save the image and open it here`);
   }
+  const mine = begin(`Loading ${name} ...`);
   const response = await fetch(url).catch(() => {
     throw new Error(`${name} cannot be loaded`);
   });
   if (!response.ok) throw new Error(`${name} cannot be loaded: HTTP ${response.status}`);
   const type = response.headers.get("content-type") ?? "";
-  await openFile(new File([await response.blob()], name, { type }));
+  const file = new File([await response.blob()], name, { type });
+  if (mine === source) await openFile(file);
 }
 
 async function openCamera() {

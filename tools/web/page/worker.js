@@ -25,8 +25,8 @@ async function open() {
   card = JSON.parse(new TextDecoder().decode(text));
   ort.env.wasm.wasmBinary = runtime;
   // Threads share memory, which a browser allows only where the server sends two headers.
-  const cores = Math.min(4, navigator.hardwareConcurrency);
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? cores : 1;
+  const half = Math.ceil(navigator.hardwareConcurrency / 2); // two per core, on most machines
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, half) : 1;
   session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   return { card, threads: ort.env.wasm.numThreads, ms: performance.now() - start };
 }
