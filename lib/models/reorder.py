@@ -5,7 +5,8 @@ them, so the function of the network is unchanged. The streams of a LitePose, ea
 the others:
 
     stem            1             read by stage 1 and the raw half of the head
-    stage           1 a stage     one order for all its blocks, tied by their residuals
+    stage           1 a stage     one order for all its blocks, tied by their residuals; also with
+                                  the stage before, if a residual ties them
     hidden          1 a block     the expanded channels, which nothing else reads
     deconv level    1 a level     one order for deconv_refined and deconv_raw, tied by their sum
 
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.models.head import FIRST_PREDICTION, SepConv2d
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose
@@ -56,9 +57,10 @@ def sort_channels(model: LitePose, images: Iterable[Tensor] | None = None) -> No
     every stream. None: importance by weights, of the stem and the stages alone; sorting the others
     by it lost nearly all AP of a published network's slice at .75 of the widths.
     """
-    streams = streams_of(model)
+    streams = independent_streams(model)
     if images is None:
-        backbone = streams[: len(model.stage) + 1]
+        names = {"stem", *(f"stage.{index}" for index in range(len(model.stage)))}
+        backbone = [stream for stream in streams if stream.name in names]
         ranked = {stream.name: weight_importance(stream) for stream in backbone}
     else:
         variances = _input_variances(model, streams, images)
@@ -111,7 +113,7 @@ def _input_variances(
 
 
 def watch_inputs(
-    model: LitePose,
+    model: nn.Module,
     layers: Iterable[Any],
     images: Iterable[Tensor],
     see: Callable[[Any, Tensor], None],
@@ -138,7 +140,7 @@ def watch_inputs(
 
 
 def streams_of(model: LitePose) -> list[Stream]:
-    """Every stream of the network: stem and stages, then hidden channels and deconv levels."""
+    """Every stream of the network: stem, each stage, then hidden channels and deconv levels."""
     backbone = [_backbone_stream(model, index) for index in range(len(model.stage) + 1)]
     hidden = [
         _hidden_stream(block, f"stage.{i}.block.{j}.hidden")
@@ -147,6 +149,20 @@ def streams_of(model: LitePose) -> list[Stream]:
     ]
     deconv = [_deconv_stream(model, level) for level in range(len(model.deconv_refined))]
     return [*backbone, *hidden, *deconv]
+
+
+def independent_streams(model: LitePose) -> list[Stream]:
+    """`streams_of`, where a stage that a residual ties to the one before is one stream with it.
+
+    Its first block has a residual if the stage has stride 1 and the width of the stage before.
+    """
+    streams = streams_of(model)
+    for index in reversed(range(1, len(model.stage) + 1)):
+        if model.stage[index - 1][0].residual:
+            one, other = streams[index - 1 : index + 1]
+            written, readers = [*one.written, *other.written], [*one.readers, *other.readers]
+            streams[index - 1 : index + 1] = [Stream(one.name, written, readers)]
+    return streams
 
 
 def _backbone_stream(model: LitePose, index: int) -> Stream:

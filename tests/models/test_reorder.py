@@ -12,6 +12,7 @@ from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import (
     Stream,
     activation_importance,
+    independent_streams,
     sort_channels,
     streams_of,
     weight_importance,
@@ -30,6 +31,24 @@ def test_a_sorted_network_is_the_same_function(name, fusion, by_activation):
     fill(model, 11)
     model.double().eval()  # float64: only the order of summation differs
     image = seeded_image(11, 64).double()
+    with torch.no_grad():
+        before = model(image)
+        sort_channels(model, [image] if by_activation else None)
+        after = model(image)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("by_activation", [True, False])
+def test_stages_that_a_residual_ties_are_sorted_together(by_activation):
+    """The last stage has stride 1; with the width of the one before, its first block adds to it."""
+    arch = uniform_arch(64, 16, (16, 32, 48, 48), (16, 24, 24), depths=(2, 1, 2, 2))
+    model = LitePose(arch, [28, 14])
+    assert [stage[0].residual for stage in model.stage] == [False, False, False, True]
+    assert len(independent_streams(model)) == len(streams_of(model)) - 1
+    fill(model, 16)
+    model.double().eval()
+    image = seeded_image(16, 64).double()
     with torch.no_grad():
         before = model(image)
         sort_channels(model, [image] if by_activation else None)
