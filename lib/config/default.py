@@ -190,6 +190,9 @@ _C.TEST = CN()
 _C.TEST.MODEL_FILE = ""  # "": the first of model_best, final_state0, checkpoint in OUTPUT_DIR
 _C.TEST.IMAGES_PER_GPU = 1  # images of equal input size per forward pass
 _C.TEST.FLIP_TEST = True
+# No joints in rows and columns of the input that are all black, as where an image is padded to the
+# aspect ratio of a fixed size (tools.export --size). False: as the original
+_C.TEST.MASK_BORDERS = False
 _C.TEST.SCALE_TYPE = "short"  # the side that becomes INPUT_SIZE: "short" or "long"
 _C.TEST.SCALE_FACTOR = [1]  # factors of INPUT_SIZE; several: multi-scale test
 _C.TEST.WITH_HEATMAPS = (True, True)  # stages whose heatmaps are averaged

@@ -230,6 +230,7 @@ RANGES = {
     "TEST.MODEL_FILE": OPTIONAL_NAME,
     "TEST.IMAGES_PER_GPU": whole(1, 2**16),
     "TEST.FLIP_TEST": FLAG,
+    "TEST.MASK_BORDERS": FLAG,
     "TEST.SCALE_TYPE": choice("short", "long"),
     "TEST.SCALE_FACTOR": entries(number(0.1, 4)),
     "TEST.WITH_HEATMAPS": entries(FLAG),

@@ -18,6 +18,23 @@ def normalize(images: Tensor) -> Tensor:
     return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
+def without_black_borders(heatmaps: Tensor, images: Tensor) -> Tensor:
+    """Heatmaps (B, K, h, w) of `images` (B, H, W, 3) uint8, 0 where a row or a column is all black.
+
+    An image that is fitted into an input of another aspect ratio has black borders. The loss masks
+    them in training, so a network may answer anything there.
+    """
+    rows = _at_size(images.amax(dim=(2, 3)) > 0, heatmaps.shape[2])
+    columns = _at_size(images.amax(dim=(1, 3)) > 0, heatmaps.shape[3])
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], heatmaps, 0.0)
+
+
+def _at_size(flags: Tensor, size: int) -> Tensor:
+    """(B, N) -> (B, size): the flag at the middle of each pixel of a map; N / size is any ratio."""
+    count = flags.shape[1]
+    return flags[:, torch.arange(size, device=flags.device) * count // size + count // (2 * size)]
+
+
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear; size: (height, width). Unchanged if equal."""
     if tuple(maps.shape[2:]) == tuple(size):

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from lib.codec import Codec
 from lib.core.group import GroupParams, HeatmapParser
-from lib.core.images import normalize, resize_maps
+from lib.core.images import normalize, resize_maps, without_black_borders
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
@@ -42,6 +42,7 @@ class InferenceSettings:
     scale_type: str = "short"
     scale_factors: tuple[float, ...] = (1.0,)
     flip_test: bool = True
+    mask_borders: bool = False  # no joints in rows and columns of the input that are all black
     project2image: bool = True  # decode maps of the input's size, unless the codec is native
     adjust: bool = True  # decode sub-pixel positions of peaks
     refine: bool = True  # search missing joints of each person on its heatmap
@@ -64,6 +65,7 @@ class InferenceSettings:
             scale_type=test.SCALE_TYPE,
             scale_factors=tuple(test.SCALE_FACTOR),
             flip_test=test.FLIP_TEST,
+            mask_borders=test.MASK_BORDERS,
             project2image=test.PROJECT2IMAGE and not group.codec.native,
             adjust=test.ADJUST,
             refine=test.REFINE,
@@ -167,7 +169,8 @@ def network_maps(
     device = next(model.parameters()).device
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(sorted(settings.scale_factors, reverse=True)):
-        images = normalize(torch.stack([one.images[i] for one in inputs]).to(device))
+        pixels = torch.stack([one.images[i] for one in inputs]).to(device)
+        images = normalize(pixels)
         with half_precision(device, settings.half_precision and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(
                 settings,
@@ -177,6 +180,8 @@ def network_maps(
                 project2image=settings.project2image,
                 size_projected=inputs[0].base_size,
             )
+        if settings.mask_borders:
+            heatmaps = without_black_borders(heatmaps, pixels)
         final_heatmaps, tags_list = aggregate_results(
             settings, factor, final_heatmaps, tags_list, heatmaps, tags
         )

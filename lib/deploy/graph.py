@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.codec import Codec
-from lib.core.images import normalize
+from lib.core.images import normalize, without_black_borders
 from lib.core.inference import InferenceSettings, get_multi_stage_outputs
 
 
@@ -46,6 +46,8 @@ class CandidateGraph(nn.Module):
             project2image=self.settings.project2image,
             size_projected=(images.shape[2], images.shape[1]),
         )
+        if self.settings.mask_borders:
+            heatmaps = without_black_borders(heatmaps, images)
         return heatmaps, tags
 
     def candidates(
@@ -84,6 +86,7 @@ class NetworkGraph(nn.Module):
 
     def __init__(self, settings: InferenceSettings, network: nn.Module) -> None:
         super().__init__()
+        self.settings = settings
         self.network = network
         self.outputs = tuple(f"stage{i}" for i in range(len(settings.with_heatmaps)))
 

@@ -31,9 +31,12 @@ def graph_of(tmp_path, kind: str, *opts: str):
 @pytest.mark.parametrize("codec", list(CODECS))
 @pytest.mark.parametrize("flip", ["True", "False"])
 @pytest.mark.parametrize("tag_per_joint", ["True", "False"])
-def test_its_candidates_are_those_of_the_evaluation(tmp_path, image, codec, flip, tag_per_joint):
+@pytest.mark.parametrize("mask", ["True", "False"])
+def test_its_candidates_are_those_of_the_evaluation(
+    tmp_path, image, codec, flip, tag_per_joint, mask
+):
     opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, "MODEL.TAG_PER_JOINT", tag_per_joint)
-    graph = graph_of(tmp_path, "candidates", *opts)
+    graph = graph_of(tmp_path, "candidates", *opts, "TEST.MASK_BORDERS", mask)
     prepared = prepare(graph.settings, image)
     with torch.no_grad():
         outputs = [output[0].numpy() for output in graph(prepared.images[0][None])]

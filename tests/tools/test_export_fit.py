@@ -1,0 +1,56 @@
+"""How images fit into a fixed size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tools.export.fit import best_size, describe_fit, fit
+
+LANDSCAPE = (640, 480)
+PORTRAIT = (480, 640)
+
+
+def test_the_scale_is_that_of_the_side_that_fits_last():
+    result = fit(np.array([LANDSCAPE, PORTRAIT], float), (320, 320))
+    np.testing.assert_allclose(result.scale, [0.5, 0.5])
+    assert result.filled == pytest.approx(0.75)
+    assert fit(np.array([LANDSCAPE], float), (512, 384)).filled == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "size"),
+    [
+        ([LANDSCAPE], 512 * 384, (512, 384)),
+        ([PORTRAIT], 512 * 384, (384, 512)),
+        ([LANDSCAPE, PORTRAIT], 448 * 448, (448, 448)),
+        ([LANDSCAPE] * 9 + [PORTRAIT], 512 * 384, (512, 384)),
+        ([(6400, 100)], 64 * 640, (640, 64)),
+        ([(1, 1)], 64 * 64, (64, 64)),
+    ],
+)
+def test_the_best_size_has_the_aspect_ratio_of_most_images(images, pixels, size):
+    assert best_size(np.array(images, float), pixels) == size
+
+
+def test_no_other_size_of_as_many_pixels_shows_people_larger():
+    rng = np.random.default_rng(0)
+    images = rng.integers(50, 900, (40, 2)).astype(float)
+    best = best_size(images, 448 * 320)
+    others = [
+        (w, h) for w in range(64, 2241, 64) for h in range(64, 2241, 64) if w * h <= 448 * 320
+    ]
+    mean = {size: np.log(fit(images, size).scale).mean() for size in others}
+    assert mean[best] == max(mean.values())
+
+
+def test_the_cost_and_a_better_size_are_described():
+    images = np.array([LANDSCAPE, LANDSCAPE, (960, 480)], float)
+    first, second = describe_fit(images, (448, 448), 448 / images.min(axis=1)).splitlines()
+    assert first.startswith(
+        "3 images in 448x448, aspect ratios kept: scale 0.75 (0.50 to 0.75) of "
+    )
+    assert first.endswith("33% of the input is black")
+    assert second == "--size 512x384, of no more pixels, has scale 0.86 (0.57 to 0.86)"
+    alone = np.array([LANDSCAPE], float)
+    assert "\n" not in describe_fit(alone, (512, 384), 384 / alone.min(axis=1))
