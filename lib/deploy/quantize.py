@@ -7,7 +7,7 @@ its predictions, peaks and positions stay in floats.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
 from lib.utils.files import replacing
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-QUANTIZED = (*CONVOLUTIONS, "Add", "Clip", "Concat", "Relu")
+QUANTIZED = (*CONVOLUTIONS, "Clip", "Concat", "Relu")  # not Add: sums of residuals stay in floats
 
 
 class Inputs(CalibrationDataReader):
@@ -37,11 +37,14 @@ class Inputs(CalibrationDataReader):
         return {} if image is None else {self.name: image}  # {} ends the calibration
 
 
-def quantize(path: Path, target: Path, images: Iterable[np.ndarray]) -> None:
+def quantize(
+    path: Path, target: Path, images: Iterable[np.ndarray], floats: Collection[str] = ()
+) -> None:
     """Write the int8 model of `path` to `target`; `images` give the ranges of the maps.
 
-    In the QDQ format: pairs of QuantizeLinear and DequantizeLinear mark what runs in integers,
-    weights signed, maps unsigned.
+    floats: names of layers, such as "stage.0.0.inv.0", that stay in floats. In the QDQ format:
+    pairs of QuantizeLinear and DequantizeLinear mark what runs in integers, weights signed, maps
+    unsigned.
     """
     model = onnx.load(path)
     logging.getLogger().addFilter(_is_no_advice)
@@ -55,17 +58,26 @@ def quantize(path: Path, target: Path, images: Iterable[np.ndarray]) -> None:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_quantize=quantized_nodes(model),
+                nodes_to_quantize=quantized_nodes(model, floats),
             )
     finally:
         logging.getLogger().removeFilter(_is_no_advice)
 
 
-def quantized_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes up to the last convolution that can run in 8 bits."""
+def quantized_nodes(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
+    """Names of the nodes up to the last convolution that run in 8 bits; `floats` do not."""
     nodes = list(model.graph.node)
     last = max(i for i, node in enumerate(nodes) if node.op_type in CONVOLUTIONS)
-    return [node.name for node in nodes[: last + 1] if node.op_type in QUANTIZED]
+    return [
+        node.name
+        for node in nodes[: last + 1]
+        if node.op_type in QUANTIZED and not any(layer_of(name) in floats for name in node.input)
+    ]
+
+
+def layer_of(weights: str) -> str:
+    """ "network.stage.0.0.inv.0.weight" -> "stage.0.0.inv.0" """
+    return weights.removeprefix("network.").rpartition(".")[0]
 
 
 def _is_no_advice(record: logging.LogRecord) -> bool:

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from lib.models.pose_mobilenet import LitePose
-from lib.models.reorder import streams_of, watch_inputs
+from lib.models.reorder import streams_of
+from lib.utils.watch import watch_inputs
 
 RIDGE = 1e-4  # of the mean second moment, added to the diagonal: channels may be equal, or 0
 

@@ -24,14 +24,15 @@ every network, and the channels of predictions are joints: neither is sliced or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.models.head import FIRST_PREDICTION, SepConv2d
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose
+from lib.utils.watch import watch_inputs
 
 Holder = tuple[Tensor, int]  # a tensor and the dimension of the stream's channels
 
@@ -110,33 +111,6 @@ def _input_variances(
         layer: (squares / count - (total / count).square()).clamp(min=0).to(layer.weight.dtype)
         for layer, (count, total, squares) in moments.items()
     }
-
-
-def watch_inputs(
-    model: nn.Module,
-    layers: Iterable[Any],
-    images: Iterable[Tensor],
-    see: Callable[[Any, Tensor], None],
-) -> int:
-    """Call `see(layer, x)` with each input x of `layers`, in evaluation mode.
-
-    The training mode of the model is restored. Return the number of images.
-    """
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs: see(layer, inputs[0]))
-        for layer in layers
-    ]
-    training, seen = model.training, 0
-    try:
-        model.eval()
-        for batch in images:
-            model(batch)
-            seen += len(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
-    return seen
 
 
 def streams_of(model: LitePose) -> list[Stream]:

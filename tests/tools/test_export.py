@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from lib.config import load_config
 from lib.core.inference import InferenceSettings, predict, settings_of
 from lib.core.inference import prepare as prepare_for_torch
+from lib.core.results import Prediction
 from lib.deploy.graph import GRAPHS
 from lib.models import build_model
 from lib.models.subnet import extract_subnet
@@ -27,7 +29,8 @@ from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, load_weights, network,
 from tools import device_runner
 from tools.device_runner import assign, find_people
 from tools.export import __main__ as export
-from tools.export.check import compare_outputs
+from tools.export import check
+from tools.export.check import compare_outputs, describe_differences, difference
 
 RUNNER = ROOT / "tools/device_runner.py"
 NO_FLIP = ("TEST.FLIP_TEST", "False")
@@ -83,6 +86,19 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
 
 
+def test_nobody_is_found_in_the_black_borders_of_a_fixed_size(fixed):
+    """128 x 64 with an upright image in its middle: 48 of 128 columns are the image."""
+    session, card = open_model(fixed.folder / "model.onnx")
+    image = noise(80, 60, 3)
+    people, _ = find_people(session, card, image)
+    assert len(people) > 0
+    found = people[..., 2] > 0
+    assert (people[found][:, 0] >= -1.5).all()
+    assert (people[found][:, 0] <= 61.5).all()
+    config = card["provenance"]["config"]
+    assert "MASK_BORDERS: true" in config
+
+
 # --- what is written ----------------------------------------------------------------------
 
 
@@ -91,7 +107,10 @@ def test_a_checkpoint_alone_becomes_a_model_in_floats_and_in_8_bits(checkpoint, 
     assert exported.code == 0
     out = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")]
-    assert rows == ["", "---", "PyTorch", "model.onnx", "model-int8.onnx"]
+    torch_rows = ["PyTorch, as valid.py", "PyTorch, this graph"]
+    assert rows[-6:] == ["", "---", *torch_rows, "model.onnx", "model-int8.onnx"]
+    assert "layers stay in floats:" in out
+    assert "images in 64x64, aspect ratios kept: scale " in out
     names = {"model.onnx", "model-int8.onnx", "model.pt2", "card.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
     kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
@@ -118,7 +137,7 @@ def test_the_card_says_what_a_device_must_know(pixels):
 
 def test_the_network_alone_gives_its_maps(checkpoint, coco_root, tmp_path, capsys):
     folder = run(checkpoint, tmp_path, "--graph", "network", "--size", "64x128").folder
-    assert "| PyTorch |" not in capsys.readouterr().out
+    assert "| PyTorch" not in capsys.readouterr().out
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     coarse, fine = session.run(None, {"images": noise(1, 128, 64, 3)})
     assert (coarse.shape, fine.shape) == ((1, 34, 32, 16), (1, 17, 64, 32))
@@ -346,13 +365,85 @@ def test_without_a_data_set_noise_is_compared(tmp_path, capsys, caplog):
     assert_refused(capsys, *args, words=("DATASET.ROOT",))
 
 
+def test_int8_is_calibrated_on_any_folder_of_images(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "images/deep"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        cv2.imwrite(str(folder / f"{i}.png"), noise(80, 100 + i, 3))
+    flags = ("--int8", "3", "--calibrate", str(tmp_path / "images"), "--graph", "network")
+    exported = run(checkpoint, tmp_path / "out", *flags, "--size", "128x64")
+    assert (exported.folder / "model-int8.onnx").is_file()
+    assert "layers stay in floats:" in capsys.readouterr().out
+
+
+def test_a_folder_to_calibrate_on_needs_images_and_their_number(checkpoint, tmp_path, capsys):
+    out = ("--model", str(checkpoint), "--out", str(tmp_path / "out"))
+    with pytest.raises(SystemExit):
+        export.main([*out, "--calibrate", str(tmp_path)])
+    assert "--calibrate needs --int8 N" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.jpg").write_bytes(b"no image")
+    words = {"gone": "--calibrate: there is no folder", "empty": "has no images", "bad": "a.jpg"}
+    for folder, word in words.items():
+        flags = ("--int8", "3", "--calibrate", str(tmp_path / folder))
+        assert_refused(capsys, *out, *flags, words=(word,))
+
+
 def test_numbers_that_differ_are_not_passed(fixed, coco_root, tmp_path, capsys):
     """A network of other weights is not the one in the file."""
     cfg = tiny_config(coco_root, tmp_path, *NO_FLIP)
     settings = InferenceSettings.from_config(cfg)
     other = GRAPHS["candidates"](settings, network(cfg, seed=4)).eval()
     forms = {"model.onnx": fixed.folder / "model.onnx"}
-    assert not compare_outputs(other, forms, fixed.folder, [noise(1, 64, 128, 3)])
+    assert not compare_outputs(other, other, forms, fixed.folder, [noise(1, 64, 128, 3)])
+
+
+def test_a_folded_graph_that_is_another_one_is_no_rounding(fixed, coco_root, tmp_path):
+    """Else its large difference would excuse that of the file."""
+    settings = InferenceSettings.from_config(tiny_config(coco_root, tmp_path, *NO_FLIP))
+    cfg = tiny_config(coco_root, tmp_path, *NO_FLIP)
+    one, other = (GRAPHS["candidates"](settings, network(cfg, seed=s)).eval() for s in (3, 4))
+    assert not compare_outputs(one, other, {}, fixed.folder, [noise(1, 64, 128, 3)])
+    assert compare_outputs(one, one, {}, fixed.folder, [noise(1, 64, 128, 3)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda people: people[:1], "has 1 people, PyTorch finds 2"),
+        (lambda people: people + [[[0, 0, 0]] * 3, [[0, 2, 0]] * 3], "person 2: b is 2.0 px away"),
+        (lambda people: people * [[[1, 1, 1]] * 3, [[1, 1, 0]] * 3], "person 2: b is missing"),
+        (lambda people: people + [[[0, 0, 1]] * 3] * 2, "person 1: c is not in PyTorch's"),
+    ],
+)
+def test_people_that_differ_are_described(change, words):
+    people = np.array([[[5, 5, 0.5], [9, 5, 0.5], [0, 0, 0]]] * 2)
+    people[1, 0, 2] = 0
+    same = Prediction(7, people, [0.5, 0.5])
+    other = Prediction(7, np.asarray(change(people), float), [0.5, 0.5])
+    assert difference(same, same, "abc") is None
+    assert f"image 7{',' if 'person' in words else ''} {words}" == difference(other, same, "abc")
+    near = same._replace(people=people + [0.3, 0.3, 0])
+    assert difference(near, same, "abc") is None
+    assert describe_differences([same] * 19 + [other], [same] * 20, "abc") is None
+    text = describe_differences([same] * 9 + [other], [same] * 10, "abc")
+    assert text is not None
+    assert text.startswith("people differ from PyTorch's in 1 of 10 images: image 7")
+
+
+def test_people_that_differ_end_the_export_with_an_error(checkpoint, tmp_path, capsys, monkeypatch):
+    """A float model whose people are others, as by a runtime's fault."""
+    monkeypatch.setattr(check, "find_people", moved_at_onnx_runtime)
+    exported = run(checkpoint, tmp_path, "--size", "128x64", "TEST.DETECTION_THRESHOLD", "0")
+    assert exported.code == 1
+    assert "model.onnx: people differ from PyTorch's in " in capsys.readouterr().err
+
+
+def moved_at_onnx_runtime(session, card, image):
+    people, scores = find_people(session, card, image)
+    shift = 1 if isinstance(session, onnxruntime.InferenceSession) else 0
+    return people + [shift, 0, 0], scores
 
 
 def test_paths_of_the_machine_stay_behind(fixed):

@@ -121,3 +121,20 @@ def _sources_of(paths: Iterable[Path], origin: str) -> list[Source]:
     if not media:
         raise ValueError(f"{origin} has no images or videos")
     return [_source(path) for path in sorted(media)]
+
+
+def find_images(folder: Path, flag: str) -> list[str]:
+    """The images of a folder and its subfolders, relative to it; ValueError if there are none.
+
+    flag: of the command line, for errors.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{flag}: there is no folder {folder}")
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGES and path.is_file()
+    ]
+    if not names:
+        raise ValueError(f"{flag}: the folder {folder} has no images")
+    return sorted(names)

@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,16 +33,19 @@ from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
 from lib.dataset.reader import ground_truth_of
 from lib.deploy.export import make_card, make_program, program_file, write_onnx
 from lib.deploy.fold import fold_norms
-from lib.deploy.graph import GRAPHS
-from lib.deploy.quantize import quantize
+from lib.deploy.graph import GRAPHS, CandidateGraph
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.files import check_outputs, write_file
+from lib.utils.images import read_image
 from lib.utils.reading import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
+from tools.demo.media import find_images
 from tools.device_runner import prepare
-from tools.export.check import compare_outputs, people_table
+from tools.export.check import compare_outputs, compare_people
+from tools.export.fit import describe_fit
+from tools.export.int8 import write_int8
 
 logger = logging.getLogger("lib.export")
 
@@ -64,6 +68,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", metavar="WxH", help="fixed input size; default: any size")
     parser.add_argument("--flip", action="store_true", help="include the flip test: twice the work")
     parser.add_argument("--int8", type=int, metavar="N", help="also int8, calibrated on N images")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="of images; default: the training split"
+    )
     parser.add_argument("--evaluate", action="store_true", help="also report AP on the test split")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     args = parser.parse_intermixed_args(argv)
@@ -71,6 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--evaluate needs a graph with candidates")
     if args.int8 is not None and args.int8 < 1:
         parser.error(f"--int8 is {args.int8}; at least 1")
+    if args.calibrate and args.int8 is None:
+        parser.error("--calibrate needs --int8 N, the number of images")
     return args
 
 
@@ -83,30 +92,55 @@ def main(argv: list[str] | None = None) -> int:
     check_outputs(outputs, [network.source, args.cfg, args.superconfig])
     model = network.build(torch.device("cpu"))
     make_folders(str(args.out / "card.json"))
-    training = build_dataset(network.cfg) if args.int8 else None
     data = build_evaluation_set(network.cfg) if args.evaluate else available_images(network.cfg)
 
     settings = InferenceSettings.from_config(network.cfg)
+    unfolded = GRAPHS[args.graph](settings, model).eval()
+    card = make_card(settings, unfolded, size, provenance_of(network))
+    calibration = [prepare(card, image)[0] for image in images_to_calibrate_on(args, network.cfg)]
     graph = GRAPHS[args.graph](settings, fold_norms(model)).eval()
     program = make_program(graph, size)
     content = program_file(program)
     write_file(args.out / "model.pt2", content)
     write_onnx(args.out / "model.onnx", program, graph.outputs)
-    card = make_card(settings, graph, size, provenance_of(network))
     write_file(args.out / "card.json", json.dumps(card, indent=2) + "\n")
     models = [args.out / "model.onnx"]
-    if training:
+    if calibration:
         models.append(args.out / "model-int8.onnx")
-        images = (training.files.read(record) for record in training.records[: args.int8])
-        quantize(models[0], models[1], (prepare(card, image)[0] for image in images))
+        print(write_int8(models[1], unfolded, size, calibration), flush=True)
 
-    unfolded = GRAPHS[args.graph](settings, model).eval()
     inputs = (prepare(card, image)[0] for image in samples(data))
     forms = {"model.onnx": models[0], "model.pt2": content}
-    equal = compare_outputs(unfolded, forms, args.out, inputs)
-    if data and args.graph != "network":
-        print(f"\n{people_table(settings, model, data, models)}")
+    equal = compare_outputs(unfolded, graph, forms, args.out, inputs)
+    if data and size:
+        images = np.array([(record.width, record.height) for record in data.records], float)
+        print(describe_fit(images, size, free_scale(settings, images)))
+    if data and isinstance(unfolded, CandidateGraph):
+        check = compare_people(unfolded, card, data, models)
+        print(f"\n{check.table}")
+        if check.problem:
+            print(f"error: {models[0]}: {check.problem}", file=sys.stderr)
+            return 1
     return 0 if equal else 1
+
+
+def images_to_calibrate_on(args: argparse.Namespace, cfg: CfgNode) -> Iterator[np.ndarray]:
+    """The first --int8 images of --calibrate, or of the training split; none without --int8."""
+    if args.calibrate is None:
+        training = build_dataset(cfg) if args.int8 else None
+        if training:
+            yield from map(training.files.read, training.records[: args.int8])
+        return
+    names = find_images(args.calibrate, "--calibrate")
+    chosen = np.linspace(0, len(names) - 1, min(args.int8, len(names))).round().astype(int)
+    for index in chosen:  # from all over the folder: neighbors are often alike
+        yield read_image(args.calibrate / names[index])
+
+
+def free_scale(settings: InferenceSettings, images: np.ndarray) -> np.ndarray:
+    """(N,) pixels of a free input per pixel of images (N, 2) of these widths and heights."""
+    sides = images.min(axis=1) if settings.scale_type == "short" else images.max(axis=1)
+    return settings.input_size / sides
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -121,8 +155,9 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def read_weights(args: argparse.Namespace) -> NetworkFile:
-    """The network to export, with the flip test as --flip says."""
-    opts = [*args.opts, "TEST.FLIP_TEST", str(args.flip)]
+    """The network to export; --flip sets the flip test, --size masks the borders."""
+    masked = ["TEST.MASK_BORDERS", "True"] if args.size else []
+    opts = [*masked, *args.opts, "TEST.FLIP_TEST", str(args.flip)]
     path = args.model or (load_config(args.cfg, opts).TEST.MODEL_FILE if args.cfg else None)
     if not path:
         raise ValueError("name the weights: --model, or --cfg with TEST.MODEL_FILE")

@@ -38,7 +38,7 @@ from lib.utils.journal import Journal
 from lib.utils.reading import hash_of
 from lib.utils.shipped import find_weights
 from tools.demo.ahead import ahead
-from tools.demo.media import IMAGES, Source, quiet_opencv
+from tools.demo.media import Source, find_images, quiet_opencv
 from tools.demo.pipeline import Item, Mean, Problem, read, run_step
 from tools.label_images.annotations import Thresholds
 from tools.label_images.compare import agreement, spec_of
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.model = find_weights(args.model)
     human = args.merge or args.compare
     tree = read_tree(human) if human else None
-    names = find_images(args.images)
+    names = find_images(args.images, "--images")
     inputs = [args.model, human, args.cfg, args.superconfig]
     check_outputs([args.out, journal_path(args.out)], [*inputs, *map(args.images.joinpath, names)])
     predictor = Predictor.load(
@@ -95,20 +95,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise ValueError(f"--merge-as {args.merge_as} needs --merge, a file of human annotations")
     if args.out.is_dir():
         raise ValueError(f"--out {args.out} is a folder; name a file")
-
-
-def find_images(folder: Path) -> list[str]:
-    """The images of a folder and its subfolders, relative to it; ValueError if there are none."""
-    if not folder.is_dir():
-        raise ValueError(f"--images: there is no folder {folder}")
-    names = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGES and path.is_file()
-    ]
-    if not names:
-        raise ValueError(f"--images: the folder {folder} has no images")
-    return sorted(names)
 
 
 def label(

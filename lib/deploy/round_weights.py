@@ -1,0 +1,68 @@
+"""Weights rounded to 8 bits; biases absorb the mean error (Nagel et al. 2019, section 4.2).
+
+Rounding weights and maps changes the mean of an output, by an amount that a few images show. The
+bias takes it off. In the published M this matters in the stem: some of its maps hardly vary,
+weights go up to 938, and a bias cancels nearly all of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.utils.watch import watch_inputs
+
+WEIGHT_LEVELS = 127  # of a symmetric scale
+MAP_LEVELS = 255  # of a scale with a zero point
+SMALLEST = 1e-12  # of a range
+
+
+@torch.no_grad()
+def round_weights(network: nn.Module, images: Sequence[Tensor]) -> None:
+    """Round the weights of all convolutions, one scale for each output channel, in place.
+
+    network: in evaluation mode, BatchNorms folded; images: batches (B, 3, H, W), normalized. A
+    quantizer with the same scales finds these weights on its grid, and their biases corrected for
+    maps of 8 bits with the ranges of `images`. Transposed convolutions are left alone: rounding
+    them costs nearly nothing.
+    """
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    ranges = {layer: [0.0, 0.0] for layer in convolutions}
+    errors = {layer: torch.zeros_like(layer.weight[:, 0, 0, 0]) for layer in convolutions}
+
+    def see_range(layer: Any, x: Tensor) -> None:
+        low, high = ranges[layer]
+        ranges[layer] = [min(low, x.min().item()), max(high, x.max().item())]
+
+    def see_error(layer: Any, x: Tensor) -> None:
+        coarse = in_8_bits(x, *ranges[layer])
+        change = _products(layer, coarse, rounded(layer.weight)) - _products(layer, x, layer.weight)
+        errors[layer] += change.mean(dim=(0, 2, 3)) / len(images)
+
+    watch_inputs(network, convolutions, images, see_range)
+    watch_inputs(network, convolutions, images, see_error)
+    for layer, error in errors.items():
+        layer.weight.copy_(rounded(layer.weight))
+        layer.bias = nn.Parameter(-error if layer.bias is None else layer.bias - error)
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """(out, in, k, k) on a grid of 255 values for each output channel."""
+    step = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST) / WEIGHT_LEVELS
+    return (weight / step).round() * step
+
+
+def in_8_bits(x: Tensor, low: float, high: float) -> Tensor:
+    """Maps on the grid of 256 values from `low` to `high`, of which one is 0."""
+    step = max(high - low, SMALLEST) / MAP_LEVELS
+    zero = round(-low / step)
+    return ((x / step).round() + zero).clamp(0, MAP_LEVELS).sub(zero) * step
+
+
+def _products(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """The outputs of a convolution without its bias."""
+    return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)

@@ -1,0 +1,108 @@
+"""Weights on a grid of 8 bits with corrected biases, and the damage of layers."""
+
+from __future__ import annotations
+
+import copy
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lib.deploy.damage import layer_damage
+from lib.deploy.quantize import layer_of, quantized_nodes
+from lib.deploy.round_weights import in_8_bits, round_weights, rounded
+
+IMAGES = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+
+
+class Small(nn.Module):
+    """Two convolutions and two outputs; the first weights nearly cancel a constant input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.last(self.first(x + 20).relu())
+        return [y, y[:, :2]]
+
+
+@pytest.fixture
+def network() -> Small:
+    return Small().eval()
+
+
+def test_weights_are_on_a_grid_of_their_channel_and_rounding_again_changes_nothing(network):
+    weight = network.first.weight.detach()
+    once = rounded(weight)
+    step = weight.abs().amax(dim=(1, 2, 3)) / 127
+    steps = once / step[:, None, None, None]
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert (once - weight).abs().amax(dim=(1, 2, 3)).le(step / 2 * 1.001).all()
+    torch.testing.assert_close(rounded(once), once, rtol=1e-6, atol=0)
+    assert not rounded(torch.zeros(2, 3, 1, 1)).any()
+
+
+def test_maps_have_256_values_and_zero_is_one_of_them():
+    x = torch.linspace(-1, 3, 1001)
+    y = in_8_bits(x, -1, 3)
+    assert len(y.unique()) == 256
+    assert (y - x).abs().max() <= 4 / 255
+    assert in_8_bits(torch.zeros(1), -1, 3).item() == 0
+    assert in_8_bits(torch.tensor([9.0]), -1, 3).item() <= 3.01
+    assert not in_8_bits(torch.zeros(4), 0, 0).any()
+
+
+def test_biases_absorb_the_mean_error(network):
+    """20 is added to the inputs: the error of a weight is a shift, which the bias takes off."""
+    corrected, plain = copy.deepcopy(network), copy.deepcopy(network)
+    round_weights(corrected, IMAGES)
+    with torch.no_grad():
+        for layer in (plain.first, plain.last):
+            layer.weight.copy_(rounded(layer.weight))
+        errors = [
+            sum((ours(x)[0] - network(x)[0]).mean(dim=(0, 2, 3)).abs().max() for x in IMAGES)
+            for ours in (corrected, plain)
+        ]
+    assert torch.equal(corrected.first.weight, plain.first.weight)
+    assert corrected.last.bias is not None  # it had none
+    assert errors[0] < errors[1] / 3
+
+
+def test_the_damage_of_a_layer_is_that_of_its_inputs_alone(network):
+    table = layer_damage(network, IMAGES, joints=2)
+    assert sorted(one.layer for one in table) == ["first", "last"]
+    assert table[0].share >= table[1].share > 0
+    low = min(float((x + 20).min()) for x in IMAGES)
+    assert low > 0
+    with torch.no_grad():
+        high = max(float((x + 20).max()) for x in IMAGES)
+        change = total = 0.0
+        for x in IMAGES:
+            expected = network(x)[0]
+            y = network.last(network.first(in_8_bits(x + 20, 0.0, high)).relu())
+            change += (y - expected)[:, :2].square().mean().item()
+            total += expected[:, :2].square().mean().item()
+    [first] = [one.share for one in table if one.layer == "first"]
+    assert first >= change / total * 0.999  # heatmaps; tags may have lost more
+    for layer in (network.first, network.last):
+        assert not layer._forward_pre_hooks
+
+
+def test_layers_in_floats_and_sums_are_not_quantized():
+    names = {"network.a.0.weight": "a.0", "a.0.bias": "a.0"}
+    assert {text: layer_of(text) for text in names} == names
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "network.a.0.weight"], ["y"], "one"),
+        make("Clip", ["y"], ["z"], "two"),
+        make("Add", ["z", "x"], ["s"], "three"),
+        make("Conv", ["s", "network.b.weight"], ["t"], "four"),
+        make("Clip", ["t"], ["u"], "five"),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], []))
+    assert quantized_nodes(model) == ["one", "two", "four"]
+    assert quantized_nodes(model, floats=["a.0"]) == ["two", "four"]

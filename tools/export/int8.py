@@ -1,0 +1,55 @@
+"""The int8 model of a network (`tools.export --int8`)."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.core.images import normalize
+from lib.deploy.damage import layer_damage
+from lib.deploy.export import make_program, write_onnx
+from lib.deploy.fold import fold_norms
+from lib.deploy.graph import Graph
+from lib.deploy.quantize import quantize
+from lib.deploy.round_weights import round_weights
+from lib.models.equalize import equalize
+from lib.models.pose_mobilenet import LitePose
+from lib.utils.tables import markdown
+
+MAX_DAMAGE = 3e-5  # of a layer in 8 bits; see `lib.deploy.damage`
+IMAGES = 2  # to measure the damage of every layer on
+LISTED = 12  # layers in the table
+
+
+def write_int8(
+    target: Path, graph: Graph, size: tuple[int, int] | None, images: Sequence[np.ndarray]
+) -> str:
+    """Write the int8 model of `graph`, calibrated on `images` (1, H, W, 3); return a table.
+
+    Channels are equalized, weights rounded with their biases corrected, and the layers that lose
+    most in 8 bits stay in floats. `graph` is not changed.
+    """
+    network = copy.deepcopy(graph.network)
+    inputs = [normalize(torch.from_numpy(image)) for image in images]
+    if isinstance(network, LitePose):
+        equalize(network, inputs)
+    folded = fold_norms(network)
+    round_weights(folded, inputs)
+    damage = layer_damage(folded, inputs[:IMAGES], graph.settings.num_joints)
+    floats = [one.layer for one in damage if one.share > MAX_DAMAGE]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rounded.onnx"
+        copied = type(graph)(graph.settings, folded).eval()
+        write_onnx(path, make_program(copied, size), copied.outputs)
+        quantize(path, target, images, floats)
+    rows = [
+        [one.layer, f"{one.share:.5f}", "float" if one.layer in floats else "8 bits"]
+        for one in damage[:LISTED]
+    ]
+    title = f"{len(floats)} of {len(damage)} layers stay in floats:"
+    return f"{title}\n\n{markdown(['layer', 'damage in 8 bits', 'stays'], rows)}\n"
