@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tools.export.__main__ import free_scale
 from tools.export.fit import best_size, describe_fit, fit
 
 LANDSCAPE = (640, 480)
@@ -54,3 +55,10 @@ def test_the_cost_and_a_better_size_are_described():
     assert second == "--size 512x384, of no more pixels, has scale 0.86 (0.57 to 0.86)"
     alone = np.array([LANDSCAPE], float)
     assert "\n" not in describe_fit(alone, (512, 384), 384 / alone.min(axis=1))
+
+
+def test_the_scale_of_a_free_size_is_that_of_the_card():
+    images = np.array([LANDSCAPE, PORTRAIT], float)
+    for kind, side in (("short", 480), ("long", 640)):
+        scale = free_scale({"side": 448, "scale_type": kind}, images)
+        np.testing.assert_allclose(scale, [448 / side] * 2)

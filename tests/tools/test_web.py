@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.tools.test_export import save_tiny
@@ -69,6 +70,17 @@ def test_the_page_is_complete(tiny_page):
     people, scores = device_runner.find_people(*model, np.zeros((64, 128, 3), np.uint8))
     assert people.shape[1:] == (17, 3)
     assert len(people) == len(scores)
+
+
+def test_black_borders_of_a_fixed_size_hold_no_joints(tiny_page):
+    session = onnxruntime.InferenceSession(
+        gzip.decompress((tiny_page / "model.onnx.gz").read_bytes())
+    )
+    images = np.full((1, 64, 128, 3), 90, np.uint8)
+    images[:, :, :40] = 0
+    values = session.run(["pixel_values"], {"images": images})[0].reshape(-1, 64, 128)
+    assert not values[:, :, :40].any()
+    assert values[:, :, 40:].any()
 
 
 def test_no_path_of_the_machine_is_published(tiny_page, checkpoint):

@@ -18,7 +18,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     equal = compare_outputs(unfolded, graph, forms, args.out, inputs)
     if data and size:
         images = np.array([(record.width, record.height) for record in data.records], float)
-        print(describe_fit(images, size, free_scale(settings, images)))
+        print(describe_fit(images, size, free_scale(card["input"], images)))
     if data and isinstance(unfolded, CandidateGraph):
         check = compare_people(unfolded, card, data, models)
         print(f"\n{check.table}")
@@ -137,10 +137,13 @@ def images_to_calibrate_on(args: argparse.Namespace, cfg: CfgNode) -> Iterator[n
         yield read_image(args.calibrate / names[index])
 
 
-def free_scale(settings: InferenceSettings, images: np.ndarray) -> np.ndarray:
-    """(N,) pixels of a free input per pixel of images (N, 2) of these widths and heights."""
-    sides = images.min(axis=1) if settings.scale_type == "short" else images.max(axis=1)
-    return settings.input_size / sides
+def free_scale(rules: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """(N,) pixels of a free input per pixel of images (N, 2) of these widths and heights.
+
+    rules: the entry "input" of the card; its side is a multiple of 64.
+    """
+    sides = images.min(axis=1) if rules["scale_type"] == "short" else images.max(axis=1)
+    return rules["side"] / sides
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -154,10 +157,14 @@ def read_size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def fixed_size_opts(size: str | None) -> list[str]:
+    """Config keys of --size: images are padded with black, where no joint may be found."""
+    return ["TEST.MASK_BORDERS", "True"] if size else []
+
+
 def read_weights(args: argparse.Namespace) -> NetworkFile:
     """The network to export; --flip sets the flip test, --size masks the borders."""
-    masked = ["TEST.MASK_BORDERS", "True"] if args.size else []
-    opts = [*masked, *args.opts, "TEST.FLIP_TEST", str(args.flip)]
+    opts = [*fixed_size_opts(args.size), *args.opts, "TEST.FLIP_TEST", str(args.flip)]
     path = args.model or (load_config(args.cfg, opts).TEST.MODEL_FILE if args.cfg else None)
     if not path:
         raise ValueError("name the weights: --model, or --cfg with TEST.MODEL_FILE")

@@ -32,7 +32,7 @@ from lib.utils import cli
 from lib.utils.files import check_outputs, write_file
 from lib.utils.reading import hash_of
 from lib.utils.shipped import DEFAULT
-from tools.export.__main__ import read_size
+from tools.export.__main__ import fixed_size_opts, read_size
 from tools.web.runtime import SCRIPT, WASM, Runtime, find_runtime, read_runtime
 
 PAGE = Path(__file__).with_name("page")
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     size = read_size(args.size) if args.size else None
-    opts = [*args.opts, "TEST.FLIP_TEST", "False"]
+    opts = [*fixed_size_opts(args.size), *args.opts, "TEST.FLIP_TEST", "False"]
     network = read_network(args.model, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
     network.expect_subnet()
     page = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir())}
