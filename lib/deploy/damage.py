@@ -8,10 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.deploy.round_weights import in_8_bits
-from lib.utils.watch import watch_inputs
-
-Range = tuple[float, float]
+from lib.deploy.round_weights import in_8_bits, input_ranges
 
 
 class Damage(NamedTuple):
@@ -33,13 +30,7 @@ def layer_damage(network: nn.Module, images: Sequence[Tensor], joints: int) -> l
         for name, layer in network.named_modules()
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
     }
-    ranges: dict[nn.Module, Range] = dict.fromkeys(layers, (0.0, 0.0))
-
-    def see(layer: nn.Module, x: Tensor) -> None:
-        low, high = ranges[layer]
-        ranges[layer] = min(low, x.min().item()), max(high, x.max().item())
-
-    watch_inputs(network, layers, images, see)
+    ranges = input_ranges(network, layers, images)
     expected = [_parts(network(batch), joints) for batch in images]
     result = []
     for layer, name in layers.items():

@@ -7,7 +7,7 @@ weights go up to 938, and a bias cancels nearly all of the product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lib.utils.watch import watch_inputs
 
+Range = tuple[float, float]  # smallest and largest value
 WEIGHT_LEVELS = 127  # of a symmetric scale
 MAP_LEVELS = 255  # of a scale with a zero point
 SMALLEST = 1e-12  # of a range
@@ -31,23 +32,32 @@ def round_weights(network: nn.Module, images: Sequence[Tensor]) -> None:
     them costs nearly nothing.
     """
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    ranges = {layer: [0.0, 0.0] for layer in convolutions}
+    ranges = input_ranges(network, convolutions, images)
     errors = {layer: torch.zeros_like(layer.weight[:, 0, 0, 0]) for layer in convolutions}
 
-    def see_range(layer: Any, x: Tensor) -> None:
-        low, high = ranges[layer]
-        ranges[layer] = [min(low, x.min().item()), max(high, x.max().item())]
-
-    def see_error(layer: Any, x: Tensor) -> None:
+    def see(layer: Any, x: Tensor) -> None:
         coarse = in_8_bits(x, *ranges[layer])
         change = _products(layer, coarse, rounded(layer.weight)) - _products(layer, x, layer.weight)
         errors[layer] += change.mean(dim=(0, 2, 3)) / len(images)
 
-    watch_inputs(network, convolutions, images, see_range)
-    watch_inputs(network, convolutions, images, see_error)
+    watch_inputs(network, convolutions, images, see)
     for layer, error in errors.items():
         layer.weight.copy_(rounded(layer.weight))
         layer.bias = nn.Parameter(-error if layer.bias is None else layer.bias - error)
+
+
+def input_ranges(
+    network: nn.Module, layers: Iterable[nn.Module], images: Iterable[Tensor]
+) -> dict[nn.Module, Range]:
+    """The smallest and the largest input of each layer; 0 is within."""
+    ranges: dict[nn.Module, Range] = dict.fromkeys(layers, (0.0, 0.0))
+
+    def see(layer: nn.Module, x: Tensor) -> None:
+        low, high = ranges[layer]
+        ranges[layer] = min(low, x.min().item()), max(high, x.max().item())
+
+    watch_inputs(network, ranges, images, see)
+    return ranges
 
 
 def rounded(weight: Tensor) -> Tensor:

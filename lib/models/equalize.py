@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.models.head import FIRST_PREDICTION
 from lib.models.pose_mobilenet import LitePose
+from lib.models.reorder import Ends, backbone_ends, deconv_ends, is_tied
 from lib.utils.watch import watch_inputs
 
 # BatchNorms that write a stream; what reads it, and the dimension of the stream in its weights.
@@ -61,36 +61,24 @@ def _streams(model: LitePose) -> list[StreamEnds]:
     """Every stream that can be scaled; a residual may tie two stages (`lib.models.reorder`)."""
     streams: list[StreamEnds] = []
     for index in range(len(model.stage) + 1):
-        norms, readers = _backbone_stream(model, index)
-        if index and model.stage[index - 1][0].residual:  # which ties it to the stream before
+        norms, readers = _scaled(backbone_ends(model, index))
+        if is_tied(model, index):
             norms_before, readers_before = streams.pop()
             norms, readers = norms_before + norms, readers_before + readers
         streams.append((norms, readers))
-    for level, (norm, _) in enumerate(model.deconv_bnrelu):
-        readers = [(layer, 0) for layer in model.deconv_refined[level + 1 : level + 2]]
-        if level >= FIRST_PREDICTION:
-            readers.append((model.final_refined[level - FIRST_PREDICTION].conv[0], 0))
-        streams.append(([norm], readers))
+    for level in range(len(model.deconv_refined)):
+        norms, readers = _scaled(deconv_ends(model, level))
+        streams.append((norms[:1], readers))  # the BatchNorm of the sum
     for prediction in [*model.final_refined, *(model.final_raw if model.fusion else [])]:
         _, norm, _, last = prediction.conv
         streams.append(([norm], [(last, 1)]))
     return streams
 
 
-def _backbone_stream(model: LitePose, index: int) -> StreamEnds:
-    """What writes and reads the stem (index 0) or stage `index` (from 1)."""
-    blocks = list(model.stage[index - 1]) if index else []
-    norms = [block.point_conv[1] for block in blocks] or [model.first[3]]
-    is_last = index == len(model.stage)
-    first = (model.deconv_refined[0], 0) if is_last else (model.stage[index][0].inv[0], 1)
-    readers = [first, *((block.inv[0], 1) for block in blocks[1:])]
-    if model.fusion and not is_last:
-        level = len(model.stage) - 1 - index  # of the head: its raw maps are the backbone's
-        if level < len(model.deconv_raw):
-            readers.append((model.deconv_raw[level], 0))
-        if level > FIRST_PREDICTION:
-            readers.append((model.final_raw[level - FIRST_PREDICTION - 1].conv[0], 0))
-    return norms, readers
+def _scaled(ends: Ends) -> StreamEnds:
+    """A prediction reads with depthwise filters, which take the factors of their channels."""
+    depthwise = [(ends.prediction.conv[0], 0)] if ends.prediction else []
+    return [norm for _, norm in ends.writers], [*ends.readers, *depthwise]
 
 
 def _column_ranges(weight: Tensor, dim: int) -> Tensor:

@@ -50,6 +50,14 @@ class Stream(NamedTuple):
         return [*self.written, *((layer.weight, dim) for layer, dim in self.readers)]
 
 
+class Ends(NamedTuple):
+    """The layers at the two ends of a stream."""
+
+    writers: list[tuple[Any, Any]]  # convolutions and their BatchNorms
+    readers: list[tuple[Any, int]]  # layers that mix the channels, and their dimension in `weight`
+    prediction: SepConv2d | None  # reads them, too; depthwise at first
+
+
 @torch.no_grad()
 def sort_channels(model: LitePose, images: Iterable[Tensor] | None = None) -> None:
     """Sorts channels by descending importance, in place; the network's function is unchanged.
@@ -126,36 +134,58 @@ def streams_of(model: LitePose) -> list[Stream]:
 
 
 def independent_streams(model: LitePose) -> list[Stream]:
-    """`streams_of`, where a stage that a residual ties to the one before is one stream with it.
-
-    Its first block has a residual if the stage has stride 1 and the width of the stage before.
-    """
+    """`streams_of`, where a stage that a residual ties to the one before is one stream with it."""
     streams = streams_of(model)
     for index in reversed(range(1, len(model.stage) + 1)):
-        if model.stage[index - 1][0].residual:
+        if is_tied(model, index):
             one, other = streams[index - 1 : index + 1]
             written, readers = [*one.written, *other.written], [*one.readers, *other.readers]
             streams[index - 1 : index + 1] = [Stream(one.name, written, readers)]
     return streams
 
 
-def _backbone_stream(model: LitePose, index: int) -> Stream:
-    """The channels of the stem (index 0) or of stage `index` (from 1)."""
+def is_tied(model: LitePose, index: int) -> bool:
+    """Whether a residual adds the stream before to that of stage `index` (from 1).
+
+    Its first block has a residual if the stage has stride 1 and the width of the stage before.
+    """
+    return index > 0 and model.stage[index - 1][0].residual
+
+
+def backbone_ends(model: LitePose, index: int) -> Ends:
+    """What writes and reads the stem (index 0) or stage `index` (from 1)."""
     blocks = list(model.stage[index - 1]) if index else []
-    writers = [block.point_conv for block in blocks] or [model.first[2:4]]
-    written = [holder for conv, bn in writers for holder in _conv_bn(conv, bn)]
+    writers = [tuple(block.point_conv) for block in blocks] or [tuple(model.first[2:4])]
     is_last = index == len(model.stage)
     first = (model.deconv_refined[0], 0) if is_last else (model.stage[index][0].inv[0], 1)
-    readers = [first, *((block.inv[0], 1) for block in blocks[1:])]
+    readers, prediction = [first, *((block.inv[0], 1) for block in blocks[1:])], None
     if model.fusion and not is_last:
         level = len(model.stage) - 1 - index  # of the head: its raw maps are the backbone's
         if level < len(model.deconv_raw):
             readers.append((model.deconv_raw[level], 0))
         if level > FIRST_PREDICTION:
-            raw = model.final_raw[level - FIRST_PREDICTION - 1]
-            written += _channelwise(raw)
-            readers.append((raw.conv[3], 1))
-    return Stream(f"stage.{index - 1}" if index else "stem", written, readers)
+            prediction = model.final_raw[level - FIRST_PREDICTION - 1]
+    return Ends(writers, readers, prediction)
+
+
+def deconv_ends(model: LitePose, level: int) -> Ends:
+    """What writes and reads a deconv level: the sum of its refined and its raw half."""
+    halves = [model.deconv_refined, model.deconv_raw] if model.fusion else [model.deconv_refined]
+    norm = model.deconv_bnrelu[level][0]
+    readers = [(layer, 0) for layer in model.deconv_refined[level + 1 : level + 2]]
+    prediction = None
+    if level >= FIRST_PREDICTION:
+        prediction = model.final_refined[level - FIRST_PREDICTION]
+    return Ends([(half[level], norm) for half in halves], readers, prediction)
+
+
+def _backbone_stream(model: LitePose, index: int) -> Stream:
+    """The channels of the stem (index 0) or of stage `index` (from 1)."""
+    ends = backbone_ends(model, index)
+    written = [holder for conv, bn in ends.writers for holder in _conv_bn(conv, bn)]
+    return _to_prediction(
+        Stream(f"stage.{index - 1}" if index else "stem", written, ends.readers), ends
+    )
 
 
 def _hidden_stream(block: InvertedBottleneck, name: str) -> Stream:
@@ -166,23 +196,20 @@ def _hidden_stream(block: InvertedBottleneck, name: str) -> Stream:
 
 
 def _deconv_stream(model: LitePose, level: int) -> Stream:
-    """The channels of a deconv level: the sum of its refined and its raw half."""
-    halves = [model.deconv_refined, model.deconv_raw] if model.fusion else [model.deconv_refined]
-    written = [(half[level].weight, 1) for half in halves]  # a transposed weight is (in, out, k, k)
-    written += _norm(model.deconv_bnrelu[level][0])
-    readers: list[tuple[Any, int]] = []
-    if level + 1 < len(model.deconv_refined):
-        readers.append((model.deconv_refined[level + 1], 0))
-    if level >= FIRST_PREDICTION:
-        prediction = model.final_refined[level - FIRST_PREDICTION]
-        written += _channelwise(prediction)
-        readers.append((prediction.conv[3], 1))
-    return Stream(f"deconv.{level}", written, readers)
+    """The channels of a deconv level."""
+    ends = deconv_ends(model, level)
+    written = [(conv.weight, 1) for conv, _ in ends.writers]  # transposed: (in, out, k, k)
+    written += _norm(ends.writers[0][1])
+    return _to_prediction(Stream(f"deconv.{level}", written, ends.readers), ends)
 
 
-def _channelwise(layer: SepConv2d) -> list[Holder]:
-    """The part of a prediction before its 1x1: depthwise filters and BatchNorm."""
-    return _conv_bn(*list(layer.conv)[:2])
+def _to_prediction(stream: Stream, ends: Ends) -> Stream:
+    """`stream` and the part of a prediction that is channelwise: filters and BatchNorm."""
+    if ends.prediction is None:
+        return stream
+    conv, bn, _, last = ends.prediction.conv
+    written, readers = [*stream.written, *_conv_bn(conv, bn)], [*stream.readers, (last, 1)]
+    return stream._replace(written=written, readers=readers)
 
 
 def _conv_bn(conv: Any, bn: Any) -> list[Holder]:
