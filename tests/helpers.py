@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.config import load_config
+from lib.config import as_opts, load_config
 from lib.dataset.image_files import ImageRecord
 from lib.dataset.reader import read_annotations, records_of
 from lib.keypoints import KeypointSpec
@@ -83,11 +83,6 @@ YAMLS = {
     "animal": ROOT / "experiments/animal/small.yaml",
 }
 JOINTS = ROOT / "experiments/animal/joints.yaml"  # the custom keypoints of animal/small.yaml
-
-
-def as_opts(settings: Mapping[str, object]) -> list[str]:
-    """{"TRAIN.EMA": 0.9, ...} -> ["TRAIN.EMA", "0.9", ...], as on a command line."""
-    return [str(part) for pair in settings.items() for part in pair]
 
 
 def tiny_opts(data: Path, out: Path) -> list[str]:

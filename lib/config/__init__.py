@@ -6,7 +6,7 @@ import ast
 import contextlib
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int 
 def _set_image_size(cfg: CfgNode, size: int) -> None:
     cfg.DATASET.INPUT_SIZE = size
     cfg.DATASET.OUTPUT_SIZE = map_sizes(size, cfg.LOSS.NUM_STAGES)
+
+
+def as_opts(settings: Mapping[str, object]) -> list[str]:
+    """{"TRAIN.EMA": 0.9, ...} -> ["TRAIN.EMA", "0.9", ...], the `opts` of `load_config`."""
+    return [str(part) for pair in settings.items() for part in pair]
 
 
 def _pairs(opts: Sequence[str]) -> dict[str, Any]:

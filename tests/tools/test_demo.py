@@ -101,10 +101,10 @@ def out(tmp_path) -> Path:
 def clip(tmp_path):
     """Writes a video of such images."""
 
-    def make(pictures: list[np.ndarray], name: str = "clip") -> Path:
-        file = VideoFile(tmp_path / name, Timing.of(10), pictures[0])
-        for i, picture in enumerate(pictures):
-            file.write(picture, i / 10)
+    def make(images: list[np.ndarray], name: str = "clip") -> Path:
+        file = VideoFile(tmp_path / name, Timing.of(10), images[0])
+        for i, image in enumerate(images):
+            file.write(image, i / 10)
         file.close()
         return file.path
 

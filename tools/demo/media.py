@@ -49,7 +49,7 @@ class Source(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What the drawn video has in common with the video that is read."""
+    """What the output video has in common with the video that is read."""
 
     time_base: Fraction  # seconds; the times of all frames are multiples of it
     fps: Fraction  # frames a second, on average

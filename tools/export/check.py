@@ -107,14 +107,14 @@ def compare_people(
     """
     evaluated = find_all(data, partial(predict, graph.settings, graph.network))
     reference = find_all(data, partial(find_people, cast(Any, TorchSession(graph)), card))
-    rows = [row_of("PyTorch, as valid.py", data, evaluated, reference)]
+    rows = [row_of("PyTorch, as valid.py", "", data, evaluated, reference)]
     rows.append(["PyTorch, this graph", "", *scores_of(data, reference), ""])
     problem = None
     for path in paths:
         session, card = open_model(path, torch.get_num_threads())
         predictions = find_all(data, partial(find_people, session, card))
-        rows.append(row_of(path.name, data, predictions, reference))
-        rows[-1][1] = f"{path.stat().st_size / 2**20:.2f}"
+        mebibytes = f"{path.stat().st_size / 2**20:.2f}"
+        rows.append(row_of(path.name, mebibytes, data, predictions, reference))
         if path == paths[0]:
             problem = describe_differences(predictions, reference, card["joints"])
     head = ["", "MiB", "AP", "AP .5", "AP .75", "images with the same people"]
@@ -122,13 +122,17 @@ def compare_people(
 
 
 def row_of(
-    name: str, data: EvaluationSet, found: Sequence[Prediction], reference: Sequence[Prediction]
+    name: str,
+    size: str,
+    data: EvaluationSet,
+    found: Sequence[Prediction],
+    reference: Sequence[Prediction],
 ) -> list[str]:
-    """A row of the table, with an empty size."""
+    """A row of the table."""
     same = sum(
         difference(one, other, ()) is None for one, other in zip(found, reference, strict=True)
     )
-    return [name, "", *scores_of(data, found), f"{same} of {len(reference)}"]
+    return [name, size, *scores_of(data, found), f"{same} of {len(reference)}"]
 
 
 def describe_differences(

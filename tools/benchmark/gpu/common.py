@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from lib.config import load_config
+from lib.config import as_opts, load_config
 from lib.dataset.synthetic.layout import make_dataset
 from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO
@@ -85,11 +85,6 @@ def read_network(network: Network, opts: Mapping[str, Any]) -> tuple[CfgNode, Ar
         return load_config(ROOT / network.cfg, as_opts(pairs)), None
     arch = replace(ArchSpec.from_json(ROOT / network.arch), img_size=size)
     return load_config(ROOT / network.cfg, as_opts(pairs), img_size=size), arch
-
-
-def as_opts(pairs: Mapping[str, Any]) -> list[str]:
-    """As on a command line."""
-    return [str(part) for pair in pairs.items() for part in pair]
 
 
 def rendered(context: Context) -> Path:

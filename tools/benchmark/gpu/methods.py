@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 import dist_train
 from lib.analysis.oracle import Oracle
-from lib.config import load_config
+from lib.config import as_opts, load_config
 from lib.core.calibrate import recalibrate
 from lib.core.distill import Distillation
 from lib.core.evaluate import average_precision
@@ -36,7 +36,6 @@ from tools.benchmark.gpu.common import (
     Context,
     Network,
     Row,
-    as_opts,
     attempt,
     backends,
     read_network,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 import dist_train
-from lib.config import load_config
+from lib.config import as_opts, load_config
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import StepSettings, train_step
 from lib.dataset.build import available_cores, build_dataset, make_dataloader
@@ -35,7 +35,6 @@ from tools.benchmark.gpu.common import (
     ROOT,
     Context,
     Row,
-    as_opts,
     attempt,
     backends,
     read_network,
