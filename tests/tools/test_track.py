@@ -145,8 +145,8 @@ def test_rendered_people_who_walk_past_one_another_keep_their_ids():
 
 
 def test_similarity_is_one_for_the_same_person_and_falls_with_the_distance():
-    sigmas = np.array(COCO.sigmas)
-    values = [similarity(person(100), person(100 + far), sigmas) for far in (0, 5, 10, 20, 200)]
+    others = crowd(*(person(100 + far) for far in (0, 5, 10, 20, 200)))
+    [values] = similarity(crowd(person(100)), others, np.array(COCO.sigmas)).tolist()
     assert values[0] == 1
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.01
@@ -155,4 +155,33 @@ def test_similarity_is_one_for_the_same_person_and_falls_with_the_distance():
 def test_people_without_a_joint_in_common_are_not_similar():
     one, other = person(100), person(100)
     one[:8], other[8:] = 0, 0
-    assert similarity(one, other, np.array(COCO.sigmas)) == 0
+    assert similarity(crowd(one), crowd(other), np.array(COCO.sigmas)) == 0
+
+
+def test_joints_that_the_network_mixed_go_back_to_their_people():
+    tracker = Tracker(COCO)
+    for i in range(10):
+        one, other = person(20 + 4 * i), person(150 - 4 * i, seed=1)
+        mixed = crowd(one, other)
+        if i == 9:
+            mixed[:, 5:9] = mixed[::-1, 5:9]
+        smooth, ids = tracker.update(mixed, i / RATE)
+    assert ids == [1, 2]
+    assert np.abs(smooth - crowd(one, other)).max() < 4
+
+
+def test_a_joint_of_one_person_does_not_fill_the_gap_of_another():
+    tracker = Tracker(COCO)
+    tracker.update(crowd(person(50), person(60)), 0.0)
+    found = crowd(person(50), person(60))
+    found[1, 7] = 0
+    smooth, _ = tracker.update(found, 1 / RATE)
+    assert (smooth[..., 2] == found[..., 2]).all()
+
+
+def test_somebody_who_is_hidden_while_another_one_passes_is_known_again():
+    frames = []
+    for i in range(75):
+        away, near = person(20 + 3 * i), person(245 - 3 * i, seed=1)
+        frames.append(crowd(near) if 22 <= i < 53 else crowd(near, away))
+    assert ids_of(frames)[-1] == [1, 2]

@@ -9,6 +9,7 @@
     python -m tools.benchmark latency exported --threads 1 2
     python -m tools.benchmark decode --people 2 20 --sizes 448x640
     python -m tools.benchmark valid --oracle DATASET.ROOT data/synthetic
+    python -m tools.benchmark track --model checkpoint.pth.tar
     python -m tools.benchmark gpu --out gpu.json
 
 `python -m tools.benchmark KIND --help` explains each kind of measurement. OMP_NUM_THREADS sets the
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 import torch
 
 from lib.utils import cli
-from tools.benchmark import decode, depthwise, latency, loader, memory, pieces, train, valid
+from tools.benchmark import decode, depthwise, latency, loader, memory, pieces, track, train, valid
 from tools.benchmark.gpu import run as gpu
 
 KINDS = {
@@ -36,6 +37,7 @@ KINDS = {
     "latency": latency,
     "decode": decode,
     "valid": valid,
+    "track": track,
     "gpu": gpu,
 }
 
