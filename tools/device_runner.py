@@ -1,4 +1,4 @@
-"""Find people with a network exported by tools/export. Copy this file: it needs numpy, onnxruntime.
+"""Find people with a network exported by tools/export. It needs numpy, onnxruntime >= 1.15.
 
 python device_runner.py exported/model.onnx a.jpg b.png   # one line of JSON each; needs Pillow
 people, scores = find_people(*open_model("exported/model.onnx"), image)  # in Python
@@ -139,7 +139,7 @@ def read_image(path: str) -> Array:
 
 
 if __name__ == "__main__":
-    sys.excepthook = lambda _, error, __: print(f"error: {sys.argv[1]}: {error}", file=sys.stderr)
+    sys.excepthook = lambda *e: print(f"error: {sys.argv[1]}: {e[1]}".strip(), file=sys.stderr)
     opened, failed = open_model(sys.argv[1]) if sys.argv[2:] else sys.exit(__doc__), 0
     for name in sys.argv[2:]:
         try:

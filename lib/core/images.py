@@ -24,8 +24,9 @@ def without_black_borders(heatmaps: Tensor, images: Tensor) -> Tensor:
     An image that is fitted into an input of another aspect ratio has black borders. The loss masks
     them in training, so a network may answer anything there.
     """
-    rows = _at_size(images.amax(dim=(2, 3)) > 0, heatmaps.shape[2])
-    columns = _at_size(images.amax(dim=(1, 3)) > 0, heatmaps.shape[3])
+    # As bool: ONNX Runtime up to 1.20 cannot compare 8-bit numbers.
+    rows = _at_size(images.amax(dim=(2, 3)).bool(), heatmaps.shape[2])
+    columns = _at_size(images.amax(dim=(1, 3)).bool(), heatmaps.shape[3])
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], heatmaps, 0.0)
 
 

@@ -20,6 +20,9 @@ from lib.deploy.graph import Graph
 from lib.utils.files import write_file
 from lib.utils.transforms import STRIDE
 
+# The format of model.onnx: the oldest that holds all operations, for the oldest ONNX Runtime.
+OPSET, IR_VERSION = 18, 8
+
 
 def make_program(graph: nn.Module, size: tuple[int, int] | None) -> ExportedProgram:
     """`graph` as a torch.export program for one image of `size` (width, height).
@@ -58,11 +61,13 @@ def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> 
             (),
             input_names=["images"],
             output_names=list(outputs),
+            opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert exported is not None
     model = exported.model_proto
+    model.ir_version = IR_VERSION
     for node in model.graph.node:
         del node.metadata_props[:]  # paths of the source code on this machine
     write_file(path, model.SerializeToString())

@@ -18,4 +18,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     except Exception as error:  # the classes of onnxruntime's errors have no other common base
-        raise ValueError(f"{path} cannot be run: {str(error).splitlines()[0]}") from None
+        runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        raise ValueError(
+            f"{path} cannot be run by {runtime}: {str(error).splitlines()[0]}"
+        ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -96,6 +97,16 @@ def test_values_that_are_not_numbers_are_reported(run, tmp_path):
     code, out, err = run("good.png", value=np.nan)
     assert (code, out) == (1, [])
     assert err == ["error: good.png: the network's maps are not finite"]
+
+
+def test_a_model_that_the_runtime_cannot_read_is_one_line(tmp_path):
+    (tmp_path / "card.json").write_text('{"outputs": ["values"]}', encoding="utf-8")
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    command = [sys.executable, str(ROOT / "tools/device_runner.py"), str(tmp_path / "model.onnx")]
+    done = subprocess.run([*command, "a.jpg"], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'model.onnx'}: ")
 
 
 def test_without_images_it_says_how_to_call_it(run):

@@ -99,6 +99,17 @@ def test_nobody_is_found_in_the_black_borders_of_a_fixed_size(fixed):
     assert "MASK_BORDERS: true" in config
 
 
+def test_8_bit_numbers_are_only_converted_and_compared_by_their_maximum(fixed):
+    """ONNX Runtime up to 1.20 has few operations on them; `images > 0` is none of these."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(fixed.folder / "model.onnx")).graph
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)
+    }
+    uint8 = onnx.TensorProto.UINT8
+    readers = {n.op_type for n in graph.node if any(kinds.get(name) == uint8 for name in n.input)}
+    assert readers <= {"Cast", "ReduceMax"}
+
+
 # --- what is written ----------------------------------------------------------------------
 
 
@@ -113,6 +124,11 @@ def test_a_checkpoint_alone_becomes_a_model_in_floats_and_in_8_bits(checkpoint, 
     assert "images in 64x64, aspect ratios kept: scale " in out
     names = {"model.onnx", "model-int8.onnx", "model.pt2", "card.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+    formats = [
+        (model.ir_version, [opset.version for opset in model.opset_import])
+        for model in (onnx.load(tmp_path / name) for name in ("model.onnx", "model-int8.onnx"))
+    ]
+    assert formats == [(8, [18])] * 2  # what ONNX Runtime 1.15 reads
     kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert "BatchNormalization" not in kinds
     quantized = onnx.load(tmp_path / "model-int8.onnx").graph
