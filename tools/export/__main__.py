@@ -2,6 +2,7 @@
 
     python -m tools.export --model output/.../checkpoint.pth.tar --out exported
     python -m tools.export --model ... --out exported --int8 100 --evaluate   # also 8 bits; AP
+    python -m tools.export --model ... --out exported --to ncnn               # also for ncnn
     python -m tools.export --model model_best.pth.tar --cfg experiments/.../finetune.yaml \\
         --superconfig mobile_configs/search-XS.json --out exported
 
@@ -18,7 +19,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
 from lib.dataset.reader import ground_truth_of
 from lib.deploy.export import make_card, make_program, program_file, write_onnx
 from lib.deploy.fold import fold_norms
-from lib.deploy.graph import GRAPHS, CandidateGraph
+from lib.deploy.graph import GRAPHS, CandidateGraph, Graph, PixelGraph
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.files import check_outputs, write_file
@@ -42,10 +43,11 @@ from lib.utils.reading import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.demo.media import find_images
-from tools.device_runner import prepare
-from tools.export.check import compare_outputs, compare_people
+from tools.device_runner import open_model, prepare
+from tools.export.check import TOLERANCE, Model, RunSession, compare_outputs, compare_people
 from tools.export.fit import describe_fit
 from tools.export.int8 import write_int8
+from tools.export.targets import TARGETS, OpenTarget, check_target, open_target, write_target
 
 logger = logging.getLogger("lib.export")
 
@@ -67,6 +69,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--size", metavar="WxH", help="fixed input size; default: any size")
     parser.add_argument("--flip", action="store_true", help="include the flip test: twice the work")
+    parser.add_argument(
+        "--to",
+        action="append",
+        choices=list(TARGETS),
+        default=[],
+        help="also write files for this runtime, compared as well; may be repeated",
+    )
     parser.add_argument("--int8", type=int, metavar="N", help="also int8, calibrated on N images")
     parser.add_argument(
         "--calibrate", type=Path, metavar="FOLDER", help="of images; default: the training split"
@@ -87,9 +96,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     size = read_size(args.size) if args.size else None
+    targets = {name: TARGETS[name] for name in args.to}
+    for name in targets:
+        check_target(name, size)
     network = read_weights(args)
-    outputs = [args.out / name for name in OUTPUTS]
-    check_outputs(outputs, [network.source, args.cfg, args.superconfig])
+    files = [*OUTPUTS, *(file for target in targets.values() for file in target.files)]
+    check_outputs([args.out / name for name in files], [network.source, args.cfg, args.superconfig])
     model = network.build(torch.device("cpu"))
     make_folders(str(args.out / "card.json"))
     data = build_evaluation_set(network.cfg) if args.evaluate else available_images(network.cfg)
@@ -103,25 +115,63 @@ def main(argv: list[str] | None = None) -> int:
     content = program_file(program)
     write_file(args.out / "model.pt2", content)
     write_onnx(args.out / "model.onnx", program, graph.outputs)
-    write_file(args.out / "card.json", json.dumps(card, indent=2) + "\n")
+    write_card(args.out, card)
     models = [args.out / "model.onnx"]
     if calibration:
         models.append(args.out / "model-int8.onnx")
         print(write_int8(models[1], unfolded, size, calibration), flush=True)
+    for name in targets:
+        card.setdefault("runtimes", {})[name] = write_target(name, graph, size, args.out)
+        write_card(args.out, card)
 
-    inputs = (prepare(card, image)[0] for image in samples(data))
+    inputs = [prepare(card, image)[0] for image in samples(data)]
     forms = {"model.onnx": models[0], "model.pt2": content}
     equal = compare_outputs(unfolded, graph, forms, args.out, inputs)
+    opened = [open_target(target, unfolded, graph, args.out) for target in targets.values()]
+    for one in opened:
+        form, tolerance = {one.files[0].name: one.run}, one.target.tolerance
+        equal &= compare_outputs(one.reference, one.folded, form, args.out, inputs, tolerance)
     if data and size:
         images = np.array([(record.width, record.height) for record in data.records], float)
         print(describe_fit(images, size, free_scale(card["input"], images)))
-    if data and isinstance(unfolded, CandidateGraph):
-        check = compare_people(unfolded, card, data, models)
-        print(f"\n{check.table}")
-        if check.problem:
-            print(f"error: {models[0]}: {check.problem}", file=sys.stderr)
-            return 1
-    return 0 if equal else 1
+    return 0 if equal & equal_people(unfolded, card, data, models, opened) else 1
+
+
+def equal_people(
+    graph: Graph,
+    card: dict[str, Any],
+    data: EvaluationSet | None,
+    paths: Sequence[Path],
+    opened: Sequence[OpenTarget],
+) -> bool:
+    """Compare people and print the table; whether those of all models in floats are PyTorch's.
+
+    graph: in PyTorch. paths: ONNX models, the first one in floats. True where there is nothing to
+    compare: without `data`, or where only maps are returned.
+    """
+    models = []
+    if isinstance(graph, CandidateGraph):
+        for path in paths:
+            session, _ = open_model(path, torch.get_num_threads())
+            models.append(Model([path], session, as_pytorch=path == paths[0]))
+    else:
+        graph = PixelGraph(graph.settings, graph.network).eval()
+    for one in opened:
+        candidates = one.candidates(type(graph))
+        if candidates:
+            as_pytorch = one.target.tolerance == TOLERANCE
+            models.append(Model(one.files, RunSession(candidates), as_pytorch))
+    if not (data and models):
+        return True
+    check = compare_people(graph, card, data, models)
+    print(f"\n{check.table}")
+    for problem in check.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return not check.problems
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    write_file(folder / "card.json", json.dumps(card, indent=2) + "\n")
 
 
 def images_to_calibrate_on(args: argparse.Namespace, cfg: CfgNode) -> Iterator[np.ndarray]:

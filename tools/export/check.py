@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.deploy.graph import CandidateGraph, Graph
 from lib.utils.tables import markdown
-from tools.device_runner import find_people, open_model
-from tools.export.forms import Form, open_form
+from tools.device_runner import find_people
+from tools.export.forms import Form, Run, open_form
 
 # Outputs may differ by 1e-4 of the largest value, or by four times what rounding alone changes,
 # where that is more: some layers divide by small variances (published M: tags of 12, by .002).
@@ -34,32 +34,33 @@ PEAKS = ("positions", "tags", "pixel_positions")
 def compare_outputs(
     graph: Graph,
     folded: Graph,
-    exported: Mapping[str, Form],
+    exported: Mapping[str, Form | Run],
     folder: Path,
     inputs: Iterable[np.ndarray],
+    tolerance: float = TOLERANCE,
 ) -> bool:
     """Print the differences of files in `folder` to `graph`; return whether all are small.
 
     folded: `graph` as exported, without BatchNorms; its difference is that of rounding alone.
-    exported: file name -> path or content. inputs: (1, H, W, 3) uint8 each. Heatmaps, tags of all
-    pixels and values of peaks are compared, but not the places of peaks: two of nearly equal value
-    may swap.
+    exported: file name -> path, content or call. inputs: (1, H, W, 3) uint8 each. Heatmaps, tags of
+    all pixels and values of peaks are compared, but not the places of peaks: two of nearly equal
+    value may swap.
     """
-    runs = {name: open_form(form, torch.get_num_threads()) for name, form in exported.items()}
-    runs[ROUNDING] = TorchSession(folded).call
+    threads = torch.get_num_threads()
+    runs = {name: f if callable(f) else open_form(f, threads) for name, f in exported.items()}
+    runs[ROUNDING] = run_of(folded)
     worst, largest = dict.fromkeys(runs, 0.0), 0.0
     for images in inputs:
-        expected = TorchSession(graph).call(images)
+        expected = run_of(graph)(images)
         outputs = {name: run(images) for name, run in runs.items()}
         for i, name in enumerate(graph.outputs):
             if name in PEAKS:
                 continue
             largest = np.maximum(largest, np.abs(expected[i]).max())
             for run in runs:  # np.maximum keeps NaN, which fails below
-                difference = np.abs(np.asarray(outputs[run][i]) - expected[i]).max()
-                worst[run] = np.maximum(worst[run], difference)
+                worst[run] = np.maximum(worst[run], gap(np.asarray(outputs[run][i]), expected[i]))
     rounding = worst.pop(ROUNDING)
-    limit = np.maximum(TOLERANCE * largest, TIMES_ROUNDING * rounding)
+    limit = np.maximum(tolerance * largest, TIMES_ROUNDING * rounding)
     is_equal = bool(rounding <= MAX_ROUNDING * largest)
     for name, difference in worst.items():
         is_small = bool(difference <= limit)
@@ -71,54 +72,84 @@ def compare_outputs(
     return is_equal
 
 
-class PeopleCheck(NamedTuple):
-    """A comparison of the people that exported files find with those of PyTorch."""
-
-    table: str  # Markdown
-    problem: str | None  # how the people of the float model differ, if they do in many images
+def gap(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference; infinite between arrays of different shapes."""
+    return np.abs(found - expected).max() if found.shape == expected.shape else np.inf
 
 
-class TorchSession:
-    """A graph in PyTorch with the interface that the device runner expects of ONNX Runtime."""
+def run_of(graph: Graph) -> Run:
+    """A function that runs a graph in PyTorch: images (B, H, W, 3) uint8 -> outputs."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    @torch.no_grad()
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [output.numpy() for output in graph(torch.from_numpy(images))]
 
-    def call(self, images: np.ndarray) -> list[np.ndarray]:
-        """images (B, H, W, 3) uint8 -> outputs"""
-        with torch.no_grad():
-            return [output.numpy() for output in self.graph(torch.from_numpy(images))]
+    return run
+
+
+class Session(Protocol):
+    """What the device runner needs of ONNX Runtime."""
+
+    def get_inputs(self) -> Sequence[Any]: ...
+
+    def run(self, output_names: None, input_feed: Mapping[str, np.ndarray], /) -> Sequence[Any]: ...
+
+
+class RunSession:
+    """A function that runs a graph, as the device runner calls ONNX Runtime."""
+
+    def __init__(self, run: Run) -> None:
+        self.call = run
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="images")]
 
-    def run(self, _: None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, _: None, feeds: Mapping[str, np.ndarray], /) -> Sequence[Any]:
         return self.call(feeds["images"])
 
 
-def compare_people(
-    graph: CandidateGraph, card: dict[str, Any], data: EvaluationSet, paths: Sequence[Path]
-) -> PeopleCheck:
-    """AP of `graph` in PyTorch and of the files on `data`, and in how many images people agree.
+class Model(NamedTuple):
+    """An exported network that finds people."""
 
-    The first file is the float model, whose people must be those of PyTorch on the same input. The
-    first row, an evaluation as by valid.py, has inputs of any size and searches missing joints
+    files: Sequence[Path]
+    session: Session
+    as_pytorch: bool = True  # whether its people must be those of PyTorch
+
+
+class PeopleCheck(NamedTuple):
+    """A comparison of the people that exported files find with those of PyTorch."""
+
+    table: str  # Markdown
+    problems: list[str]  # a line for each float model whose people differ in many images
+
+
+def compare_people(
+    graph: CandidateGraph, card: dict[str, Any], data: EvaluationSet, models: Sequence[Model]
+) -> PeopleCheck:
+    """AP of `graph` in PyTorch and of the models on `data`, and in how many images people agree.
+
+    The first row, an evaluation as by valid.py, has inputs of any size and searches missing joints
     among all pixels.
     """
     evaluated = find_all(data, partial(predict, graph.settings, graph.network))
-    reference = find_all(data, partial(find_people, cast(Any, TorchSession(graph)), card))
+    reference = find_all(data, finder(RunSession(run_of(graph)), card))
     rows = [row_of("PyTorch, as valid.py", "", data, evaluated, reference)]
     rows.append(["PyTorch, this graph", "", *scores_of(data, reference), ""])
-    problem = None
-    for path in paths:
-        session, card = open_model(path, torch.get_num_threads())
-        predictions = find_all(data, partial(find_people, session, card))
-        mebibytes = f"{path.stat().st_size / 2**20:.2f}"
-        rows.append(row_of(path.name, mebibytes, data, predictions, reference))
-        if path == paths[0]:
-            problem = describe_differences(predictions, reference, card["joints"])
+    problems = []
+    for model in models:
+        predictions = find_all(data, finder(model.session, card))
+        mebibytes = f"{sum(path.stat().st_size for path in model.files) / 2**20:.2f}"
+        rows.append(row_of(model.files[0].name, mebibytes, data, predictions, reference))
+        problem = describe_differences(predictions, reference, card["joints"])
+        if problem and model.as_pytorch:
+            problems.append(f"{model.files[0]}: {problem}")
     head = ["", "MiB", "AP", "AP .5", "AP .75", "images with the same people"]
-    return PeopleCheck(markdown(head, rows), problem)
+    return PeopleCheck(markdown(head, rows), problems)
+
+
+def finder(session: Any, card: dict[str, Any]) -> Callable[[np.ndarray], tuple[np.ndarray, Any]]:
+    """The device runner: image -> people and scores."""
+    return lambda image: find_people(session, card, image)
 
 
 def row_of(

@@ -34,11 +34,15 @@ FORMS = {  # file in the folder -> name
     "model.onnx": "model.onnx",
     "model-int8.onnx": "model-int8.onnx",
 }
+OTHERS = ("model.ncnn.bin", "model-fp16.ncnn.bin", "model.pte")  # of other runtimes (--to)
+OPENERS = {".bin": "open_ncnn", ".pte": "open_executorch"}  # in tools.export.runtimes
+LIBRARIES = {".onnx": "onnxruntime", ".bin": "ncnn"}  # other forms need torch
 
 
 def forms_in(folder: Path) -> dict[str, Path]:
     """Name -> file; ValueError where tools/export wrote nothing."""
-    forms = {name: folder / file for file, name in FORMS.items() if (folder / file).is_file()}
+    names = {**FORMS, **dict(zip(OTHERS, OTHERS, strict=True))}
+    forms = {name: folder / file for file, name in names.items() if (folder / file).is_file()}
     if "PyTorch eager" not in forms or len(forms) == 1:
         raise ValueError(f"{folder} holds no exported network; write one: python -m tools.export")
     return forms
@@ -68,6 +72,9 @@ def open_form(form: Form, threads: int) -> Run:
         session = open_session(form, threads)
         [image_input] = session.get_inputs()
         return lambda images: session.run(None, {image_input.name: images})
+    if isinstance(form, Path) and form.suffix in OPENERS:
+        opener = getattr(importlib.import_module("tools.export.runtimes"), OPENERS[form.suffix])
+        return opener(form, threads)
     import torch
 
     torch.set_num_threads(threads)
@@ -125,7 +132,7 @@ if __name__ == "__main__":
     form = sys.stdin.buffer.read() if sys.argv[1] == "-" else Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
     images = noise_image((width, height))
-    importlib.import_module("onnxruntime" if sys.argv[1].endswith(".onnx") else "torch")
+    importlib.import_module(LIBRARIES.get(Path(sys.argv[1]).suffix, "torch"))
     peaks = [peak_memory()]
     run_form = open_form(form, int(sys.argv[3]))
     peaks.append(peak_memory())
