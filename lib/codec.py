@@ -26,8 +26,7 @@ class Codec:
     # flipped together with their joints. 0: at the corner, as in the original, so images and joints
     # differ by up to one pixel of the crop.
     pixel_center = 0.0
-    # Whether peaks are searched on the network's finest map instead of an upsampled one. Then only
-    # the first of equal neighbors is a peak: a joint between two pixels gives one peak.
+    # Whether peaks are searched on the network's finest map instead of an upsampled one.
     native = False
 
     def reach(self, radius: int) -> int:

@@ -118,8 +118,7 @@ def find_candidates(
     codec = params.codec
     radius = codec.reach(params.nms_kernel // 2)
     pixels = maps.local_maxima(params.detection_threshold, radius)
-    if codec.native:
-        pixels = pixels.select(first_of_equals(maps, pixels, radius))
+    pixels = pixels.select(first_of_equals(maps, pixels, radius))
     windows = maps.windows(pixels)
     best = strongest(pixels, windows[:, 1, 1], params.max_people)
     pixels, windows = pixels.select(best), windows[best]

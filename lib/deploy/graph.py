@@ -56,8 +56,12 @@ class CandidateGraph(nn.Module):
         """Positions, values and tags of the strongest peaks."""
         codec, params = self.settings.codec, self.settings.group
         radius = codec.reach(params.nms_kernel // 2)
-        peaks = local_maxima(heatmaps, radius, first_of_equals=codec.native)
-        values, address = peaks.flatten(2).topk(params.max_people)  # address: y * W + x
+        peaks = local_maxima(heatmaps, radius).flatten(2)
+        # Twice as many as wanted: half of them may be equal neighbors, which are dropped.
+        values, address = peaks.topk(2 * params.max_people)  # address: y * W + x
+        values = torch.where(is_first_of_equals(heatmaps, address, radius), values, 0.0)
+        values, order = values.topk(params.max_people)
+        address = address.gather(2, order)
         step = images.shape[2] // heatmaps.shape[3]  # pixels of the input per pixel of the map
         positions = subpixel(heatmaps, address, codec) * step
         tags_of_peaks = [at(tag.expand(-1, heatmaps.shape[1], -1, -1), address) for tag in tags]
@@ -98,23 +102,34 @@ Graph = CandidateGraph | NetworkGraph
 GRAPHS = {"candidates": CandidateGraph, "pixels": PixelGraph, "network": NetworkGraph}
 
 
-def local_maxima(heatmaps: Tensor, radius: int, first_of_equals: bool) -> Tensor:
+def local_maxima(heatmaps: Tensor, radius: int) -> Tensor:
     """(B, K, H, W): `heatmaps` where no value within `radius` rows and columns is larger, else 0.
 
-    With `first_of_equals`, of equal neighbors only the first, row by row, stays. For example, with
-    radius 1 a row 0 5 5 0 becomes 0 5 0 0, without it the row stays as it is.
+    Of equal neighbors all stay.
     """
-    side = 2 * radius + 1
     # Not "equal": values that are not numbers stay as well, so that they are reported.
-    is_peak = ~(heatmaps < F.max_pool2d(heatmaps, side, 1, radius))
-    if first_of_equals:
-        height, width = heatmaps.shape[2:]
-        padded = F.pad(heatmaps, (radius,) * 4, value=-torch.inf)
-        # Compare with each neighbor that comes earlier in the window: rows above, and to the left.
-        for step in range(side * side // 2):
-            dy, dx = divmod(step, side)
-            is_peak = is_peak & (heatmaps != padded[:, :, dy : dy + height, dx : dx + width])
+    is_peak = ~(heatmaps < F.max_pool2d(heatmaps, 2 * radius + 1, 1, radius))
     return torch.where(is_peak, heatmaps, 0.0)
+
+
+def is_first_of_equals(heatmaps: Tensor, address: Tensor, radius: int) -> Tensor:
+    """(B, K, M): whether no earlier pixel within `radius` equals that at y * W + x (B, K, M).
+
+    A peak between two pixels has two of the same value, above all where a device computes in half
+    precision. For example, with radius 1, of a row 0 5 5 0 the second 5 is not the first.
+    """
+    height, width = heatmaps.shape[2:]
+    y = address // width
+    x = address - y * width
+    values, is_first = at(heatmaps, address), torch.ones_like(address, dtype=torch.bool)
+    for step in range((2 * radius + 1) ** 2 // 2):  # rows above, then to the left
+        dy, dx = divmod(step, 2 * radius + 1)
+        row, column = (y + dy - radius).clamp(min=0), (x + dx - radius).clamp(0, width - 1)
+        other = (
+            row * width + column
+        )  # beyond the border: the nearest pixel, which may be a later one
+        is_first = is_first & ((at(heatmaps, other) != values) | (other >= address))
+    return is_first
 
 
 def at(maps: Tensor, address: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from lib.codec import CODECS
 from lib.core.group import find_candidates
 from lib.core.inference import InferenceSettings, network_maps, prepare
-from lib.core.maps import maps_of
-from lib.deploy.graph import GRAPHS, local_maxima, subpixel
+from lib.core.maps import first_of_equals, maps_of
+from lib.deploy.graph import GRAPHS, is_first_of_equals, local_maxima, subpixel
 from tests.helpers import fill, network, tiny_config
 
 
@@ -90,16 +90,40 @@ def test_where_there_is_one_peak_the_others_are_worth_nothing(corner):
     y, x = corner
     maps[0, 0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = 0.5
     maps[0, 0, y, x] = 0.9
-    values, address = local_maxima(maps, 2, first_of_equals=False).flatten(2).topk(5)
+    values, address = local_maxima(maps, 2).flatten(2).topk(5)
     assert values[0, 0].tolist() == pytest.approx([0.9, 0, 0, 0, 0])
     assert address[0, 0, 0] == 8 * y + x
 
 
-def test_of_equal_neighbors_the_first_is_a_peak():
-    maps = torch.zeros(1, 1, 6, 6)
-    maps[0, 0, 2, 2:4] = maps[0, 0, 3, 1:3] = 1.0
-    assert local_maxima(maps, 1, first_of_equals=False).sum() == 4
-    assert local_maxima(maps, 1, first_of_equals=True).nonzero().tolist() == [[0, 0, 2, 2]]
+@pytest.mark.parametrize("radius", [1, 2])
+def test_of_equal_neighbors_the_first_is_a_peak(radius):
+    """As in the evaluation; few different values make many equal neighbors, borders included."""
+    maps = torch.randint(0, 5, (1, 2, 9, 11), generator=torch.Generator().manual_seed(0)).float()
+    peaks = local_maxima(maps, radius).flatten(2)
+    address = torch.arange(99).expand(1, 2, 99)
+    first = is_first_of_equals(maps, address, radius) & (peaks > 0)
+    host = maps_of(maps[0], maps[0, ..., None])
+    pixels = host.local_maxima(0, radius)
+    pixels = pixels.select(first_of_equals(host, pixels, radius))
+    assert len(pixels.y) < (peaks > 0).sum()
+    _, joint, place = first.nonzero().T
+    assert joint.tolist() == pixels.joint.tolist()
+    assert place.tolist() == (pixels.y * 11 + pixels.x).tolist()
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_half_precision_makes_no_twins(tmp_path, image, codec, monkeypatch):
+    """Maps rounded to bfloat16, as some devices compute them: no two peaks in one window."""
+    graph = graph_of(tmp_path, "candidates", "MODEL.CODEC", codec)
+    maps, _ = graph.maps(torch.from_numpy(image[:64, :64])[None])
+    rounded = maps.bfloat16().float()
+    monkeypatch.setattr(graph, "maps", lambda _: (rounded, [rounded]))
+    positions, values, _ = graph(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    strong = values > 0.1
+    assert strong.sum() > 20
+    for places, mask in zip(positions[0], strong[0], strict=True):
+        distance = (places[mask, None] - places[mask]).abs().amax(dim=2)
+        assert (distance.fill_diagonal_(99) >= 2).all()  # pixels of the input
 
 
 @pytest.mark.parametrize(
@@ -110,7 +134,8 @@ def test_what_a_device_cannot_do_is_refused(tmp_path, opts):
         graph_of(tmp_path, "candidates", *opts)
 
 
-@pytest.mark.parametrize("first_of_equals", [True, False])
-def test_values_that_are_not_numbers_stay_so_that_they_are_reported(first_of_equals):
+def test_values_that_are_not_numbers_stay_so_that_they_are_reported(tmp_path):
     heatmaps = torch.full((1, 2, 8, 8), torch.nan)
-    assert local_maxima(heatmaps, 2, first_of_equals).isnan().all()
+    peaks = local_maxima(heatmaps, 2)
+    assert peaks.isnan().all()
+    assert is_first_of_equals(heatmaps, torch.arange(64).expand(1, 2, 64), 2).all()

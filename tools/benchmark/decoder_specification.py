@@ -48,12 +48,11 @@ def nms(det: np.ndarray, kernel: int, codec: Codec) -> np.ndarray:
     maps, radius = torch.from_numpy(det), codec.reach(kernel // 2)
     largest = F.max_pool2d(maps[None], 2 * radius + 1, 1, radius)[0]
     peaks = (maps * (maps == largest)).numpy()
-    if codec.native:
-        for joint, y, x in zip(*np.nonzero(peaks > 0), strict=True):
-            top, left = max(y - radius, 0), max(x - radius, 0)
-            window = det[joint, top : y + radius + 1, left : x + radius + 1]
-            if tuple(np.argwhere(window == det[joint, y, x])[0]) != (y - top, x - left):
-                peaks[joint, y, x] = 0
+    for joint, y, x in zip(*np.nonzero(peaks > 0), strict=True):
+        top, left = max(y - radius, 0), max(x - radius, 0)
+        window = det[joint, top : y + radius + 1, left : x + radius + 1]
+        if tuple(np.argwhere(window == det[joint, y, x])[0]) != (y - top, x - left):
+            peaks[joint, y, x] = 0
     return peaks
 
 
