@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -116,6 +117,18 @@ def image_header(data: bytes) -> Image.Image | None:
         return None if reader is None else reader(io.BytesIO(data))
     except HEADER_ERRORS:
         return None
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file begins like an image, which a GIF may not be; True if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return True
+    if head.startswith(b"RIFF"):  # AVI, too
+        return head[8:12] == b"WEBP"
+    return head.startswith(tuple(HEADERS)) and not head.startswith(b"GIF8")
 
 
 def has_cut_chunk(data: bytes) -> bool:

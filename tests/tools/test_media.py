@@ -90,6 +90,26 @@ def test_a_folder_gives_images_and_videos_by_name_and_leaves_the_rest(tmp_path):
     assert [source.is_video for source in find_sources([str(tmp_path)])] == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "is_video"),
+    [
+        ("clip.MTS", b"", True),
+        ("B.JPEG", b"", False),
+        ("image", b"\xff\xd8\xff\xe0", False),
+        ("webp", b"RIFF....WEBPVP8 ", False),
+        ("avi", b"RIFF....AVI LIST", True),
+        ("moved.part", b"\0\0\0 ftypisom", True),
+        ("animation", b"GIF89a", True),
+        ("empty", b"", True),
+    ],
+)
+def test_a_file_is_an_image_or_a_video_by_its_ending_or_else_by_its_start(
+    tmp_path, name, start, is_video
+):
+    (tmp_path / name).write_bytes(start)
+    assert find_sources([str(tmp_path / name)])[0].is_video is is_video
+
+
 def test_a_pattern_gives_what_it_matches_in_order(tmp_path):
     for name in ("b.jpg", "a.jpg", "c.png"):
         (tmp_path / name).touch()
@@ -121,6 +141,7 @@ def test_a_url_that_is_no_stream_is_refused(url):
 def test_a_number_is_a_camera_unless_there_is_such_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_sources(["0"]) == [Source("camera 0", 0, True)]
+    assert find_sources(["/dev/video12"]) == [Source("camera 12", 12, True)]
     (tmp_path / "0").touch()
     assert find_sources(["0"])[0].location == tmp_path.relative_to(tmp_path) / "0"
 

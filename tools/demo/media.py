@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from lib.utils.images import is_image_file
+
 IMAGES = set(".jpg .jpeg .png .bmp .webp .tif .tiff .jp2 .ppm .pgm .pbm".split())
-VIDEOS = set(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .3gp .gif".split())
+VIDEOS = set(".mp4 .m4v .mov .3gp .avi .mkv .webm .wmv .flv .gif .ogv .mxf".split())
+VIDEOS |= set(".mpg .mpeg .vob .ts .mts .m2ts".split())
 SCHEMES = ("rtsp", "rtsps", "http", "https")  # of streams
 DEFAULT_FPS = 30  # where a video names no possible frame rate
 MAX_FPS = 1000
@@ -80,6 +83,8 @@ def quiet_opencv() -> None:
 def find_sources(inputs: Sequence[str]) -> list[Source]:
     """The sources named by files, folders, patterns like `*.jpg`, URLs and numbers of cameras.
 
+    A file whose ending says nothing is an image if it begins like one, or else a video.
+
     Folders and patterns give their images and videos, by name, in order. ValueError names an input
     that matches nothing.
     """
@@ -90,8 +95,9 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             sources.append(_source(path))
         elif path.is_dir():
             sources += _sources_of(path.iterdir(), f"the folder {text}")
-        elif text.isdecimal():
-            sources.append(Source(f"camera {int(text)}", int(text), True))
+        elif camera := re.fullmatch(r"(?:/dev/video)?(\d+)", text, re.ASCII):
+            number = int(camera[1])
+            sources.append(Source(f"camera {number}", number, True))
         elif "://" in text:
             sources.append(_stream(text))
         elif glob.has_magic(text):
@@ -103,7 +109,9 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
 
 
 def _source(path: Path) -> Source:
-    return Source(str(path), path, path.suffix.lower() in VIDEOS)
+    ending = path.suffix.lower()
+    is_video = ending in VIDEOS or (ending not in IMAGES and not is_image_file(path))
+    return Source(str(path), path, is_video)
 
 
 def _stream(url: str) -> Source:

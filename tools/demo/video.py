@@ -123,7 +123,8 @@ def open_video(
             stream = container.streams.best("video")
         except FFmpegError as error:
             is_other = error.errno == errno.EINVAL  # of a format that is not in `formats`
-            reason = "it is no video" if is_other else reason_of(error)
+            no_video = "it is no video" + ("" if source.is_file else "; download images first")
+            reason = no_video if is_other else reason_of(error)
             raise ValueError(no_frames(source, reason)) from None
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise ValueError(no_frames(source, "it has no video"))
