@@ -57,6 +57,7 @@ class Timing(NamedTuple):
     time_base: Fraction  # seconds; the times of all frames are multiples of it
     fps: Fraction  # frames a second, on average
     pixel_aspect: Fraction = Fraction(1)  # width / height of a pixel on the screen
+    start: Fraction = Fraction(0)  # seconds of the first frame, by the clock of the source
 
     @classmethod
     def of(cls, fps: float) -> Timing:

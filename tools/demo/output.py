@@ -21,6 +21,7 @@ from lib.keypoints import KeypointSpec
 from lib.utils.files import Partial, WriteError, reported
 from lib.utils.vis import save_image
 from tools.demo.media import Frame, Source
+from tools.demo.sound import Sound
 from tools.demo.writer import VideoFile
 
 JPEG = (".jpg", ".jpeg")  # all other images are written as .png
@@ -94,8 +95,8 @@ class Output:
             if self.video:
                 self.video.close()
             assert frame.timing
-            stem = self._free_stem(source.stem)
-            self.video = VideoFile(self.folder / stem, frame.timing, image)
+            stem, sound = self._free_stem(source.stem), Sound(source, frame.timing.start)
+            self.video = VideoFile(self.folder / stem, frame.timing, image, sound)
         assert self.video
         self.video.write(image, frame.seconds)
         return self.video.path

@@ -196,6 +196,9 @@ class Developer:
 
     def develop(self, decoded: VideoFrame, number: int, seconds: float) -> Frame:
         """The frame `number`, from 1, at `seconds`; ValueError where there is no image of it."""
+        if number == 1 and decoded.pts is not None:
+            start = decoded.pts * self.timing.time_base
+            self.timing = self.timing._replace(start=start)
         if decoded.rotation != self.rotation:
             # Each look at the side data keeps a frame in memory until the next garbage collection.
             side_data = decoded.side_data.get("DISPLAYMATRIX")

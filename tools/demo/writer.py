@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from lib.utils.files import Partial, WriteError
 from tools.demo.media import Timing
+from tools.demo.sound import Sound
 from tools.demo.video import HD_HEIGHT
 
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")  # the first one that is there
@@ -30,13 +31,17 @@ BT709, BT601 = 1, 6  # AVCOL_SPC_BT709 and AVCOL_SPC_SMPTE170M; the primaries ha
 class VideoFile:
     """A video that is being written; it takes its place, whole, once it is closed."""
 
-    def __init__(self, stem: Path, timing: Timing, image: np.ndarray) -> None:
-        """STEM.mp4; `image` (H, W, 3) has the size of all frames."""
+    def __init__(
+        self, stem: Path, timing: Timing, image: np.ndarray, sound: Sound | None = None
+    ) -> None:
+        """STEM.mp4; `image` (H, W, 3) has the size of all frames. `sound` is closed with it."""
         self.path = stem.with_name(f"{stem.name}.mp4")
         self.size = image.shape[1::-1]
         self.pad = (self.size[0] % 2, self.size[1] % 2)  # yuv420p has even sizes
         is_coarse = timing.time_base.denominator <= MAX_TIME_BASE
         self.time_base = timing.time_base if is_coarse else Fraction(1, MAX_TIME_BASE)
+        self.step = float(1 / timing.fps)
+        self.sound = sound
         self.last = -1  # ticks of the frame before
         self.is_whole = True
         self.partial = Partial(self.path)
@@ -45,6 +50,8 @@ class VideoFile:
                 f"file:{self.partial.path}", "w", options={"movflags": "+faststart"}
             )
             self.stream = self._add_stream(timing)
+            if self.sound:
+                self.sound.add_to(self.container)
             self.container.start_encoding()
 
     def write(self, image: np.ndarray, seconds: float) -> None:
@@ -65,6 +72,8 @@ class VideoFile:
             )
             frame.pts, frame.time_base = self.last, self.time_base
             self.container.mux(self.stream.encode(frame))
+            if self.sound:
+                self.sound.write_until(float(self.last * self.time_base))
 
     def close(self) -> None:
         """Finish the video; WriteError where that fails, and a file of this name stays then.
@@ -75,12 +84,17 @@ class VideoFile:
             return
         with self._reported():
             self.container.mux(self.stream.encode(None))
+            if self.sound:
+                self.sound.write_until(float(self.last * self.time_base) + self.step)
+                self.sound.close()
             self.container.close()
         self.partial.publish()
 
     def discard(self) -> None:
         """Delete what is written; a file of this name stays."""
         self.is_whole = False
+        if self.sound:
+            self.sound.close()
         with contextlib.suppress(AttributeError, FFmpegError, OSError):
             self.container.close()
         self.partial.discard()
