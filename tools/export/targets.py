@@ -181,8 +181,8 @@ def steps_after(settings: InferenceSettings) -> list[str]:
     side = 2 * settings.codec.reach(settings.group.nms_kernel // 2) + 1
     steps.append(
         f"candidates: the grouping.max_people largest values of each heatmap that are the largest "
-        f"within {side} x {side} pixels, x and y refined by the codec (subpixel in "
-        "lib/deploy/graph.py), in pixels of the input, and the tags there"
+        f"within {side} x {side} pixels (of equal ones the first, row by row), x and y refined by "
+        "the codec, in pixels of the input, and the tags there: lib/deploy/graph.py"
     )
     steps.append("group, and fill_missing with grouping.refine, of tools/device_runner.py")
     return steps
@@ -198,7 +198,7 @@ NCNN = Target(
 NCNN_FP16 = NCNN._replace(
     files=("model-fp16.ncnn.bin", "model-fp16.ncnn.param"),
     write=partial(write_ncnn, name="model-fp16.ncnn", half=True),
-    tolerance=1e-2,
+    tolerance=0.1,  # the published M: 0.03, at the same AP; a wrong layer differs by about 1
 )
 
 
