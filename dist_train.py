@@ -12,6 +12,8 @@ more in several processes), saves a checkpoint and exits with code 75.
 
 from __future__ import annotations
 
+import lib  # isort: skip  # noqa: F401  (before torch)
+
 import logging
 from argparse import Namespace
 from pathlib import Path

@@ -18,6 +18,8 @@ which MODEL.PRETRAINED and TEST.MODEL_FILE accept.
 
 from __future__ import annotations
 
+import lib  # isort: skip  # noqa: F401  (before torch)
+
 import json
 import logging
 from argparse import Namespace

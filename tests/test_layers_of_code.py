@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import os
 import re
+import subprocess
+import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.helpers import ROOT
 
@@ -273,3 +278,30 @@ def test_the_guard_rails_see_what_they_forbid():
     ):
         assert not opens_text(ast.parse(text).body[0].value)
     assert "path" in parameters(next(functions(ROOT / "lib/utils/files.py")))
+
+
+ENTRIES = ["valid", "dist_train", "weight_transfer", "arch_manager", "hubconf", "tools.search"]
+
+
+@pytest.mark.parametrize("module", ENTRIES)
+def test_idle_threads_sleep_as_lib_is_imported_before_torch(module):
+    """OpenMP reads OMP_WAIT_POLICY when torch is loaded."""
+    code = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            raise SystemExit
+sys.meta_path.insert(0, Watch())
+import {module}"""
+    clean = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    for policy, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=clean | policy,
+        )
+        assert done.stdout.strip() == expected, done.stderr

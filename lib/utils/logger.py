@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from pathlib import Path
 
+import torch
 from yacs.config import CfgNode
 
 from lib.utils.files import reported
+
+logger = logging.getLogger(__name__)
 
 
 class LogFile(logging.FileHandler):
@@ -50,4 +54,6 @@ def create_logger(
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.getLogger("lib").setLevel(logging.DEBUG)
+    policy = os.environ.get("OMP_WAIT_POLICY", "as OpenMP decides")
+    logger.info("threads: %d (OMP_NUM_THREADS), waiting: %s", torch.get_num_threads(), policy)
     return output_dir, log_dir
