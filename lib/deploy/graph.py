@@ -159,4 +159,5 @@ def subpixel_everywhere(heatmaps: Tensor, codec: Codec) -> Tensor:
     x, y = (torch.arange(heatmaps.shape[axis]) for axis in (3, 2))
     dx = codec.axis_offset(left, heatmaps, right)
     dy = codec.axis_offset(above, heatmaps, below)
-    return torch.stack([x + dx, y[:, None] + dy], dim=4).flatten(2, 3)
+    # Not stacked as the last dimension: OpenVINO copies single numbers then.
+    return torch.stack([x + dx, y[:, None] + dy], dim=2).flatten(3).transpose(2, 3)
