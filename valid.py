@@ -4,6 +4,7 @@
     python valid.py --cfg ... --model ... --vis 16         # also an image of the 16 worst results
     python valid.py --cfg ... --model ... --report output/report   # also a page with all metrics
     python valid.py --cfg ... --model ... --diagnose       # also errors by type
+    python valid.py --cfg ... --model ... --runtime openvino   # on a CPU, in half the time
     python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
     python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
     python valid.py --cfg ... --model ... --joints shared  # joints that network and data set share
@@ -43,6 +44,7 @@ from lib.dataset.shared import reduced_to, shared_joints
 from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, joint_opts, read_network
+from lib.predictor import PYTORCH, build_network
 from lib.utils import cli
 from lib.utils.dist import agree, barrier, leave, start_process
 from lib.utils.files import check_outputs
@@ -80,6 +82,7 @@ def parse_args() -> Namespace:
         default="all",
         help="shared: a network of other joints is scored over those that the data set has, too",
     )
+    cli.add_runtime_flag(parser)
     args = parser.parse_intermixed_args(_with_mode(sys.argv[1:]))
     if args.model:
         args.opts += ["TEST.MODEL_FILE", args.model]
@@ -121,14 +124,16 @@ def main() -> int:
     model, weights, sha256, scored = None, "", "", None
     if args.oracle != "both":
         network = find_network(args, cfg, output_dir)
-        model, cfg, arch = network.build(process.device), network.cfg, network.arch
+        model = build_network(network, process.device, args.runtime)
+        cfg, arch = network.cfg, network.arch
         weights, sha256 = str(network.source), hash_of(network.source)
         logger.info("weights from %s", weights)
         if args.joints == "shared":
             data, scored = share_joints(data, network.spec)
     if args.oracle or model is None:
         model = Oracle.from_config(cfg, model, args.oracle)
-    header = identity(cfg, sha256, arch, args.oracle) | {"joints": list(data.spec.joints)}
+    header = identity(cfg, sha256, arch, args.oracle)
+    header |= {"joints": list(data.spec.joints), "runtime": args.runtime or PYTORCH}
     journals = PredictionJournals(result_path(data, output_dir), header, process)
     predictions, problems = predict_set(
         replace(InferenceSettings.from_config(cfg), scored=scored),
@@ -153,6 +158,8 @@ def check_flags(args: Namespace, data: EvaluationSet) -> None:
         raise ValueError(f"--diagnose: nobody is labelled in {data.annotations}")
     if args.joints == "shared" and not data.has_people:
         raise ValueError(f"--joints shared: nobody is labelled in {data.annotations}")
+    if args.runtime and args.oracle == "both":
+        raise ValueError("--runtime and --oracle: ground-truth maps are not computed by a network")
     if args.joints == "shared" and args.oracle:
         raise ValueError(
             "--joints shared and --oracle: ground-truth maps have the joints of the data set; "

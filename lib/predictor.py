@@ -26,6 +26,8 @@ from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
 from lib.utils.images import check_pixels, read_image
 
+EXPORTED = (".onnx", ".xml")  # endings of exported networks
+PYTORCH = "pytorch"  # the runtime that needs no conversion
 Image = str | os.PathLike[str] | np.ndarray  # a path, or (H, W, 3) uint8 RGB
 
 
@@ -62,14 +64,14 @@ class Network(Protocol):
 class TorchNetwork:
     """A network in PyTorch; the steps are those of `lib.core.inference.predict`."""
 
-    def __init__(self, file: NetworkFile, device: torch.device) -> None:
+    def __init__(self, file: NetworkFile, device: torch.device, runtime: str | None = None) -> None:
         self.spec = file.spec
         self.arch = file.arch
         self.input_size = file.input_size
         self.codec = file.codec
         self.settings = InferenceSettings.from_config(file.cfg)
         self.max_people = self.settings.group.max_people
-        self.model: nn.Module = file.build(device)
+        self.model = build_network(file, device, runtime)
         self.device = device
 
     def prepare(self, image: np.ndarray) -> Input:
@@ -103,24 +105,29 @@ class Predictor:
         input_size: int | None = None,
         joints: str | Path | None = None,
         device: str | int | torch.device | None = None,
+        runtime: str | None = None,
     ) -> Predictor:
-        """The predictor of a file of weights or an exported model.onnx.
+        """The predictor of a file of weights or of an exported network.
 
-        path: a checkpoint, an extracted sub-network, a bare state dict, *.safetensors, *.onnx, or
-        the name of weights that come with the project, "litepose-xs-crowdpose".
+        path: a checkpoint, an extracted sub-network, a bare state dict, *.safetensors, the name of
+        weights that come with the project, "litepose-xs-crowdpose"; or *.onnx or *.xml of
+        `tools.export`.
         cfg, superconfig, opts, input_size, joints: as in `lib.models.load.read_network`; a bare
-        state dict may need input_size or joints, and *.onnx accepts none of them.
+        state dict may need input_size or joints, and exported networks accept none of them.
         device: "cuda:1", "cpu", or the number of a GPU; default: a GPU if there is one.
+        runtime: "pytorch", "onnxruntime", "openvino" or "openvino-bf16" (half the bits, half the
+        time on CPUs that have bfloat16); all but the first run on the CPU. Default: PyTorch for
+        weights, ONNX Runtime for *.onnx, OpenVINO for *.xml.
 
         ValueError, in one line, if the file cannot be read or the arguments do not fit it.
         """
         path = Path(path)
-        if path.suffix == ".onnx":
+        if path.suffix in EXPORTED:
             if cfg or superconfig or opts or input_size or joints:
                 raise ValueError(f"{path} was exported with its settings; they cannot be changed")
-            from lib.deploy.onnx_network import OnnxNetwork  # needs onnxruntime
+            from lib.deploy.exported import ExportedNetwork
 
-            return cls(OnnxNetwork.open(path))
+            return cls(ExportedNetwork.open(path, runtime))
         file = read_network(
             path,
             cfg=cfg,
@@ -129,7 +136,9 @@ class Predictor:
             input_size=input_size,
             joints=joints,
         ).expect_subnet()
-        return cls(TorchNetwork(file, resolve_device(device, file.cfg.GPUS[0])))
+        if runtime not in (None, PYTORCH) and device is None:
+            device = "cpu"
+        return cls(TorchNetwork(file, resolve_device(device, file.cfg.GPUS[0]), runtime))
 
     @property
     def keypoints(self) -> KeypointSpec:
@@ -188,6 +197,17 @@ class Predictor:
         people, scores = self.network.group(maps)
         require_finite(people[..., :3], np.asarray(scores))
         return People(people[..., :3], np.array(scores), people[..., 3:])
+
+
+def build_network(file: NetworkFile, device: torch.device, runtime: str | None) -> nn.Module:
+    """The network of a file on `device`, computed by `runtime` (see `Predictor.load`)."""
+    if runtime in (None, PYTORCH):
+        return file.build(device)
+    if device.type != "cpu":
+        raise ValueError(f"the runtime {runtime} computes on the CPU, not on {device}")
+    from lib.deploy.compiled import CompiledNetwork  # loads onnx
+
+    return CompiledNetwork(file.build(device), str(runtime))
 
 
 def resolve_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:

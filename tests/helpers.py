@@ -6,10 +6,12 @@ import contextlib
 import copy
 import resource
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
@@ -25,6 +27,10 @@ from lib.models.arch import ArchSpec, uniform_arch
 from lib.utils.checkpoint import fit_weights, load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="openvino, an optional runtime, is not installed"
+)
+EACH_RUNTIME = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 

@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from lib.models import build_model
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from lib.utils.reading import hash_of
-from tests.helpers import TINY, YAMLS, Result, fill, tiny_config, tiny_opts
+from tests.helpers import EACH_RUNTIME, TINY, YAMLS, Result, fill, tiny_config, tiny_opts
 from tests.test_scripts import FOLDERS, assert_one_line, command
 
 KEYS = ("DATASET.MAX_NUM_PEOPLE", "3")  # random weights see many more
@@ -111,6 +112,39 @@ def broken(coco_root, tmp_path):
         return root, bad
 
     return make
+
+
+# --- runtimes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+def test_another_runtime_finds_the_same_people(call, args, folder, runtime):
+    assert call("valid", *args(out="eager")).code == 0
+    assert call("valid", "--runtime", runtime, *args()).code == 0
+    eager, other = (json.loads(rows_of(folder(out))) for out in ("eager", "out"))
+    assert len(eager) > 3
+    assert [row["image_id"] for row in other] == [row["image_id"] for row in eager]
+    for ours, theirs in zip(other, eager, strict=True):
+        np.testing.assert_allclose(ours["keypoints"], theirs["keypoints"], atol=0.05)
+
+
+def test_an_evaluation_of_another_runtime_is_not_resumed(call, args, watch):
+    watch(2)
+    assert call("valid", *args()).code == 130
+    seen = watch()
+    assert call("valid", "--runtime", "onnxruntime", *args()).code == 0
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--runtime", "tensorrt"), "the runtime is 'tensorrt'; possible: onnxruntime"),
+        (("--runtime", "openvino", "--oracle"), "ground-truth maps are not computed by a network"),
+    ],
+)
+def test_a_runtime_that_does_not_fit_is_one_line(call, args, flags, message):
+    assert_one_line(call("valid", *flags, *args()), message)
 
 
 # --- several processes --------------------------------------------------------------------

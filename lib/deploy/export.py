@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lib.codec import CODECS
@@ -30,12 +30,19 @@ def make_program(graph: nn.Module, size: tuple[int, int] | None) -> ExportedProg
     None: for any number of images of any one size whose sides are multiples of 64.
     """
     if size:
-        example, dynamic = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8), None
-    else:  # sizes of the example that are equal, or 1, would become constants
-        example = torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3, dtype=torch.uint8)
-        rows, columns = (STRIDE * Dim(name, min=1, max=512) for name in ("rows", "columns"))
-        dynamic = ({0: Dim("batch", min=1, max=1024), 1: rows, 2: columns},)
-    return torch.export.export(graph, (example,), dynamic_shapes=dynamic)
+        return torch.export.export(graph, (torch.zeros(1, size[1], size[0], 3).byte(),))
+    return any_size_program(graph, torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3).byte(), rows=1)
+
+
+def any_size_program(module: nn.Module, example: Tensor, rows: int) -> ExportedProgram:
+    """`module` for any number of images of any one size whose sides are multiples of 64.
+
+    example: such images; sizes that are equal, or 1, would become constants of the program.
+    rows: the dimension of the images' rows; their columns follow.
+    """
+    height, width = (STRIDE * Dim(name, min=1, max=512) for name in ("rows", "columns"))
+    dynamic = ({0: Dim("batch", min=1, max=1024), rows: height, rows + 1: width},)
+    return torch.export.export(module, (example,), dynamic_shapes=dynamic)
 
 
 def program_file(program: ExportedProgram) -> bytes:
@@ -52,7 +59,12 @@ def program_file(program: ExportedProgram) -> bytes:
 
 
 def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> None:
-    """The program as one ONNX file with the input `images` and the names of its `outputs`."""
+    """Write `onnx_content` to `path`."""
+    write_file(path, onnx_content(program, outputs))
+
+
+def onnx_content(program: ExportedProgram, outputs: Sequence[str]) -> bytes:
+    """The program as an ONNX file with the input `images` and the names of its `outputs`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # about optional packages
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about deprecated calls within torch.onnx
@@ -70,7 +82,7 @@ def write_onnx(path: Path, program: ExportedProgram, outputs: Sequence[str]) -> 
     model.ir_version = IR_VERSION
     for node in model.graph.node:
         del node.metadata_props[:]  # paths of the source code on this machine
-    write_file(path, model.SerializeToString())
+    return model.SerializeToString()
 
 
 def make_card(

@@ -1,24 +1,98 @@
-"""An ONNX Runtime session; importing this file loads neither PyTorch nor the rest of lib."""
+"""Opens an exported network with a runtime; this file loads neither PyTorch nor the rest of lib.
+
+    run = open_session(Path("exported/model.onnx"), "openvino")
+    positions, values, tags, *_ = run(images)
+
+Each runtime is loaded when it is first asked for: OpenVINO is optional.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import onnxruntime
+import numpy as np
+
+Run = Callable[[np.ndarray], list[np.ndarray]]  # the input -> the outputs, in the graph's order
+
+# OpenVINO rounds to bfloat16 by default where the CPU computes with it, which moves people.
+PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
+RUNTIMES = ("onnxruntime", *PRECISIONS)
 
 
-def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """The model in `path` on that many CPU threads (0: all cores); ValueError if it cannot run."""
-    if str(path).encode(errors="ignore").decode() != str(path):
-        raise ValueError(f"{path}: ONNX Runtime opens only files whose names are UTF-8; rename it")
+def open_session(model: Path | bytes, runtime: str = "onnxruntime", threads: int = 0) -> Run:
+    """A function that runs a network of one input on that many CPU threads (0: all cores).
+
+    model: *.onnx, the content of such a file, or *.xml of OpenVINO. ValueError, in one line, if the
+    runtime is not installed or cannot run it.
+    """
+    if isinstance(model, Path) and str(model).encode(errors="ignore").decode() != str(model):
+        raise ValueError(f"{model}: runtimes open only files whose names are UTF-8; rename it")
+    name = "the network" if isinstance(model, bytes) else str(model)
+    if runtime == "onnxruntime" and name.endswith(".xml"):
+        raise ValueError(f"{name} is a network for OpenVINO: the runtime is openvino")
+    library = load_runtime(runtime)
+    try:
+        if runtime == "onnxruntime":
+            return _open_onnxruntime(library, model, threads)
+        return _open_openvino(library, model, threads, PRECISIONS[runtime])
+    except Exception as error:  # the errors of a runtime have no other common base
+        used = f"{package_of(runtime)} {library.__version__}"
+        raise ValueError(f"{name} cannot be run by {used}: {_reason(error)}") from None
+
+
+def installed_runtimes() -> list[str]:
+    """Those of RUNTIMES whose library is there."""
+    return [name for name in RUNTIMES if find_spec(package_of(name))]
+
+
+def package_of(runtime: str) -> str:
+    """The package to install for a runtime."""
+    return runtime.removesuffix("-bf16")
+
+
+def load_runtime(runtime: str) -> ModuleType:
+    """The library of a runtime; ValueError, in one line, if there is none."""
+    if runtime not in RUNTIMES:
+        possible = f"{', '.join(RUNTIMES)}, and pytorch for weights"
+        raise ValueError(f"the runtime is {runtime!r}; possible: {possible}")
+    try:
+        return importlib.import_module(package_of(runtime))
+    except ImportError as error:
+        raise ValueError(
+            f"the runtime {runtime} is missing ({error}); "
+            f"install it: pip install {package_of(runtime)}"
+        ) from None
+
+
+def _open_onnxruntime(onnxruntime: ModuleType, model: Path | bytes, threads: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Idle threads would spin until the next run and slow down everything else.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    except Exception as error:  # the classes of onnxruntime's errors have no other common base
-        runtime = f"ONNX Runtime {onnxruntime.__version__}"
-        raise ValueError(
-            f"{path} cannot be run by {runtime}: {str(error).splitlines()[0]}"
-        ) from None
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name  # "images"; "pictures" in older files
+    return lambda images: session.run(None, {name: images})
+
+
+def _open_openvino(openvino: ModuleType, model: Path | bytes, threads: int, precision: str) -> Run:
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # two programs would be pinned to the same cores
+    }
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), "CPU", options)
+    return lambda images: list(compiled([images]).values())
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line, without the lines that name OpenVINO's source files."""
+    lines = [line.strip() for line in str(error).splitlines() if "src/" not in line]
+    return "; ".join([line for line in lines if line][:2]) or type(error).__name__

@@ -53,6 +53,12 @@ def add_network_flags(to: argparse.ArgumentParser) -> None:
     to.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 
+def add_runtime_flag(to: argparse.ArgumentParser) -> None:
+    """Add --runtime, an argument of `Predictor.load`."""
+    names = "pytorch, onnxruntime, openvino or openvino-bf16"
+    to.add_argument("--runtime", metavar="NAME", help=f"{names}; all but the first use the CPU")
+
+
 def add_process_flags(to: argparse.ArgumentParser) -> None:
     """Add the original's flags to start several processes without torchrun."""
     to.add_argument("--world-size", type=int, default=1, help="number of processes")

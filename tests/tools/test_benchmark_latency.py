@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.deploy.session import installed_runtimes
 from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
@@ -22,7 +23,11 @@ from tools.benchmark import __main__ as benchmark
 from tools.benchmark import latency
 from tools.benchmark.latency import PROGRAM, cost_of, export_again, input_size
 from tools.export import __main__ as export
-from tools.export.forms import FORMS, eager_graph, forms_in, noise_image, open_form
+from tools.export.forms import eager_graph, forms_in, noise_image, open_form
+
+FILES = ("model.onnx", "model-int8.onnx")
+RUNS = [f"{name}, {runtime}" for name in FILES for runtime in installed_runtimes()]
+NAMES = ["PyTorch eager", *RUNS, PROGRAM]
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +50,19 @@ def card(exported) -> dict:
 def test_every_form_is_timed_on_every_number_of_threads(exported, capsys):
     benchmark.main(["latency", str(exported), "--json", "--threads", "1", "--rounds", "1"])
     report = json.loads(capsys.readouterr().out)
-    assert list(report["milliseconds"]) == [*FORMS.values(), PROGRAM]
+    assert list(report["milliseconds"]) == NAMES
     assert all(own["1"] > 0 for own in report["milliseconds"].values())
     for libraries, opened, running in report["process_mb"].values():
         assert 0 < libraries <= opened <= running
     assert report["input"] == "64 x 64"
-    assert set(report["file_mib"]) == {"model.onnx", "model-int8.onnx"}
+    assert set(report["file_mib"]) == set(NAMES[1:-1])
 
 
 def test_the_table_has_a_row_for_each_form(exported, capsys, monkeypatch):
     monkeypatch.setattr(latency, "memory_of", lambda *_: [1.0, 2.0, 3.0])
     benchmark.main(["latency", str(exported), "--threads", "1", "--rounds", "1"])
     out = capsys.readouterr().out
-    assert all(f"| {name} |" in out for name in (*FORMS.values(), PROGRAM))
+    assert all(f"| {name} |" in out for name in NAMES)
     assert "GMACs" in out
 
 

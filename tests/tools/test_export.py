@@ -29,8 +29,8 @@ from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, load_weights, network,
 from tools import device_runner
 from tools.device_runner import assign, find_people
 from tools.export import __main__ as export
-from tools.export import check
 from tools.export.check import compare_outputs, describe_differences, difference
+from tools.export.forms import open_form
 
 RUNNER = ROOT / "tools/device_runner.py"
 NO_FLIP = ("TEST.FLIP_TEST", "False")
@@ -450,16 +450,21 @@ def test_people_that_differ_are_described(change, words):
 
 def test_people_that_differ_end_the_export_with_an_error(checkpoint, tmp_path, capsys, monkeypatch):
     """A float model whose people are others, as by a runtime's fault."""
-    monkeypatch.setattr(check, "find_people", moved_at_onnx_runtime)
+    monkeypatch.setattr(export, "open_form", moved)
     exported = run(checkpoint, tmp_path, "--size", "128x64", "TEST.DETECTION_THRESHOLD", "0")
     assert exported.code == 1
     assert "model.onnx: people differ from PyTorch's in " in capsys.readouterr().err
 
 
-def moved_at_onnx_runtime(session, card, image):
-    people, scores = find_people(session, card, image)
-    shift = 1 if isinstance(session, onnxruntime.InferenceSession) else 0
-    return people + [shift, 0, 0], scores
+def moved(*form):
+    """A runtime whose peaks are one pixel too far."""
+    run = open_form(*form)
+
+    def run_moved(images):
+        positions, *others = run(images)
+        return [positions + 1, *others]
+
+    return run_moved
 
 
 def test_paths_of_the_machine_stay_behind(fixed):

@@ -18,7 +18,7 @@ from lib.core.inference import InferenceSettings
 from lib.deploy.export import make_program, write_onnx
 from lib.deploy.graph import NetworkGraph
 from lib.utils.checkpoint import save_checkpoint
-from tests.helpers import TINY, fill, network, tiny_config
+from tests.helpers import TINY, fill, needs_openvino, network, tiny_config
 from tools.export import __main__ as export
 from tools.export import targets
 from tools.export.check import gap
@@ -279,3 +279,28 @@ def test_executorch_finds_the_people_of_pytorch(run, tmp_path, graph):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"model\.pte cannot be run by ExecuTorch"):
         open_form(path, threads=1)
+
+
+@needs_openvino
+def test_openvino_has_the_whole_graph_and_an_int8_file_beside(run, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="nncf, for int8 in OpenVINO, is not installed")
+    assert run("--size", "64x64", "--to", "openvino", "--int8", "2").code == 0
+    folder = tmp_path / "out"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["runtimes"]["openvino"]["files"] == ["model.xml", "model.bin"]
+    images = noise(1, 64, 64, 3)
+    floats, openvino, int8 = (
+        open_form(folder / name, 1)(images)
+        for name in ("model.onnx", "model.xml", "model-int8.xml")
+    )
+    for name in ("values", "pixel_values", "pixel_tags"):  # peaks of value 0 are anywhere
+        place = card["outputs"].index(name)
+        assert gap(openvino[place], floats[place]) < 1e-3 * np.abs(floats[place]).max()
+    values = card["outputs"].index("pixel_values")
+    assert 0.95 < np.corrcoef(int8[values].ravel(), floats[values].ravel())[0, 1] < 1
+    assert (folder / "model-int8.bin").stat().st_size < (folder / "model.bin").stat().st_size / 2
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    missing = run("--size", "64x64", "--to", "openvino", "--int8", "2")
+    assert missing.code == 2
+    assert "openvino-int8 cannot be used" in missing.err
+    assert "pip install nncf openvino" in missing.err

@@ -1,10 +1,10 @@
 """The latency and the memory of an exported network in all its forms.
 
-FOLDER is the output of tools/export. PyTorch as in valid.py, a torch.export program, ONNX Runtime
-in floats and in 8 bits compute the same graph of one image in turns, on each number of threads;
-medians are reported. The program is exported again from card.json: loading FOLDER/model.pt2 could
-execute code. Also reported: the memory of a process that runs one form only, and the costs
-that do not depend on the machine (multiply-adds and bytes).
+FOLDER is the output of tools/export. PyTorch as in valid.py, a torch.export program, and each
+installed runtime in floats and in 8 bits compute the same graph of one image in turns, on each
+number of threads; medians are reported. The program is exported again from card.json: loading
+FOLDER/model.pt2 could execute code. Also reported: the memory of a process that runs one form only,
+and the costs that do not depend on the machine (multiply-adds and bytes).
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from lib.core.images import normalize
 from lib.deploy.export import make_program, program_file
 from lib.deploy.fold import fold_norms
+from lib.deploy.session import installed_runtimes
 from lib.search.latency import machine, median_times
 from lib.utils.complexity import count_macs_of, count_params
 from lib.utils.run_card import hardware
@@ -31,6 +33,13 @@ from tools.export.forms import Form, eager_graph, forms_in, noise_image, open_fo
 
 MIB = 2**20
 PROGRAM = "torch.export"  # the row of the program
+
+
+class Candidate(NamedTuple):
+    """What is timed, and the runtime of *.onnx."""
+
+    form: Form
+    runtime: str = "onnxruntime"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,28 +53,44 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     files = forms_in(args.folder)
     card = read_card(args.folder / "card.json")
     size = input_size(card, args.size)
-    forms: dict[str, Form] = {**files, PROGRAM: export_again(card)}
+    forms = candidates(files, card)
     images = noise_image(size)
     counts = args.threads or sorted({1, torch.get_num_threads()})
     if min(counts) < 1 or args.rounds < 1:
         raise ValueError("--threads and --rounds are numbers from 1")
     times: dict[str, dict[str, float]] = {name: {} for name in forms}
     for threads in counts:
-        runs = [open_form(form, threads) for form in forms.values()]
+        runs = [open_form(form, threads, runtime) for form, runtime in forms.values()]
         calls = [lambda run=run: run(images) for run in runs]
         for name, ms in zip(forms, median_times(calls, args.rounds), strict=True):
             times[name][str(threads)] = ms
-    sizes = {name: path.stat().st_size for name, path in files.items() if name == path.name}
+    sizes = {
+        name: one.form.stat().st_size
+        for name, one in forms.items()
+        if isinstance(one.form, Path) and one.form.suffix == ".onnx"
+    }
     return {
         "machine": f"{hardware()['cpu']}, {machine(torch.device('cpu'))}",
         "input": f"{size[0]} x {size[1]}",
         "outputs": card["outputs"],
         "rounds": args.rounds,
         "milliseconds": times,
-        "process_mb": {name: memory_of(form, size, max(counts)) for name, form in forms.items()},
+        "process_mb": {name: memory_of(one, size, max(counts)) for name, one in forms.items()},
         "file_mib": {name: count / MIB for name, count in sizes.items()},
         "cost": cost_of(card, size),
     }
+
+
+def candidates(files: Mapping[str, Path], card: dict[str, Any]) -> dict[str, Candidate]:
+    """By name: each file, by each installed runtime, and the program of the card's graph."""
+    result = {}
+    for name, path in files.items():
+        if path.suffix == ".onnx":
+            for runtime in installed_runtimes():
+                result[f"{name}, {runtime}"] = Candidate(path, runtime)
+        else:
+            result[name] = Candidate(path)
+    return result | {PROGRAM: Candidate(export_again(card))}
 
 
 def input_size(card: dict[str, Any], text: str | None) -> tuple[int, int]:
@@ -86,11 +111,12 @@ def export_again(card: dict[str, Any]) -> bytes:
     return program_file(make_program(graph, (size[0], size[1]) if size else None))
 
 
-def memory_of(form: Form, size: tuple[int, int], threads: int) -> list[float]:
+def memory_of(candidate: Candidate, size: tuple[int, int], threads: int) -> list[float]:
     """Peak MB of a new process: with its libraries, with the network open, after five runs."""
+    form, runtime = candidate
     name, content = ("-", form) if isinstance(form, bytes) else (str(form), None)
     command = [sys.executable, "-m", "tools.export.forms", name]
-    command += [f"{size[0]}x{size[1]}", str(threads)]
+    command += [f"{size[0]}x{size[1]}", str(threads), runtime]
     done = subprocess.run(command, input=content, capture_output=True, check=False)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()[-500:]

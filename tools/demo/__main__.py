@@ -51,6 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--track", action="store_true", help="assign ids, smooth joints (videos)")
     parser.add_argument("--min-score", type=float, default=0.2, help="of people (default: 0.2)")
     parser.add_argument("--show", action="store_true", help="also show in a window")
+    cli.add_runtime_flag(parser)
     cli.add_network_flags(parser)
     args = parser.parse_intermixed_args(argv)
     keys = [i for i, word in enumerate(args.input) if i and is_key(word)]
@@ -75,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.show:
         open_window()
     predictor = Predictor.load(
-        args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts, device=args.gpu
+        args.model,
+        cfg=args.cfg,
+        superconfig=args.superconfig,
+        opts=args.opts,
+        device=args.gpu,
+        runtime=args.runtime,
     )
     return process(predictor, sources, args.out, args.track, args.min_score, args.show)
 

@@ -43,15 +43,16 @@ from lib.utils.reading import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.demo.media import find_images
-from tools.device_runner import open_model, prepare
+from tools.device_runner import prepare
 from tools.export.check import TOLERANCE, Model, RunSession, compare_outputs, compare_people
 from tools.export.fit import describe_fit
-from tools.export.int8 import write_int8
+from tools.export.forms import open_form
+from tools.export.int8 import write_int8, write_openvino_int8
 from tools.export.targets import TARGETS, OpenTarget, check_target, open_target, write_target
 
 logger = logging.getLogger("lib.export")
 
-OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "card.json")  # in --out
+OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "model-int8.xml", "card.json")  # in --out
 CHECKED = 8  # images of the test split that are compared without --evaluate
 
 
@@ -75,6 +76,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=list(TARGETS),
         default=[],
         help="also write files for this runtime, compared as well; may be repeated",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="that finds the people of the *.onnx to compare",
     )
     parser.add_argument("--int8", type=int, metavar="N", help="also int8, calibrated on N images")
     parser.add_argument(
@@ -120,6 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     if calibration:
         models.append(args.out / "model-int8.onnx")
         print(write_int8(models[1], unfolded, size, calibration), flush=True)
+    if calibration and "openvino" in targets:
+        models.append(args.out / "model-int8.xml")
+        print(write_openvino_int8(models[-1], unfolded, size, calibration), flush=True)
     for name in targets:
         card.setdefault("runtimes", {})[name] = write_target(name, graph, size, args.out)
         write_card(args.out, card)
@@ -134,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     if data and size:
         images = np.array([(record.width, record.height) for record in data.records], float)
         print(describe_fit(images, size, free_scale(card["input"], images)))
-    return 0 if equal & equal_people(unfolded, card, data, models, opened) else 1
+    return 0 if equal & equal_people(unfolded, card, data, models, opened, args.runtime) else 1
 
 
 def equal_people(
@@ -143,17 +153,18 @@ def equal_people(
     data: EvaluationSet | None,
     paths: Sequence[Path],
     opened: Sequence[OpenTarget],
+    runtime: str,
 ) -> bool:
     """Compare people and print the table; whether those of all models in floats are PyTorch's.
 
-    graph: in PyTorch. paths: ONNX models, the first one in floats. True where there is nothing to
-    compare: without `data`, or where only maps are returned.
+    graph: in PyTorch. paths: ONNX models for `runtime`, the first one in floats. True where there
+    is nothing to compare: without `data`, or where only maps are returned.
     """
     models = []
     if isinstance(graph, CandidateGraph):
         for path in paths:
-            session, _ = open_model(path, torch.get_num_threads())
-            models.append(Model([path], session, as_pytorch=path == paths[0]))
+            run = open_form(path, torch.get_num_threads(), runtime)
+            models.append(Model([path], RunSession(run), as_pytorch=path == paths[0]))
     else:
         graph = PixelGraph(graph.settings, graph.network).eval()
     for one in opened:
@@ -175,16 +186,21 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def images_to_calibrate_on(args: argparse.Namespace, cfg: CfgNode) -> Iterator[np.ndarray]:
-    """The first --int8 images of --calibrate, or of the training split; none without --int8."""
+    """--int8 images of --calibrate, or of the training split; none without --int8."""
     if args.calibrate is None:
-        training = build_dataset(cfg) if args.int8 else None
-        if training:
-            yield from map(training.files.read, training.records[: args.int8])
+        if args.int8:
+            training = build_dataset(cfg)
+            for index in spread(training.records, args.int8):
+                yield training.files.read(training.records[index])
         return
     names = find_images(args.calibrate, "--calibrate")
-    chosen = np.linspace(0, len(names) - 1, min(args.int8, len(names))).round().astype(int)
-    for index in chosen:  # from all over the folder: neighbors are often alike
+    for index in spread(names, args.int8):
         yield read_image(args.calibrate / names[index])
+
+
+def spread(items: Sequence[Any], count: int) -> np.ndarray:
+    """Indices of at most `count` items from all over a list: neighbors are often alike."""
+    return np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
 
 
 def free_scale(rules: Mapping[str, Any], images: np.ndarray) -> np.ndarray:

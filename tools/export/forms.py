@@ -1,6 +1,6 @@
 """The forms of an exported network, each run with its own library and nothing else.
 
-    python -m tools.export.forms exported/model.onnx 256x256 2   # with two threads
+    python -m tools.export.forms exported/model.onnx 256x256 2 openvino   # with two threads
 
 prints the peak memory of a process that does only this, in MB: with the library loaded, with the
 network open, after five runs. PyTorch is imported only for the forms that need it.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.deploy.session import open_session, package_of
 from lib.utils.reading import read_json
 
 if TYPE_CHECKING:
@@ -34,9 +35,15 @@ FORMS = {  # file in the folder -> name
     "model.onnx": "model.onnx",
     "model-int8.onnx": "model-int8.onnx",
 }
-OTHERS = ("model.ncnn.bin", "model-fp16.ncnn.bin", "model.pte")  # of other runtimes (--to)
+OTHERS = (
+    "model.xml",
+    "model-int8.xml",
+    "model.ncnn.bin",
+    "model-fp16.ncnn.bin",
+    "model.pte",
+)  # of other runtimes (--to)
 OPENERS = {".bin": "open_ncnn", ".pte": "open_executorch"}  # in tools.export.runtimes
-LIBRARIES = {".onnx": "onnxruntime", ".bin": "ncnn"}  # other forms need torch
+LIBRARIES = {".bin": "ncnn", ".onnx": None, ".xml": "openvino"}  # None: that of the runtime
 
 
 def forms_in(folder: Path) -> dict[str, Path]:
@@ -64,14 +71,13 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def open_form(form: Form, threads: int) -> Run:
-    """A function that runs the form on that many threads; ValueError if it cannot be opened."""
-    if isinstance(form, Path) and form.suffix == ".onnx":
-        from lib.deploy.session import open_session
+def open_form(form: Form, threads: int, runtime: str = "onnxruntime") -> Run:
+    """A function that runs the form on that many threads; ValueError if it cannot be opened.
 
-        session = open_session(form, threads)
-        [image_input] = session.get_inputs()
-        return lambda images: session.run(None, {image_input.name: images})
+    runtime: of *.onnx, one of `lib.deploy.session.RUNTIMES`.
+    """
+    if isinstance(form, Path) and form.suffix in (".onnx", ".xml"):
+        return open_session(form, "openvino" if form.suffix == ".xml" else runtime, threads)
     if isinstance(form, Path) and form.suffix in OPENERS:
         opener = getattr(importlib.import_module("tools.export.runtimes"), OPENERS[form.suffix])
         return opener(form, threads)
@@ -132,9 +138,11 @@ if __name__ == "__main__":
     form = sys.stdin.buffer.read() if sys.argv[1] == "-" else Path(sys.argv[1])
     width, height = map(int, sys.argv[2].split("x"))
     images = noise_image((width, height))
-    importlib.import_module(LIBRARIES.get(Path(sys.argv[1]).suffix, "torch"))
+    runtime = sys.argv[4]
+    library = LIBRARIES.get(Path(sys.argv[1]).suffix, "torch")
+    importlib.import_module(library or package_of(runtime))
     peaks = [peak_memory()]
-    run_form = open_form(form, int(sys.argv[3]))
+    run_form = open_form(form, int(sys.argv[3]), runtime)
     peaks.append(peak_memory())
     for _ in range(5):
         run_form(images)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,11 +18,17 @@ import numpy as np
 
 from tools.export.forms import Run, read_card
 
-INSTALL = {"ncnn": "pip install pnnx ncnn", "executorch": "pip install executorch"}
+INSTALL = {
+    "openvino": "pip install openvino",
+    "openvino-int8": "pip install nncf openvino",
+    "ncnn": "pip install pnnx ncnn",
+    "executorch": "pip install executorch",
+}
 
 
 def load(module: str, runtime: str) -> Any:
     """A module; ValueError, with the command that installs it, where it cannot be imported."""
+    os.environ.setdefault("NNCF_CI", "1")  # or NNCF reports its use to its makers
     try:
         with quiet():
             return import_module(module)

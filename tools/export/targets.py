@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from lib.core.images import MEAN, STD
 from lib.core.inference import InferenceSettings
-from lib.deploy.export import make_program, write_onnx
+from lib.deploy.export import make_program, onnx_content, write_onnx
 from lib.deploy.graph import CandidateGraph, Graph, NetworkGraph
 from lib.utils.files import write_file
 from lib.utils.transforms import STRIDE
@@ -240,4 +240,29 @@ EXECUTORCH = Target(
     any_size=False,
 )
 
-TARGETS = {"ncnn": NCNN, "ncnn-fp16": NCNN_FP16, "executorch": EXECUTORCH}
+# --- OpenVINO -----------------------------------------------------------------------------
+
+
+def write_openvino(graph: Graph, size: Size, folder: Path) -> dict[str, Any]:
+    """Convert the whole graph from ONNX; weights stay in float32."""
+    openvino = load("openvino", "openvino")
+    model = openvino.Core().read_model(onnx_content(make_program(graph, size), graph.outputs))
+    with tempfile.TemporaryDirectory() as work:
+        openvino.save_model(model, Path(work) / OPENVINO.files[0], compress_to_fp16=False)
+        for name in OPENVINO.files:
+            write_file(folder / name, (Path(work) / name).read_bytes())
+    return {
+        "versions": {"openvino": version("openvino")},
+        "input": "that of the card",
+        "outputs": list(graph.outputs),
+    }
+
+
+OPENVINO = Target(
+    library="openvino",
+    modules=("openvino",),
+    files=("model.xml", "model.bin"),
+    write=write_openvino,
+)
+
+TARGETS = {"openvino": OPENVINO, "ncnn": NCNN, "ncnn-fp16": NCNN_FP16, "executorch": EXECUTORCH}

@@ -61,6 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     human.add_argument("--compare", type=Path, metavar="FILE", help="human annotations to judge by")
     people = "what people become whom the human annotations lack (default: regions)"
     add("--merge-as", choices=("regions", "people"), help=people)
+    cli.add_runtime_flag(parser)
     cli.add_network_flags(parser)
     args = parser.parse_intermixed_args(argv)
     args.merge_as = args.merge_as or ("regions" if args.merge else None)
@@ -79,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = [args.model, human, args.cfg, args.superconfig]
     check_outputs([args.out, journal_path(args.out)], [*inputs, *map(args.images.joinpath, names)])
     predictor = Predictor.load(
-        args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts, device=args.gpu
+        args.model,
+        cfg=args.cfg,
+        superconfig=args.superconfig,
+        opts=args.opts,
+        device=args.gpu,
+        runtime=args.runtime,
     )
     return label(predictor, args, names, tree)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,12 +19,13 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.core.inference import InferenceSettings, predict
+from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.export import make_card, make_program, write_onnx
+from lib.deploy.exported import ExportedNetwork
 from lib.deploy.graph import GRAPHS
-from lib.deploy.onnx_network import OnnxNetwork
 from lib.deploy.session import open_session
 from lib.keypoints import COCO
-from tests.helpers import fill, network, tiny_config
+from tests.helpers import EACH_RUNTIME, fill, needs_openvino, network, tiny_config
 from tools import device_runner
 
 
@@ -65,14 +67,15 @@ UNBIASED = ("pixels", None, "unbiased", False)
 FIXED = ("candidates", (128, 64), "unbiased", False)
 
 
-def find(onnx: OnnxNetwork, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def find(onnx: ExportedNetwork, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return onnx.group(onnx.compute(onnx.prepare(image)))
 
 
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
 @pytest.mark.parametrize("settings", [REFERENCE, UNBIASED], ids=["reference", "unbiased"])
-def test_people_are_those_of_pytorch(export, settings):
+def test_people_are_those_of_pytorch(export, settings, runtime):
     path, cfg, model, _ = export(*settings)
-    onnx = OnnxNetwork.open(path, threads=1)
+    onnx = ExportedNetwork.open(path, runtime, threads=1)
     assert (onnx.spec, onnx.input_size, onnx.codec) == (COCO, 64, settings[2])
     for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3), (1, 1, 3)]:
         expected, expected_scores = predict(cfg, model, noise(*shape))
@@ -89,7 +92,7 @@ def test_people_are_those_of_pytorch(export, settings):
 )
 def test_people_are_those_of_the_runner_on_the_same_input(export, settings):
     path, _, _, card = export(*settings)
-    onnx = OnnxNetwork.open(path, threads=1)
+    onnx = ExportedNetwork.open(path, threads=1)
     for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3)]:
         image = noise(*shape)
         prepared = onnx.prepare(image)
@@ -111,7 +114,7 @@ def test_people_are_those_of_the_runner_on_the_same_input(export, settings):
 
 
 def test_an_image_without_people_has_none(export):
-    onnx = OnnxNetwork.open(export(*FIXED).path, threads=1)
+    onnx = ExportedNetwork.open(export(*FIXED).path, threads=1)
     onnx.group_params = replace(onnx.group_params, detection_threshold=1e9)
     people, scores = find(onnx, noise(40, 40, 3))
     assert (people.shape, scores) == ((0, 17, 4), [])
@@ -119,7 +122,7 @@ def test_an_image_without_people_has_none(export):
 
 @pytest.mark.parametrize("output", [1, 2, -2])
 def test_candidates_that_are_not_finite_are_an_error(export, output):
-    onnx = OnnxNetwork.open(export(*REFERENCE).path, threads=1)
+    onnx = ExportedNetwork.open(export(*REFERENCE).path, threads=1)
     found = onnx.compute(onnx.prepare(noise(96, 128, 3)))
     found.outputs[output][:] = np.nan
     with pytest.raises(ValueError, match="the network's maps are not finite"):
@@ -128,7 +131,7 @@ def test_candidates_that_are_not_finite_are_an_error(export, output):
 
 def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
     with pytest.raises(ValueError, match="1 x 600 pixels become an input of 64 x 38400"):
-        OnnxNetwork.open(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))
+        ExportedNetwork.open(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -148,21 +151,56 @@ def test_a_file_that_is_not_an_exported_network_is_one_line(tmp_path, model, car
     if card is not None:
         (tmp_path / "card.json").write_text(card)
     with pytest.raises(ValueError, match=message) as caught:
-        OnnxNetwork.open(path)
+        ExportedNetwork.open(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_model_is_one_line(export, tmp_path):
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+def test_a_damaged_model_is_one_line(export, tmp_path, runtime):
     (tmp_path / "card.json").write_text(json.dumps(export(*FIXED).card))
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(ValueError, match="cannot be run") as caught:
-        OnnxNetwork.open(tmp_path / "model.onnx")
+        ExportedNetwork.open(tmp_path / "model.onnx", runtime)
     assert "\n" not in str(caught.value)
+    assert "src/" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        ("tensorrt", "the runtime is 'tensorrt'; possible: onnxruntime, openvino, openvino-bf16"),
+        ("pytorch", "the runtime is 'pytorch'; possible: onnxruntime"),
+        ("openvino", "the runtime openvino is missing .*; install it: pip install openvino$"),
+        ("openvino-bf16", "openvino-bf16 is missing .*; install it: pip install openvino$"),
+    ],
+)
+def test_a_runtime_that_is_unknown_or_missing_is_one_line(export, monkeypatch, runtime, message):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ValueError, match=message):
+        ExportedNetwork.open(export(*FIXED).path, runtime)
+    with pytest.raises(ValueError, match=message):
+        CompiledNetwork(nn.Identity(), runtime)
+
+
+@needs_openvino
+def test_a_file_of_openvino_needs_openvino(export, tmp_path):
+    import openvino
+
+    made = export(*REFERENCE)
+    openvino.save_model(openvino.Core().read_model(made.path), tmp_path / "model.xml", False)
+    (tmp_path / "card.json").write_text(json.dumps(made.card))
+    image = noise(96, 128, 3)
+    expected, _ = find(ExportedNetwork.open(made.path, threads=1), image)
+    people, _ = find(ExportedNetwork.open(tmp_path / "model.xml", threads=1), image)
+    np.testing.assert_allclose(people, expected, atol=0.01)
+    with pytest.raises(ValueError, match="is a network for OpenVINO: the runtime is openvino"):
+        ExportedNetwork.open(tmp_path / "model.xml", "onnxruntime")
+
+
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
 @pytest.mark.parametrize("where", ["../secret", "link", "pipe", "/dev/zero"])
-def test_a_model_reads_no_file_outside_its_folder(tmp_path, where):
-    """ONNX may keep weights in another file. ONNX Runtime confines it; nothing here does."""
+def test_a_model_reads_no_file_outside_its_folder(tmp_path, where, runtime):
+    """ONNX may keep weights in another file. The runtimes confine it; nothing here does."""
     folder = tmp_path / "exported"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(bytes(400))
@@ -178,11 +216,11 @@ def test_a_model_reads_no_file_outside_its_folder(tmp_path, where):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     model.ir_version = 10
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ValueError, match="cannot be run by ONNX Runtime") as caught:
-        open_session(folder / "model.onnx")
+    with pytest.raises(ValueError, match="cannot be run by") as caught:
+        open_session(folder / "model.onnx", runtime)
     assert "\n" not in str(caught.value)
 
 
 def test_a_name_that_is_not_utf8_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="ONNX Runtime opens only files whose names are UTF-8"):
+    with pytest.raises(ValueError, match="runtimes open only files whose names are UTF-8"):
         open_session(tmp_path / "caf\udcff.onnx")

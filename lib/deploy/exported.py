@@ -1,4 +1,4 @@
-"""An exported network (tools/export), run by ONNX Runtime.
+"""An exported network (tools/export), run by ONNX Runtime or OpenVINO.
 
 The graph ends with candidates: the strongest peaks of each joint. They are grouped by the functions
 of the evaluation, so that the people are those of PyTorch. tools/device_runner.py does the same on
@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from lib.core.group import GroupParams, group_by_tag, require_finite
 from lib.core.inference import MAX_SIDE
 from lib.core.maps import HostMaps
-from lib.deploy.session import open_session
+from lib.deploy.session import Run, open_session
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.utils.reading import read_json
@@ -47,14 +46,11 @@ class Candidates(NamedTuple):
     prepared: Prepared
 
 
-class OnnxNetwork:
+class ExportedNetwork:
     """Image -> people in the three steps of `lib.predictor.Predictor`; on the CPU."""
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, card: Mapping[str, Any], spec: KeypointSpec
-    ) -> None:
-        self.session = session
-        self.input_name = session.get_inputs()[0].name  # "images"; "pictures" in older files
+    def __init__(self, run: Run, card: Mapping[str, Any], spec: KeypointSpec) -> None:
+        self.run = run
         self.spec = spec
         arch = card.get("provenance", {}).get("arch")
         self.arch = ArchSpec.from_dict(arch) if arch else None
@@ -69,10 +65,14 @@ class OnnxNetwork:
         self.max_people = self.group_params.max_people
 
     @classmethod
-    def open(cls, path: str | Path, threads: int = 0) -> OnnxNetwork:
+    def open(
+        cls, path: str | Path, runtime: str | None = None, threads: int = 0
+    ) -> ExportedNetwork:
         """The model at `path` with the card.json next to it, on that many threads (0: all cores).
 
-        ValueError when one of them cannot be read, or the graph returns no candidates.
+        path: *.onnx, or *.xml of OpenVINO. runtime: one of `lib.deploy.session.RUNTIMES`; None:
+        ONNX Runtime, and OpenVINO for its own files. ValueError when one of the files cannot be
+        read, or the graph returns no candidates.
         """
         path = Path(path)
         if not path.is_file():
@@ -84,7 +84,8 @@ class OnnxNetwork:
                     f"{path} returns maps, not candidates: export it with another --graph"
                 )
             spec = _spec_of_card(card, f"the card next to {path}")
-            return cls(open_session(path, threads), card, spec)
+            runtime = runtime or ("openvino" if path.suffix == ".xml" else "onnxruntime")
+            return cls(open_session(path, runtime, threads), card, spec)
         except (KeyError, TypeError, IndexError):
             raise ValueError(f"the card next to {path} is not of an exported network") from None
 
@@ -111,8 +112,7 @@ class OnnxNetwork:
 
     def compute(self, prepared: Prepared) -> Candidates:
         """Run the graph."""
-        outputs = self.session.run(None, {self.input_name: prepared.images})
-        return Candidates([cast(np.ndarray, output)[0] for output in outputs], prepared)
+        return Candidates([output[0] for output in self.run(prepared.images)], prepared)
 
     def group(self, candidates: Candidates) -> tuple[np.ndarray, list[float]]:
         """People (N, K, 3 + L) in pixels of the image, and their N scores."""

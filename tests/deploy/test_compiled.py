@@ -1,0 +1,72 @@
+"""A network that another runtime computes gives the outputs of PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.core.inference import InferenceSettings, predict
+from lib.deploy.compiled import CompiledNetwork
+from tests.helpers import EACH_RUNTIME, ROOT, fill, needs_openvino, network, tiny_config
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    return tiny_config(folder, folder)
+
+
+@pytest.fixture(scope="module")
+def trained(cfg):
+    model = network(cfg).eval()
+    with torch.no_grad():
+        fill(model, 3)
+    return model
+
+
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, runtime):
+    compiled = CompiledNetwork(trained, runtime, threads=1).eval()
+    for shape in [(1, 3, 64, 64), (2, 3, 64, 192), (3, 3, 128, 64), (1, 3, 64, 64)]:
+        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            expected, outputs = trained(images), compiled(images)
+        assert [output.shape for output in outputs] == [one.shape for one in expected]
+        for output, one in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(output, one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+def test_people_are_those_of_pytorch(cfg, trained, runtime):
+    settings = InferenceSettings.from_config(cfg)
+    compiled = CompiledNetwork(trained, runtime, threads=1).eval()
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    expected, _ = predict(settings, trained, image)
+    people, _ = predict(settings, compiled, image)
+    assert len(people) > 3
+    torch.testing.assert_close(torch.tensor(people), torch.tensor(expected), atol=0.01, rtol=1e-3)
+
+
+@needs_openvino
+def test_bfloat16_is_close(trained):
+    images = torch.randn(2, 3, 64, 128)
+    with torch.inference_mode():
+        expected = trained(images)
+        outputs = CompiledNetwork(trained, "openvino-bf16", threads=1)(images)
+    for output, one in zip(outputs, expected, strict=True):
+        assert output.dtype == torch.float32
+        assert (output - one).abs().max() < 0.1 * one.abs().max()
+
+
+def test_so_are_those_of_another_family():
+    cfg = load_config(ROOT / "experiments/crowd_pose/efficient_hrnet/H-4.yaml")
+    model = network(cfg, None).eval()
+    with torch.no_grad():
+        fill(model, 5)
+    images = torch.randn(1, 3, 64, 128)
+    with torch.inference_mode():
+        expected, outputs = model(images), CompiledNetwork(model, "onnxruntime", threads=1)(images)
+    for output, one in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, one, atol=1e-3 * one.abs().max().item(), rtol=1e-3)
