@@ -26,12 +26,12 @@ from lib.models.equalize import equalize
 from lib.models.pose_mobilenet import LitePose
 from lib.utils.files import write_file
 from lib.utils.tables import markdown
-from tools.export.runtimes import load
+from tools.export.runtimes import load, quiet
 
 MAX_DAMAGE = 1e-5  # of a layer in 8 bits; see `lib.deploy.damage`
 IMAGES = 2  # to measure the damage of every layer on
 LISTED = 12  # layers in the table
-MAX_DAMAGE_OPENVINO = 1e-4
+MAX_DAMAGE_OPENVINO = 1e-4  # the same in OpenVINO
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
 
 
@@ -73,13 +73,15 @@ def write_openvino_int8(
     copied = type(graph)(graph.settings, folded).eval()
     content = onnx_content(make_program(copied, size), copied.outputs)
     model = openvino.Core().read_model(content)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(list(images)),
-        preset=nncf.QuantizationPreset.MIXED,  # maps with a zero point, unless they are symmetric
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=operations_in_floats(model, floats), validate=False),
-    )
+    names = operations_in_floats(model, floats)
+    with quiet():
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(list(images)),
+            preset=nncf.QuantizationPreset.MIXED,  # zero points where maps are not symmetric
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
+        )
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(quantized, Path(folder) / target.name, compress_to_fp16=False)
         for suffix in (".bin", ".xml"):
