@@ -285,10 +285,11 @@ ENTRIES = ["valid", "dist_train", "weight_transfer", "arch_manager", "hubconf", 
 
 
 @pytest.mark.parametrize("module", ENTRIES)
-def test_idle_threads_sleep_as_lib_is_imported_before_torch(module):
+def test_idle_threads_sleep_on_a_busy_machine_as_lib_comes_before_torch(module):
     """OpenMP reads OMP_WAIT_POLICY when torch is loaded."""
     code = f"""
 import os, sys
+os.getloadavg = lambda: (float(sys.argv[1]) * os.cpu_count(), 0, 0)
 class Watch:
     def find_spec(self, name, *_):
         if name == "torch":
@@ -297,12 +298,9 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 import {module}"""
     clean = {name: value for name, value in os.environ.items() if "OMP" not in name}
-    for policy, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=clean | policy,
-        )
+    active = {"OMP_WAIT_POLICY": "active"}
+    cases = (("0.9", {}, "passive"), ("0.1", {}, "None"), ("0.9", active, "active"))
+    for load, chosen, expected in cases:
+        command = [sys.executable, "-c", code, load]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean | chosen)
         assert done.stdout.strip() == expected, done.stderr
