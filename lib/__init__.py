@@ -1,6 +1,6 @@
 """LitePose. Import it before torch: it decides how idle threads of PyTorch wait.
 
-OpenMP lets them spin for a while, which is fast on a machine of one's own; but two programs with
+OpenMP lets them spin for a while, which is fast on a quiet machine; but two programs with
 spinning threads slow one another down many times (docs/performance.md). So they sleep where other
 programs keep half of the cores busy. OpenMP reads the environment once, when torch is loaded.
 """
