@@ -125,9 +125,7 @@ def is_first_of_equals(heatmaps: Tensor, address: Tensor, radius: int) -> Tensor
     for step in range((2 * radius + 1) ** 2 // 2):  # rows above, then to the left
         dy, dx = divmod(step, 2 * radius + 1)
         row, column = (y + dy - radius).clamp(min=0), (x + dx - radius).clamp(0, width - 1)
-        other = (
-            row * width + column
-        )  # beyond the border: the nearest pixel, which may be a later one
+        other = row * width + column  # beyond the border: the nearest pixel, perhaps a later one
         is_first = is_first & ((at(heatmaps, other) != values) | (other >= address))
     return is_first
 

@@ -48,6 +48,7 @@ from tools.export.check import TOLERANCE, Model, RunSession, compare_outputs, co
 from tools.export.fit import describe_fit
 from tools.export.forms import open_form
 from tools.export.int8 import write_int8, write_openvino_int8
+from tools.export.runtimes import load
 from tools.export.targets import TARGETS, OpenTarget, check_target, open_target, write_target
 
 logger = logging.getLogger("lib.export")
@@ -106,6 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     targets = {name: TARGETS[name] for name in args.to}
     for name in targets:
         check_target(name, size)
+    if args.int8 and "openvino" in targets:
+        load("nncf", "openvino-int8")  # before the work of minutes
     network = read_weights(args)
     files = [*OUTPUTS, *(file for target in targets.values() for file in target.files)]
     check_outputs([args.out / name for name in files], [network.source, args.cfg, args.superconfig])

@@ -35,13 +35,8 @@ FORMS = {  # file in the folder -> name
     "model.onnx": "model.onnx",
     "model-int8.onnx": "model-int8.onnx",
 }
-OTHERS = (
-    "model.xml",
-    "model-int8.xml",
-    "model.ncnn.bin",
-    "model-fp16.ncnn.bin",
-    "model.pte",
-)  # of other runtimes (--to)
+# Of other runtimes (--to):
+OTHERS = ("model.xml", "model-int8.xml", "model.ncnn.bin", "model-fp16.ncnn.bin", "model.pte")
 OPENERS = {".bin": "open_ncnn", ".pte": "open_executorch"}  # in tools.export.runtimes
 LIBRARIES = {".bin": "ncnn", ".onnx": None, ".xml": "openvino"}  # None: that of the runtime
 

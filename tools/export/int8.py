@@ -24,9 +24,8 @@ from lib.deploy.quantize import quantize
 from lib.deploy.round_weights import round_weights
 from lib.models.equalize import equalize
 from lib.models.pose_mobilenet import LitePose
-from lib.utils.files import write_file
 from lib.utils.tables import markdown
-from tools.export.runtimes import load, quiet
+from tools.export.runtimes import load, quiet, save_openvino
 
 MAX_DAMAGE = 1e-5  # of a layer in 8 bits; see `lib.deploy.damage`
 IMAGES = 2  # to measure the damage of every layer on
@@ -82,11 +81,7 @@ def write_openvino_int8(
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
-    with tempfile.TemporaryDirectory() as folder:
-        openvino.save_model(quantized, Path(folder) / target.name, compress_to_fp16=False)
-        for suffix in (".bin", ".xml"):
-            content = (Path(folder) / target.name).with_suffix(suffix).read_bytes()
-            write_file(target.with_suffix(suffix), content)
+    save_openvino(quantized, target)
     return f"{target.name}: {len(floats)} of {len(damage)} layers stay in floats"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.utils.files import write_file
 from tools.export.forms import Run, read_card
 
 INSTALL = {
@@ -35,6 +37,15 @@ def load(module: str, runtime: str) -> Any:
     except (ImportError, OSError) as error:  # OSError: of a library that it loads
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{runtime} cannot be used ({reason}): {INSTALL[runtime]}") from None
+
+
+def save_openvino(model: Any, path: Path) -> None:
+    """Write a model of OpenVINO as `path`, *.xml, and the *.bin next to it, weights as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / path.name
+        load("openvino", "openvino").save_model(model, saved, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            write_file(path.with_suffix(suffix), saved.with_suffix(suffix).read_bytes())
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from lib.utils.files import write_file
 from lib.utils.transforms import STRIDE
 from tools.export.check import TOLERANCE, run_of
 from tools.export.forms import Run, open_form
-from tools.export.runtimes import first_line, load, quiet
+from tools.export.runtimes import first_line, load, quiet, save_openvino
 
 Size = tuple[int, int] | None  # width, height; None: any
 
@@ -247,10 +247,7 @@ def write_openvino(graph: Graph, size: Size, folder: Path) -> dict[str, Any]:
     """Convert the whole graph from ONNX; weights stay in float32."""
     openvino = load("openvino", "openvino")
     model = openvino.Core().read_model(onnx_content(make_program(graph, size), graph.outputs))
-    with tempfile.TemporaryDirectory() as work:
-        openvino.save_model(model, Path(work) / OPENVINO.files[0], compress_to_fp16=False)
-        for name in OPENVINO.files:
-            write_file(folder / name, (Path(work) / name).read_bytes())
+    save_openvino(model, folder / OPENVINO.files[0])
     return {
         "versions": {"openvino": version("openvino")},
         "input": "that of the card",
