@@ -289,7 +289,11 @@ def test_idle_threads_sleep_on_a_busy_machine_as_lib_comes_before_torch(module):
     """OpenMP reads OMP_WAIT_POLICY when torch is loaded."""
     code = f"""
 import os, sys
-os.getloadavg = lambda: (float(sys.argv[1]) * os.cpu_count(), 0, 0)
+from pathlib import Path
+read_text = Path.read_text
+load = f"0.1 0.1 0.1 {{int(float(sys.argv[1]) * os.cpu_count()) + 1}}/99 1"
+is_load = lambda path: str(path) == "/proc/loadavg"
+Path.read_text = lambda path, **opts: load if is_load(path) else read_text(path, **opts)
 class Watch:
     def find_spec(self, name, *_):
         if name == "torch":
@@ -299,8 +303,8 @@ sys.meta_path.insert(0, Watch())
 import {module}"""
     clean = {name: value for name, value in os.environ.items() if "OMP" not in name}
     active = {"OMP_WAIT_POLICY": "active"}
-    cases = (("0.9", {}, "passive"), ("0.1", {}, "None"), ("0.9", active, "active"))
-    for load, chosen, expected in cases:
-        command = [sys.executable, "-c", code, load]
+    cases = (("1", {}, "passive"), ("0", {}, "None"), ("1", active, "active"))
+    for others, chosen, expected in cases:
+        command = [sys.executable, "-c", code, others]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean | chosen)
         assert done.stdout.strip() == expected, done.stderr
