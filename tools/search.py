@@ -2,6 +2,7 @@
 
     python -m tools.search --supernet checkpoint.pth.tar --max-gmacs 0.8 --rule true --out search-XS
     python -m tools.search ... --max-ms 20 --latency-table latency.json --out search-20ms
+    torchrun --nproc_per_node=8 -m tools.search ...   # 8 processes score, one on each GPU
 
 The score of an architecture is the AP of its extracted and recalibrated sub-network on the last
 --search-images annotated images of the training split. The supernet should not be trained on these
@@ -18,6 +19,7 @@ import argparse
 import csv
 import io
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,8 +43,9 @@ from lib.models.subnet import extract_subnet
 from lib.search.accuracy import SubnetAccuracy
 from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
 from lib.search.latency import LatencyTable
+from lib.search.shared import SharedScores
 from lib.utils import cli
-from lib.utils.dist import choose_device
+from lib.utils.dist import leave, start_process
 from lib.utils.files import WriteError, check_outputs, write_file
 from lib.utils.journal import Journal
 from lib.utils.plots import save_figure, scatter
@@ -72,6 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--random", action="store_true", help="score as many random candidates instead")
     add("--seed", type=int, default=0)
     add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    cli.add_process_flags(parser)
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args(argv)
 
@@ -92,39 +96,66 @@ class Costs:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
-    settings = Evolution(
+    settings, limits = read_settings(args), read_limits(args)
+    network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
+    process = start_process(network.cfg, args, backend="gloo")  # for GPUs, too: scores are numbers
+    level = logging.INFO if process.is_main else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s", force=True)
+    supernet = network.build(process.device)
+    assert isinstance(supernet, SuperLitePose)
+    score = accuracy_of(network.cfg, supernet, args.search_images, args.calibrate)
+    scores = SharedScores(process, score)
+    if process.is_main:
+        warn_of_seen_images(network, len(score.calibration.dataset))
+        try:
+            search(args, network.cfg, supernet.arch, settings, limits, scores)
+        finally:
+            scores.close()
+    else:
+        scores.serve()
+    leave(process)
+    return 0
+
+
+def search(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    largest: ArchSpec,
+    settings: Evolution,
+    limits: Mapping[str, float],
+    scores: SharedScores,
+) -> None:
+    """The search, in the one process that reads and writes --out."""
+    outputs = [args.out / name for name in ("winner.json", "candidates.csv", "pareto.png")]
+    check_outputs(outputs, [args.supernet, args.latency_table, args.cfg])
+    table = LatencyTable.read(args.latency_table) if args.latency_table else None
+    space = ArchManager.from_config(cfg, largest)
+    costs = Costs(pieces_from_config(cfg), args.rule, table)
+    course = Search(
+        space=space,
+        costs=costs,
+        scores=scores,
+        limits=limits,
+        journal=open_journal(args, journal_header(args, cfg, space, limits)),
+        seed=args.seed,
+        on_candidate=log,
+    )
+    count = args.generations * args.population
+    candidates = course.sample_random(count) if args.random else course.evolve(settings)
+    report(args, space, costs, candidates, limits)
+
+
+def read_settings(args: argparse.Namespace) -> Evolution:
+    """The settings of the evolution; ValueError for a number that no search can use."""
+    for flag in ("--calibrate", "--search-images"):
+        cli.check_range(flag, getattr(args, flag[2:].replace("-", "_")), low=1)
+    cli.check_range("--seed", args.seed, low=0)
+    return Evolution(
         generations=args.generations,
         population=args.population,
         parents=args.parents,
         mutation=args.mutation,
     )
-    limits = read_limits(args)
-    outputs = [args.out / name for name in ("winner.json", "candidates.csv", "pareto.png")]
-    check_outputs(outputs, [args.supernet, args.latency_table, args.cfg])
-    table = LatencyTable.read(args.latency_table) if args.latency_table else None
-    network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
-    cfg = network.cfg
-    supernet = network.build(choose_device(cfg, args.gpu))
-    assert isinstance(supernet, SuperLitePose)
-    space = ArchManager.from_config(cfg, supernet.arch)
-    costs = Costs(pieces_from_config(cfg), args.rule, table)
-    score = accuracy_of(cfg, supernet, args.search_images, args.calibrate)
-    warn_of_seen_images(network, len(score.calibration.dataset))
-    journal = open_journal(args, journal_header(args, cfg, space, limits))
-    search = Search(
-        space=space,
-        costs=costs,
-        score=score,
-        limits=limits,
-        journal=journal,
-        seed=args.seed,
-        on_candidate=log,
-    )
-    count = args.generations * args.population
-    candidates = search.sample_random(count) if args.random else search.evolve(settings)
-    report(args, space, costs, candidates, limits)
-    return 0
 
 
 def read_limits(args: argparse.Namespace) -> dict[str, float]:
@@ -132,9 +163,6 @@ def read_limits(args: argparse.Namespace) -> dict[str, float]:
     for flag in ("--max-gmacs", "--max-ms"):
         if (limit := getattr(args, flag[2:].replace("-", "_"))) is not None:
             cli.check_range(flag, limit, low=0)
-    for flag in ("--calibrate", "--search-images"):
-        cli.check_range(flag, getattr(args, flag[2:].replace("-", "_")), low=1)
-    cli.check_range("--seed", args.seed, low=0)
     if args.max_ms is not None and not args.latency_table:
         raise ValueError("--max-ms needs --latency-table (python -m tools.benchmark pieces)")
     flags = {"gmacs": args.max_gmacs, "ms": args.max_ms}
@@ -262,4 +290,5 @@ def write_csv(
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: one line
     cli.run(main)

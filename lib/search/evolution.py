@@ -1,6 +1,6 @@
 """Evolutionary search below limits on the cost of an architecture (paper, section 4).
 
-    search = Search(space, costs, score, {"gmacs": 0.8}, journal, seed=0)
+    search = Search(space, costs, scores, {"gmacs": 0.8}, journal, seed=0)
     best(search.evolve(Evolution(generations=10, population=20)))
 
 Generation 0 is sampled at random. Each later generation descends from the best candidates so far,
@@ -25,7 +25,7 @@ the scores it already has from its journal.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -79,13 +79,14 @@ class Evolution:
 class Search:
     """A space, the costs and scores of its architectures, and the limits on the costs.
 
-    `costs(arch)` is cheap and called often; `score(arch)` is expensive and called once for each
-    candidate, through the journal. Every key of `limits` is one of the costs.
+    `costs(arch)` is cheap and called often. `scores(archs)`, in order, is expensive. It is
+    asked once for each candidate, through the journal, and reads a generation at a time, so that
+    processes can share it. Every key of `limits` is one of the costs.
     """
 
     space: Space
     costs: Callable[[Arch], Mapping[str, float]]
-    score: Callable[[Arch], float]
+    scores: Callable[[Sequence[Arch]], Iterable[float]]
     limits: Mapping[str, float]
     journal: Journal
     seed: int = 0
@@ -105,13 +106,13 @@ class Search:
             parents = [one.arch for one in ranked(candidates)[: settings.parents]]
             seen = {one.arch for one in candidates}
             children = self._children(parents, settings, rng, seen)
-            candidates += [self._scored(arch, generation) for arch in children]
+            candidates += self._scored(children, generation)
         return candidates
 
     def sample_random(self, count: int) -> list[Candidate]:
         """`count` different candidates, sampled uniformly below the limits."""
         rng = random.Random(f"{self.seed}/0")
-        return [self._scored(arch, 0) for arch in self._new(self._anywhere(), rng, count, set())]
+        return list(self._scored(self._new(self._anywhere(), rng, count, set()), 0))
 
     def _children(
         self, parents: Sequence[Arch], settings: Evolution, rng: random.Random, seen: set[Arch]
@@ -205,15 +206,18 @@ class Search:
             self._known_costs[arch] = dict(self.costs(arch))
         return self._known_costs[arch]
 
-    def _scored(self, arch: Arch, generation: int) -> Candidate:
-        """With the score from the journal, or scored now and written there."""
-        key = self.space.key(arch)
-        entry = self.journal.entries.get(key)
-        if entry is None:
-            entry = self.journal.add(key, score=float(self.score(arch)), costs=self._cost(arch))
-        candidate = Candidate(arch, self._cost(arch), entry["score"], generation)
-        self.on_candidate(candidate)
-        return candidate
+    def _scored(self, archs: Sequence[Arch], generation: int) -> Iterator[Candidate]:
+        """With the scores from the journal, or scored now and written there."""
+        known = self.journal.entries
+        new = [arch for arch in archs if self.space.key(arch) not in known]
+        scores = iter(self.scores(new))
+        for arch in archs:
+            entry = known.get(key := self.space.key(arch))
+            if entry is None:
+                entry = self.journal.add(key, score=float(next(scores)), costs=self._cost(arch))
+            candidate = Candidate(arch, self._cost(arch), entry["score"], generation)
+            self.on_candidate(candidate)
+            yield candidate
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 from yacs.config import CfgNode
 
@@ -46,11 +46,13 @@ def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
     return torch.device("cuda", gpu)
 
 
-def start_process(cfg: CfgNode, args: Namespace) -> Process:
+def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> Process:
     """Join the process group, if there are several processes.
 
     torchrun's environment comes first; else `--world-size N --rank R --dist-url URL` make this
     process rank R of N.
+
+    backend: default: DIST_BACKEND on a GPU, gloo on the CPU.
     """
     device = choose_device(cfg, args.gpu)
     if device.type == "cuda":
@@ -67,7 +69,7 @@ def start_process(cfg: CfgNode, args: Namespace) -> Process:
     else:
         return Process(0, 1, device)
     dist.init_process_group(
-        cfg.DIST_BACKEND if device.type == "cuda" else "gloo",
+        backend or (cfg.DIST_BACKEND if device.type == "cuda" else "gloo"),
         init_method=None if store else args.dist_url,
         timeout=timeout,
         rank=rank,
@@ -109,6 +111,11 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
         store.set(f"{start}/{rank}", name)
         time.sleep(0.05)
     return PrefixStore(start, store)
+
+
+def store_of_group() -> Store:
+    """The keys and values that all processes of the group read and write."""
+    return _get_default_store()
 
 
 def wrap(model: nn.Module, process: Process) -> nn.Module:

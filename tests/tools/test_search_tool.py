@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -115,33 +115,77 @@ def rows(path: Path) -> list[dict[str, str]]:
 # --- what comes out ---------------------------------------------------------------------
 
 
-def test_a_killed_search_goes_on_and_ends_as_another_would(args, call, tmp_path):
-    journal = tmp_path / "killed" / "journal.jsonl"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    few = ("--population", "3", "--search-images", "2")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.search", *args(*few, out="killed", opts=QUICK)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+FILES = ("winner.json", "candidates.csv", "journal.jsonl", "pareto.png")
+FEW = ("--population", "3", "--search-images", "2")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def start(line: list[str], launcher: Sequence[str] = (), **files: Any) -> subprocess.Popen:
+    """The search in a process of its own."""
+    command = [sys.executable, *launcher, "-m", "tools.search", *line]
+    return subprocess.Popen(command, cwd=ROOT, text=True, **files)
+
+
+def wait_for_lines(journal: Path, count: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < count:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_a_killed_search_goes_on_and_ends_as_another_would(args, call, tmp_path):
+    journal = tmp_path / "killed" / "journal.jsonl"
+    process = start(args(*FEW, out="killed", opts=QUICK), stdout=subprocess.DEVNULL)
+    wait_for_lines(journal, 3, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "winner.json").exists()
     known = journal.read_bytes().splitlines(keepends=True)
     known = [line for line in known if line.endswith(b"\n")]
-    again, whole = (call(args(*few, out=o, opts=QUICK)) for o in ("killed", "whole"))
+    again, whole = (call(args(*FEW, out=o, opts=QUICK)) for o in ("killed", "whole"))
     assert (again.code, whole.code) == (0, 0), again.err + whole.err
     assert f"{len(known) - 1} candidates are known" in again.out
     assert journal.read_bytes().startswith(b"".join(known))
-    for name in ("winner.json", "candidates.csv", "journal.jsonl", "pareto.png"):
-        killed, other = ((tmp_path / folder / name).read_bytes() for folder in ("killed", "whole"))
-        assert killed == other, name
+    assert_same_files(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_search_that_loses_a_process_ends_and_two_processes_complete_it(args, call, tmp_path):
+    """The files are those of one process, which `torchrun` writes from the start, too."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    line = args(*FEW, out="killed", opts=QUICK)
+    address = ["--world-size", "2", "--dist-url", f"file://{tmp_path}/store"]
+    first, second = (start([*line, *address, "--rank", str(rank)], **pipes) for rank in (0, 1))
+    wait_for_lines(tmp_path / "killed" / "journal.jsonl", 3, first)
+    second.kill()
+    assert second.communicate()[0] == ""
+    error = "error: another process has ended; the same command resumes the search\n"
+    assert (first.communicate()[1], first.returncode) == (error, 2)
+    for out in ("killed", "together"):
+        process = start(args(*FEW, out=out, opts=QUICK), TORCHRUN, **pipes)
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert ("candidates are known" in output) == (out == "killed")
+    assert call(args(*FEW, out="whole", opts=QUICK)).code == 0
+    assert_same_files(tmp_path / "killed", tmp_path / "whole")
+    assert_same_files(tmp_path / "together", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_search_is_one_line_of_one_process(args, tmp_path):
+    address = ["--world-size", "2", "--dist-url", f"file://{tmp_path}/store"]
+    line = args("--max-gmacs", "0.0001", *address)
+    processes = [start([*line, "--rank", rank], stderr=subprocess.PIPE) for rank in ("0", "1")]
+    (first, second) = (process.communicate()[1] for process in processes)
+    assert [process.returncode for process in processes] == [2, 0]
+    assert first.startswith("error: no architecture is small enough")
+    assert (first.count("\n"), second) == (1, "")
 
 
 @pytest.mark.parametrize("rule", ["true", "paper"])
