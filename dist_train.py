@@ -44,6 +44,7 @@ from lib.utils import cli
 from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import Process, leave, start_process, wrap
+from lib.utils.lock import holding
 from lib.utils.logger import create_logger
 from lib.utils.recorded import check_same_joints, config_of
 
@@ -66,11 +67,12 @@ def main() -> int | None:
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
     process = start_process(cfg, args)
     output_dir, log_dir = create_logger(cfg, args.cfg, "train", process.is_main)
-    set_backends(cfg)
-    model = start_model(cfg, arch, process)
-    criterion = start_criterion(cfg, args.teacher, process.device)
-    plan = supernet_plan(cfg, unwrap(model))
-    code = train(cfg, model, criterion, plan, process, output_dir, log_dir)
+    with holding(output_dir, process):
+        set_backends(cfg)
+        model = start_model(cfg, arch, process)
+        criterion = start_criterion(cfg, args.teacher, process.device)
+        plan = supernet_plan(cfg, unwrap(model))
+        code = train(cfg, model, criterion, plan, process, output_dir, log_dir)
     if code == cli.STOPPED and process.world_size > 1:
         ignore_sigterm()
     leave(process)

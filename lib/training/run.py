@@ -33,7 +33,7 @@ from lib.training.stopping import StopRequest
 from lib.utils.checkpoint import newest_whole, save_weights, unwrap
 from lib.utils.cli import STOPPED
 from lib.utils.complexity import count_macs, count_params
-from lib.utils.dist import Process, barrier, broadcast, share_buffers
+from lib.utils.dist import Process, barrier, broadcast, from_main, share_buffers
 from lib.utils.files import versions_of
 from lib.utils.run_card import RUN_CARD, add_start
 
@@ -141,25 +141,11 @@ def resume_if_requested(cfg: CfgNode, state: TrainingState, output_dir: Path) ->
     if not broadcast(state.process, requested):
         return None
     if not cfg.TRAIN.CHECKPOINT:
-        path = newest_for_all(path, state.process)
+        path = from_main(state.process, lambda: newest_whole(path))
     resume(state, path)
     within = f" and {state.step} steps" if state.step else ""
     logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
     return path
-
-
-def newest_for_all(path: Path, process: Process) -> Path:
-    """`newest_whole(path)`, called on rank 0; all processes get its result or its ValueError."""
-    answer = None
-    if process.is_main:
-        try:
-            answer = newest_whole(path)
-        except ValueError as error:
-            answer = error
-    shared = broadcast(process, answer)
-    if isinstance(shared, ValueError):
-        raise shared
-    return shared
 
 
 def describe_start(

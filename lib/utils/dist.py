@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import uuid
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,9 @@ from torch.distributed.rendezvous import rendezvous
 from yacs.config import CfgNode
 
 from lib.utils import cli
+
+Result = TypeVar("Result")
+ORPHANED = 1.0  # seconds between two looks at the launcher
 
 
 class Process(NamedTuple):
@@ -54,6 +59,8 @@ def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> 
 
     backend: default: DIST_BACKEND on a GPU, gloo on the CPU.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
     device = choose_device(cfg, args.gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -77,6 +84,22 @@ def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> 
         store=store,
     )
     return Process(rank, world_size, device)
+
+
+def end_with_parent() -> None:
+    """Send SIGTERM to this process once its parent is gone, so that it saves and ends.
+
+    torchrun ends its processes, but a torchrun that was killed cannot. Only its processes are
+    watched: a shell that started one process in the background may end before it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANED)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
@@ -141,6 +164,20 @@ def broadcast(process: Process, value: Any) -> Any:
     if process.world_size > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def from_main(process: Process, work: Callable[[], Result]) -> Result:
+    """What `work` returns on rank 0, in all processes; they all raise its ValueError, too."""
+    answer = None
+    if process.is_main:
+        try:
+            answer = work()
+        except ValueError as error:
+            answer = error
+    shared = broadcast(process, answer)
+    if isinstance(shared, ValueError):
+        raise shared
+    return shared
 
 
 def agree(process: Process, work: Callable[[], int]) -> int:
