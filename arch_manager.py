@@ -8,11 +8,14 @@
 `ArchSpec.numbers` ("img_size", "stages.0.channel", "stages.0.blocks.0.kernel", ...). Sampling,
 mutation, crossover, latency tables, and the journal and candidates.csv of a search derive from it.
 
-A further dimension, say the depth of a stage, touches at most six files:
+The genes of an architecture are one option of each dimension. A stage of depth 3 has the genes of
+all its blocks, too; those of the blocks that it skips have no effect and are the largest options.
+
+A further dimension touches at most six files; depth, for example:
     lib/config/default.py               SUPERNET.DEPTHS, the user's options
     lib/config/ranges.py                what SUPERNET.DEPTHS accepts
     lib/models/arch.py                  its name in `ArchSpec.numbers` and `with_numbers`
-    arch_manager.py                     a field, a line in `dimensions` and one in `from_config`
+    arch_manager.py                     a field, some lines in `dimensions`, one in `from_config`
     lib/models/pose_supermobilenet.py   how the supernet runs it
     lib/models/subnet.py                how it is extracted, unless as a leading slice
 """
@@ -40,11 +43,12 @@ class ArchManager:
     ratios: tuple[float, ...]  # of each width: stem, stages, deconv levels
     expansions: tuple[int, ...] = (6,)
     kernels: tuple[int, ...] = (7,)
+    depths: tuple[float, ...] = (1.0,)  # of each stage: shares of its blocks
     seed: int = 0
     smallest: ArchSpec | None = None  # no width is below its; None: the ratios alone decide
 
     def __post_init__(self) -> None:
-        for name in ("resolutions", "ratios", "expansions", "kernels"):
+        for name in ("resolutions", "ratios", "expansions", "kernels", "depths"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"SUPERNET.{name.upper()} is {list(values)}; list distinct values")
@@ -52,8 +56,10 @@ class ArchManager:
             raise ValueError(
                 f"SUPERNET.RESOLUTIONS is {list(self.resolutions)}; multiples of 64 are possible"
             )
-        if not all(0 < ratio <= 1 for ratio in self.ratios):
-            raise ValueError(f"SUPERNET.RATIOS is {list(self.ratios)}; 0 < ratio <= 1")
+        for name in ("ratios", "depths"):
+            values = getattr(self, name)
+            if not all(0 < ratio <= 1 for ratio in values):
+                raise ValueError(f"SUPERNET.{name.upper()} is {list(values)}; 0 < ratio <= 1")
         blocks = [block for stage in self.largest.stages for block in stage.blocks]
         most = min(expansion for expansion, _ in blocks)
         if max(self.expansions) > most or min(self.expansions) < 1:
@@ -75,6 +81,7 @@ class ArchManager:
             ratios=tuple(cfg.SUPERNET.RATIOS),
             expansions=tuple(cfg.SUPERNET.EXPANSIONS),
             kernels=tuple(cfg.SUPERNET.KERNELS),
+            depths=tuple(cfg.SUPERNET.DEPTHS),
             seed=cfg.SEED,
             smallest=_read_smallest(cfg.SUPERNET.SMALLEST, largest),
         )
@@ -83,7 +90,8 @@ class ArchManager:
     def dimensions(self) -> dict[str, tuple[int, ...]]:
         """{name: options}, in the order of sampling.
 
-        A width has one option per ratio, all equally likely, even where two round to one width.
+        A width has one option per ratio, all equally likely, even where two round to one width; so
+        has a depth, which is at least one block. At full depth alone, it is no dimension.
         """
         options = {"img_size": self.resolutions}
         least = self.smallest.widths if self.smallest else {}
@@ -95,6 +103,9 @@ class ArchManager:
                 options[name] = self.expansions
             elif name.endswith(".kernel"):
                 options[name] = self.kernels
+        for name, blocks in self.largest.numbers.items():
+            if name.endswith(".depth") and self.depths != (1.0,):
+                options[name] = tuple(max(1, int(blocks * share + 0.5)) for share in self.depths)
         return options
 
     @cached_property
@@ -107,15 +118,20 @@ class ArchManager:
         return self.uniform(random.Random(f"{self.seed}/{step}"))
 
     def sandwich(self, step: int, count: int) -> list[ArchSpec]:
-        """The largest, the smallest and `count` sampled ones, all at the first one's resolution."""
+        """The largest, the smallest and `count` sampled ones, all at the first one's resolution.
+
+        The smallest has full expansions and kernels.
+        """
         rng = random.Random(f"{self.seed}/{step}")
         sampled = [self.uniform(rng) for _ in range(max(1, count))]
         size = sampled[0].img_size
-        extremes = [self.fixed_sample(size, extreme(self.ratios)) for extreme in (max, min)]
-        return [*extremes, *(replace(arch, img_size=size) for arch in sampled[:count])]
+        largest, narrow = (self.fixed_sample(size, end(self.ratios)) for end in (max, min))
+        depths = [name for name in self.dimensions if name.endswith(".depth")]
+        smallest = narrow.with_numbers({name: min(self.dimensions[name]) for name in depths})
+        return [largest, smallest, *(replace(arch, img_size=size) for arch in sampled[:count])]
 
     def fixed_sample(self, reso: int, ratio: float) -> ArchSpec:
-        """All widths at `ratio`, full expansion and kernel."""
+        """All widths at `ratio`, full expansion, kernel and depth."""
         _expect("resolution", reso, self.resolutions)
         _expect("ratio", ratio, self.ratios)
         genes = {name: max(options) for name, options in self.dimensions.items()}
@@ -130,17 +146,16 @@ class ArchManager:
 
     def mutate(self, arch: ArchSpec, probability: float, rng: random.Random) -> ArchSpec:
         """Each dimension is sampled again with `probability`."""
-        return arch.with_numbers(
-            {
-                name: _pick(rng, options)
-                for name, options in self.dimensions.items()
-                if rng.random() < probability
-            }
-        )
+        changes = {
+            name: _pick(rng, options)
+            for name, options in self.dimensions.items()
+            if rng.random() < probability
+        }
+        return self.decode({**self.encode(arch), **changes})
 
     def crossover(self, a: ArchSpec, b: ArchSpec, rng: random.Random) -> ArchSpec:
         """Each dimension from one parent or the other."""
-        parents = (a.numbers, b.numbers)
+        parents = (self.encode(a), self.encode(b))
         return self.decode({name: rng.choice(parents)[name] for name in self.dimensions})
 
     def shuffled(self, rng: random.Random) -> list[str]:
@@ -149,19 +164,17 @@ class ArchManager:
 
     def variants(self, arch: ArchSpec, name: str) -> list[ArchSpec]:
         """The architecture with each option of the dimension `name`."""
-        return [arch.with_numbers({name: option}) for option in self.dimensions[name]]
+        genes = self.encode(arch)
+        return [self.decode({**genes, name: option}) for option in self.dimensions[name]]
 
     def encode(self, arch: ArchSpec) -> Genes:
         """The genes that decode to `arch`; ValueError names what the space does not have."""
         numbers = arch.numbers
-        if numbers.keys() != self.largest.numbers.keys():
-            depths, possible = (
-                [len(stage.blocks) for stage in one.stages] for one in (arch, self.largest)
-            )
-            raise ValueError(f"depths are {depths}, this space has {possible}")
-        for name, options in self.dimensions.items():
-            _expect(name, numbers[name], options)
-        return {name: numbers[name] for name in self.dimensions}
+        full = {name: (n,) for name, n in self.largest.numbers.items() if name.endswith(".depth")}
+        genes = {name: numbers.get(name, max(options)) for name, options in self.dimensions.items()}
+        for name, options in (full | self.dimensions).items():
+            _expect(name, numbers.get(name, max(options)), options)
+        return genes
 
     def key(self, arch: ArchSpec) -> tuple[str, ...]:
         """Its choices, as a journal holds them: ("img_size=256", "input_channel=16", ...)"""

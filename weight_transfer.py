@@ -114,6 +114,7 @@ def main() -> None:
     subnets = []
     for path in paths:
         arch = ArchSpec.from_json(path)
+        warn_of_depth(cfg, arch, supernet.arch)
         subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
         target = target_of(path, output_dir)
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
@@ -145,6 +146,17 @@ def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
     supernet = place(model, device, channels_last=False)
     assert isinstance(supernet, SuperLitePose)
     return supernet
+
+
+def warn_of_depth(cfg: CfgNode, arch: ArchSpec, largest: ArchSpec) -> None:
+    """A warning if `arch` skips blocks, but the supernet was trained with all of them."""
+    depths, full = ([len(stage.blocks) for stage in one.stages] for one in (arch, largest))
+    if depths != full and min(cfg.SUPERNET.DEPTHS) == 1:
+        logger.warning(
+            "stages of %s blocks; trained were all %s (SUPERNET.DEPTHS), so it needs fine-tuning",
+            depths,
+            full,
+        )
 
 
 def architecture_paths(args: Namespace) -> list[Path]:

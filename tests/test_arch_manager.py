@@ -19,8 +19,12 @@ from tests.helpers import ROOT, YAMLS
 PAPER = largest_arch(512)
 XS = ArchManager(PAPER, (512, 448, 384, 320, 256), (1.0, 0.75, 0.5, 0.25))
 LMS = ArchManager(PAPER, (512, 448), (1.0, 0.75, 0.5))
+DEEP = ArchManager(
+    PAPER, (256, 512), (1.0, 0.5), expansions=(6, 4), kernels=(7, 5), depths=(1.0, 0.5, 0.1)
+)
 MIXED = ArchManager(PAPER, (256, 512), (1.0, 0.5), expansions=(6, 4), kernels=(7, 5, 3), seed=3)
-SPACES = pytest.mark.parametrize("space", [XS, LMS, MIXED], ids=["XS", "LMS", "mixed"])
+ALL_SPACES = {"XS": XS, "LMS": LMS, "mixed": MIXED, "deep": DEEP}
+SPACES = pytest.mark.parametrize("space", ALL_SPACES.values(), ids=ALL_SPACES)
 PUBLISHED = sorted(path.stem for path in (ROOT / "mobile_configs").glob("*.json"))
 
 
@@ -81,6 +85,42 @@ def test_mutation_changes_each_dimension_with_its_probability():
     changes = sum(before[name] != mutant[name] for mutant in mutants for name in before)
     # A new sample differs in 4 of 5 resolutions and 3 of 4 of each of the 8 widths.
     assert changes / 500 == pytest.approx(0.2 * (4 / 5 + 8 * 3 / 4), rel=0.1)
+
+
+def test_a_stage_keeps_its_first_blocks():
+    assert DEEP.dimensions["stages.0.depth"] == (6, 3, 1)
+    assert DEEP.dimensions["stages.3.depth"] == (10, 5, 1)
+    arch = DEEP.decode(DEEP.encode(PAPER) | {"stages.1.depth": 4, "stages.1.blocks.3.kernel": 5})
+    assert arch.stages[1].blocks == ((6, 7), (6, 7), (6, 7), (6, 5))
+    assert [len(stage.blocks) for stage in arch.stages] == [6, 4, 10, 10]
+    assert DEEP.fixed_sample(512, 1.0) == PAPER
+
+
+def test_genes_of_skipped_blocks_have_no_effect():
+    """Else a search would score one network many times."""
+    genes = DEEP.encode(DEEP.sample(0)) | {"stages.2.depth": 1}
+    arch = DEEP.decode(genes)
+    assert DEEP.decode(genes | {"stages.2.blocks.1.kernel": 5}) == arch
+    assert DEEP.decode(genes | {"stages.2.blocks.1.kernel": 7}) == arch
+    assert DEEP.encode(arch)["stages.2.blocks.1.kernel"] == 7
+    deeper = DEEP.variants(arch, "stages.2.depth")
+    assert [len(variant.stages[2].blocks) for variant in deeper] == [10, 5, 1]
+
+
+def test_at_full_depth_the_space_is_what_it_was():
+    """Same dimensions, same samples: a depth of one option would use random numbers."""
+    space = replace(DEEP, depths=(1.0,))
+    assert not [name for name in space.dimensions if name.endswith("depth")]
+    deep, full = DEEP.sample(5), space.sample(5)
+    assert full.widths == deep.widths
+    assert [len(stage.blocks) for stage in full.stages] == [6, 8, 10, 10]
+    assert [a.blocks[0] for a in full.stages] == [b.blocks[0] for b in deep.stages]
+
+
+def test_the_smallest_of_a_sandwich_is_the_least_deep():
+    largest, smallest, _ = DEEP.sandwich(0, 1)
+    depths = [[len(stage.blocks) for stage in arch.stages] for arch in (largest, smallest)]
+    assert depths == [[6, 8, 10, 10], [1, 1, 1, 1]]
 
 
 def test_a_dimension_is_its_name_and_its_options():
@@ -149,6 +189,7 @@ def test_every_option_of_every_dimension_is_sampled_equally_often():
         ({"ratios": (1.5,)}, "0 < ratio <= 1"),
         ({"expansions": (8,)}, r"SUPERNET\.EXPANSIONS is \[8\]; 1 to 6"),
         ({"kernels": (9,)}, r"possible: \[3, 5, 7\]"),
+        ({"depths": (1.5,)}, r"SUPERNET\.DEPTHS is \[1\.5\]; 0 < ratio <= 1"),
     ],
 )
 def test_an_impossible_space_is_refused(settings, message):
@@ -162,7 +203,10 @@ def test_an_impossible_space_is_refused(settings, message):
         (uniform_arch(512, 24, (32, 64, 96, 152), (64, 48, 32)), r"stages\.3\.channel is 152"),
         (uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 40)), r"deconv\.2 is 40"),
         (uniform_arch(512, 20, (32, 64, 96, 160), (64, 48, 32)), r"has \[8, 16, 24\]"),
-        (uniform_arch(512, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)), "depths are"),
+        (
+            uniform_arch(512, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)),
+            r"stages\.0\.depth is 4; this space has \[6\]",
+        ),
         (
             uniform_arch(512, 24, (32, 64, 96, 160), (64, 48, 32), block=(6, 5)),
             r"stages\.0\.blocks\.0\.kernel is 5",

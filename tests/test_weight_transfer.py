@@ -98,6 +98,19 @@ def test_a_sub_network_can_be_evaluated_and_fine_tuned(archs, coco_root, tmp_pat
     assert teacher.arch == SPACE.fixed_sample(128, 0.5)
 
 
+@pytest.mark.parametrize("depths", ["[1.0]", "[1.0, 0.5]"])
+def test_a_sub_network_may_skip_blocks(archs, coco_root, tmp_path, supernet, call, depths):
+    """With a warning if the supernet was not trained for it."""
+    shallow, path = SPACE.fixed_sample(64, 0.5).with_numbers({"stages.2.depth": 1}), tmp_path / "x"
+    shallow.to_json(path)
+    line = ["--superconfig", str(path), "--no-ap", "SUPERNET.DEPTHS", depths]
+    done = transfer(call, coco_root, tmp_path, supernet, *line)
+    assert (done.code, done.err) == (0, "")
+    assert "| x | 0 |" in done.out
+    warning = "stages of [1, 1, 1, 1] blocks; trained were all [1, 1, 2, 1]"
+    assert (warning in done.out) == (depths == "[1.0]")
+
+
 def test_without_images_a_sub_network_is_saved_with_a_warning(archs, tmp_path, supernet, call):
     narrow = str(archs / "narrow.json")
     done = transfer(call, tmp_path / "nowhere", tmp_path, supernet, "--superconfig", narrow)

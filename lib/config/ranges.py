@@ -139,6 +139,7 @@ RANGES = {
     "SUPERNET.RESOLUTIONS": entries(whole(64, 4096, step=64)),
     "SUPERNET.EXPANSIONS": entries(whole(1, 64)),
     "SUPERNET.KERNELS": entries(whole(1, 63, step=2)),
+    "SUPERNET.DEPTHS": entries(number(0.01, 1)),
     "SUPERNET.SAMPLING": choice("uniform", "sandwich"),
     "SUPERNET.SANDWICH_RANDOM": whole(0, 1000),
     "SUPERNET.IMITATION_FACTOR": number(0, 1e6),

@@ -79,17 +79,18 @@ class ArchSpec:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Every number of the architecture by name: size, widths, "stages.0.blocks.0.kernel"..."""
+        """Every number by name: size, widths, "stages.0.depth", "stages.0.blocks.0.kernel", ..."""
+        depths = {f"stages.{i}.depth": len(stage.blocks) for i, stage in enumerate(self.stages)}
         blocks = {
             f"stages.{i}.blocks.{j}.{field}": value
             for i, stage in enumerate(self.stages)
             for j, block in enumerate(stage.blocks)
             for field, value in zip(BLOCK_FIELDS, block, strict=True)
         }
-        return {"img_size": self.img_size, **self.widths, **blocks}
+        return {"img_size": self.img_size, **self.widths, **depths, **blocks}
 
     def with_numbers(self, changes: Mapping[str, int]) -> ArchSpec:
-        """The architecture with other values for some of its `numbers`."""
+        """The architecture with other values for some of its `numbers`; no stage gets deeper."""
         new = {**self.numbers, **changes}
         stages = tuple(
             StageSpec(
@@ -97,7 +98,7 @@ class ArchSpec:
                 stride=stage.stride,
                 blocks=tuple(
                     (new[f"stages.{i}.blocks.{j}.expansion"], new[f"stages.{i}.blocks.{j}.kernel"])
-                    for j in range(len(stage.blocks))
+                    for j in range(new[f"stages.{i}.depth"])
                 ),
             )
             for i, stage in enumerate(self.stages)

@@ -122,20 +122,22 @@ def space_pieces(space: Any, pieces_of: Callable[[ArchSpec], list[Piece]]) -> li
     """Every distinct piece of the architectures of an ArchManager, sorted.
 
     A piece depends on one resolution, expansion and kernel and on at most two widths. So the
-    architectures of one of each and of widths at two ratios, in all patterns, have every piece.
+    architectures of one of each and of widths at two ratios, in all patterns, have every piece at
+    full depth. Without some of the blocks there are no others.
     """
     widths = space.largest.widths
     uniform = {
         name.rpartition(".")[2]: options
         for name, options in space.dimensions.items()
-        if name not in widths
+        if name not in widths and not name.endswith(".depth")
     }
     pairs = list(combinations(range(len(space.ratios)), 2)) or [(0, 0)]
     patterns = {pattern for pair in pairs for pattern in product(pair, repeat=len(widths))}
     pieces: set[Piece] = set()
     for values in product(*uniform.values()):
         value_of = dict(zip(uniform, values, strict=True))
-        numbers = {name: value_of.get(name.rpartition(".")[2]) for name in space.dimensions}
+        fields = {name: name.rpartition(".")[2] for name in space.dimensions}
+        numbers = {name: value_of[field] for name, field in fields.items() if field in value_of}
         for pattern in patterns:
             for name, k in zip(widths, pattern, strict=True):
                 numbers[name] = space.dimensions[name][k]

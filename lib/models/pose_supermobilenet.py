@@ -36,10 +36,13 @@ class SuperBottleneck(InvertedBottleneck):
 class SuperLitePose(LitePose):
     """images, arch -> outputs of the sub-network `arch`; without `arch`, of the complete network.
 
-    The depth is fixed. At full expansion and kernel, every step uses a slice of every parameter.
+    A stage runs its leading blocks, as many as `arch` has; all but its first add to their input. At
+    full depth, expansion and kernel, every step uses a slice of every parameter.
     """
 
     block = SuperBottleneck
+    # Whether a step may use no part of some parameters: DDP has to know.
+    has_unused_parameters = False
     # Published supernets have linear maps to smaller kernels; here only with elastic_kernel.
     optional_weights = tuple(f".{name}." for name in elastic.KERNEL_MAPS.values())
 
@@ -55,6 +58,7 @@ class SuperLitePose(LitePose):
         if elastic_kernel:
             for block in self.blocks():
                 _add_kernel_maps(block)
+            self.has_unused_parameters = True  # the maps of all other sizes
 
     def forward(self, images: Tensor, arch: ArchSpec | None = None) -> list[Tensor]:
         if arch is None:
@@ -65,7 +69,7 @@ class SuperLitePose(LitePose):
         x = stem = elastic.norm(bn, stem)
         maps = []
         for stage, spec in zip(self.stage, arch.stages, strict=True):
-            for block, (expansion, kernel) in zip(stage, spec.blocks, strict=True):
+            for block, (expansion, kernel) in zip(stage, spec.blocks, strict=False):
                 x = block.at(x, spec.channel, expansion, kernel)
             maps.append(x)
         return self._head_at(BackboneMaps(stem, maps), arch.deconv)
@@ -90,12 +94,6 @@ class SuperLitePose(LitePose):
 
 def check_fits(arch: ArchSpec, largest: ArchSpec) -> None:
     """ValueError if `arch` does not fit into the supernet; it names the first mismatch."""
-    for i, (stage, most) in enumerate(zip(arch.stages, largest.stages, strict=True)):
-        if len(stage.blocks) != len(most.blocks):
-            raise ValueError(
-                f"stage {i} has {len(stage.blocks)} blocks, the supernet has {len(most.blocks)}; "
-                "its depth is fixed"
-            )
     limits = largest.numbers | {"img_size": arch.img_size}  # every resolution is possible
     for name, number in arch.numbers.items():
         if number > limits[name]:
@@ -121,8 +119,10 @@ def _add_kernel_maps(block: InvertedBottleneck) -> None:
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> SuperLitePose:
     """The supernet of `cfg`; its largest sub-network is `arch`, or the paper's."""
-    return SuperLitePose(
+    supernet = SuperLitePose(
         arch or default_arch(cfg),
         **head_settings(cfg),
         elastic_kernel=cfg.MODEL.ELASTIC_KERNEL,
     )
+    supernet.has_unused_parameters |= min(cfg.SUPERNET.DEPTHS) < 1  # skipped blocks
+    return supernet

@@ -21,11 +21,12 @@ def extract_subnet(supernet: SuperLitePose, arch: ArchSpec) -> LitePose:
     full = supernet.state_dict()
     for name, tensor in subnet.state_dict().items():
         tensor.copy_(elastic.leading_slice(full[name], tensor.shape))
-    for block, super_block in zip(subnet.blocks(), supernet.blocks(), strict=True):
-        filters = block.depth_conv[0].weight
-        # A smaller kernel is not a leading slice but the linearly mapped center of the larger one.
-        larger = elastic.smaller_kernel(super_block, filters.shape[-1])
-        filters.copy_(elastic.leading_slice(larger, filters.shape))
+    for stage, super_stage in zip(subnet.stage, supernet.stage, strict=True):
+        for block, super_block in zip(stage, super_stage, strict=False):  # its leading blocks
+            filters = block.depth_conv[0].weight
+            # A smaller kernel is no leading slice but the (mapped) center of the larger one.
+            larger = elastic.smaller_kernel(super_block, filters.shape[-1])
+            filters.copy_(elastic.leading_slice(larger, filters.shape))
     return subnet.to(next(supernet.parameters()).device).train(supernet.training)
 
 

@@ -146,7 +146,8 @@ def wrap(model: nn.Module, process: Process) -> nn.Module:
     if process.world_size == 1:
         return model
     ids = [process.device.index] if process.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    unused = getattr(model, "has_unused_parameters", False)  # of a supernet
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
 
 
 def gather(process: Process, value: Any) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,6 +20,7 @@ from lib.core.views import make_view, make_views
 from lib.dataset.build import build_dataset, make_dataloader
 from lib.models.arch import largest_arch
 from lib.models.pose_supermobilenet import SuperLitePose
+from lib.utils.dist import ALONE, Process, wrap
 from tests.helpers import seeded_image, tiny_config
 from tests.runs import SMALL, SUPERNET, step_state
 
@@ -100,6 +103,34 @@ def test_the_largest_is_not_pulled_toward_itself(batch):
     criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
     losses = train_step(state, criterion, settings, [data], [SMALL], Imitation(17)).losses
     assert not [name for name in losses if name.startswith("distill")]
+
+
+# Blocks are skipped, and kernels have maps that are not used.
+DEEP = replace(SMALL, stages=tuple(replace(s, blocks=((2, 7),) * 3) for s in SMALL.stages))
+SKIPPING = ArchManager(DEEP, (64,), (1.0, 0.5), (2,), (7, 5), depths=(1.0, 0.5))
+
+
+def train_skipping(process: Process) -> dict[str, np.ndarray]:
+    """The weights after three steps that leave out parameters."""
+    torch.manual_seed(0)
+    supernet = SuperLitePose(DEEP, (34, 17), elastic_kernel=True)
+    model = wrap(supernet, process)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(3):
+        optimizer.zero_grad()
+        for arch in SKIPPING.sandwich(step, 1):  # a backward pass each
+            outputs = model(seeded_image(step, 64), arch)
+            sum(output.square().mean() for output in outputs).backward()
+        optimizer.step()
+    return {name: p.detach().numpy() for name, p in supernet.named_parameters()}
+
+
+def test_skipped_blocks_train_in_two_processes_as_in_one(together):
+    """Both have the same images, so the mean of their gradients is that of one process."""
+    one, other = together(train_skipping, 2)
+    for name, weight in train_skipping(ALONE).items():
+        np.testing.assert_array_equal(one[name], other[name])
+        np.testing.assert_allclose(one[name], weight, atol=1e-3, err_msg=name)
 
 
 def one_rank(rank: int, folder: Path) -> None:

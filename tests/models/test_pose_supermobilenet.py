@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from arch_manager import ArchManager
 from lib.models.arch import ArchSpec, largest_arch, uniform_arch
+from lib.models.pieces import arch_macs, pieces_of
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.subnet import extract_subnet
+from lib.utils.complexity import count_macs
 from tests.helpers import GOLDEN, ROOT, fill, seeded_image
 
 ARCHS = sorted(path.stem for path in (ROOT / "mobile_configs").glob("*.json"))
@@ -72,6 +75,47 @@ def test_a_subnet_of_smaller_kernels_equals_its_slice(kernel):
     assert all(torch.equal(a, b) for a, b in zip(inside, extracted, strict=True))
 
 
+@pytest.mark.parametrize("maps", [True, False], ids=["mapped", "center"])
+@pytest.mark.parametrize("step", range(8))
+def test_a_subnet_of_any_dimensions_equals_its_slice(step, maps):
+    """Widths, expansions, kernels, and stages without their last blocks."""
+    model = supernet(elastic_kernel=maps)
+    fill(model, step)
+    model.eval()
+    space = ArchManager(
+        model.arch,
+        resolutions=(64,),
+        ratios=(1.0, 0.75, 0.5, 0.25),
+        expansions=(6, 4, 3),
+        kernels=(7, 5, 3),
+        depths=(1.0, 0.7, 0.4, 0.1),
+    )
+    arch = space.sample(step)
+    assert arch.numbers.keys() < model.arch.numbers.keys()  # some blocks are skipped
+    image = seeded_image(step, 64)
+    with torch.no_grad():
+        subnet = extract_subnet(model, arch)
+        inside, extracted = model(image, arch), subnet(image)
+    assert all(torch.equal(a, b) for a, b in zip(inside, extracted, strict=True))
+    assert count_macs(subnet, 64)["true"] == arch_macs(pieces_of(arch, CROWD_POSE))["true"]
+
+
+def test_a_block_that_adds_nothing_may_be_skipped():
+    """The residual is all that is left of it."""
+    model = supernet()
+    fill(model, 8)
+    model.eval().requires_grad_(False)
+    for stage, depth in zip(model.stage, (2, 3, 1, 4), strict=True):
+        for block in stage[depth:]:
+            block.point_conv[1].weight.zero_()
+            block.point_conv[1].bias.zero_()
+    arch = uniform_arch(64, 24, (32, 64, 96, 160), (64, 48, 32), depths=(2, 3, 1, 4))
+    image = seeded_image(3, 64)
+    with torch.no_grad():
+        whole, short = model(image), extract_subnet(model, arch)(image)
+    assert all(torch.equal(a, b) for a, b in zip(whole, short, strict=True))
+
+
 def test_without_an_architecture_it_is_the_complete_network():
     model = supernet()
     fill(model, 7)
@@ -106,9 +150,12 @@ def test_training_moves_the_statistics_of_the_active_channels_only():
         (uniform_arch(64, 32, (32, 64, 96, 160), (64, 48, 32)), "input_channel is 32"),
         (uniform_arch(64, 24, (40, 64, 96, 160), (64, 48, 32)), "stages.0.channel is 40"),
         (uniform_arch(64, 24, (32, 64, 96, 160), (64, 48, 40)), "deconv.2 is 40"),
-        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), depths=(4, 6, 8, 8)), "depth is fixed"),
+        (
+            uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), depths=(7, 6, 8, 8)),
+            r"stages\.0\.depth is 7",
+        ),
         (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(7, 7)), "expansion is 7"),
-        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(6, 5)), "kernel 5"),
+        (uniform_arch(64, 24, (8, 8, 8, 8), (8, 8, 8), block=(6, 9)), "kernel is 9"),
     ],
 )
 def test_an_architecture_that_does_not_fit_is_refused(arch, message):

@@ -37,6 +37,7 @@ from tools.search import accuracy_of, main
 
 CFG = str(ROOT / "experiments/coco/mobilenet/supermobile.yaml")
 LARGEST = uniform_arch(128, 16, (16, 16, 32, 32), (16, 16, 16), depths=(1, 1, 1, 1), block=(2, 7))
+DEEP = uniform_arch(128, 16, (16, 16, 32, 32), (16, 16, 16), depths=(1, 4, 4, 2), block=(2, 7))
 SPACE = ["SUPERNET.RESOLUTIONS", "[64, 128]", "SUPERNET.EXPANSIONS", "[2]"]
 SPACE += ["SUPERNET.RATIOS", "[1.0, 0.75, 0.5]"]
 QUICK = ["SUPERNET.RESOLUTIONS", "[64]", "TEST.FLIP_TEST", "False", "TEST.REFINE", "False"]
@@ -223,6 +224,25 @@ def test_a_finished_search_scores_nothing_again_and_more_generations_do(args, ca
 def test_a_random_search_scores_as_many(args, call, scored):
     assert call(args("--random")).code == 0
     assert len(scored) == 8
+
+
+def test_depths_and_kernels_are_searched(args, call, scored, data, tmp_path):
+    cfg = load_config(CFG, keys(data))
+    largest, path = replace(LARGEST, stages=DEEP.stages), tmp_path / "deep.pth.tar"
+    weights = build_model(cfg, largest).state_dict()
+    save_checkpoint(path, arch=largest.to_dict(), config=cfg.dump(), state_dict=weights)
+    opts = ["SUPERNET.DEPTHS", "[1.0, 0.5]", "SUPERNET.KERNELS", "[7, 3]"]
+    done = call(args("--supernet", str(path), limit="0.02", opts=opts))
+    assert (done.code, done.err) == (0, "")
+    table = rows(tmp_path / "out")
+    names = ["stages.1.depth", "stages.1.blocks.3.kernel"]
+    assert all({row[name] for row in table} <= {"4", "2", "7", "3"} for name in names)
+    assert len({row["stages.1.depth"] for row in table}) == 2
+    assert {len(arch.stages[1].blocks) for arch in scored} == {4, 2}
+    winner = ArchSpec.from_json(tmp_path / "out" / "winner.json")
+    macs = arch_macs(pieces_from_config(cfg)(winner))["true"]
+    top = max(table, key=lambda row: float(row["AP"]))
+    assert float(top["gmacs_true"]) == macs / 1e9 < 0.02
 
 
 def test_the_checkpoint_alone_describes_the_supernet(args, call, scored, tmp_path):

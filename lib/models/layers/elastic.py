@@ -65,7 +65,7 @@ def smaller_kernel(block: Any, kernel: int) -> Tensor:
     """The depthwise filters (C, 1, k, k) of an InvertedBottleneck at a kernel size.
 
     At full size they are the weight itself. A smaller kernel is no leading slice but the center of
-    the larger one, passed through a linear map that the block learned for it (once-for-all).
+    the larger one; if the block has linear maps (once-for-all), passed through that of its size.
     """
     weight = block.depth_conv[0].weight
     full = weight.shape[-1]
@@ -74,12 +74,12 @@ def smaller_kernel(block: Any, kernel: int) -> Tensor:
     maps = {
         size: getattr(block, name) for size, name in KERNEL_MAPS.items() if hasattr(block, name)
     }
-    if kernel not in maps:
+    if kernel > full or maps and kernel not in maps:
         possible = [*sorted(maps), full]
         raise ValueError(f"kernel {kernel} of a supernet of {full}x{full}; possible: {possible}")
     edge = (full - kernel) // 2
-    center = weight[:, :, edge : full - edge, edge : full - edge].flatten(1)  # (C, k * k)
-    return maps[kernel](center).view(len(weight), 1, kernel, kernel)
+    center = weight[:, :, edge : full - edge, edge : full - edge]
+    return maps[kernel](center.flatten(1)).view(center.shape) if maps else center
 
 
 def leading_slice(full: Tensor, shape: torch.Size) -> Tensor:
