@@ -136,7 +136,8 @@ class Meter:
 
     def _count(self, result: StepResult) -> None:
         self.step += 1
-        self.images += sum(len(batch.images) for batch in result.batches)
+        images = sum(len(batch.images) for batch in result.batches)
+        self.images += images * self.process.world_size  # the sampler gives each process as many
         image_ids = [i for batch in result.batches for i in batch.image_ids.tolist()]
         archs = " and ".join(arch.summary for arch in result.archs if arch)
         images = f"images {image_ids}" + (f", architecture {archs}" if archs else "")

@@ -339,6 +339,23 @@ def test_an_evaluation_does_not_slow_the_curve_of_the_speed(coco_root, tmp_path,
     assert [values["images/s"] for values in printed] == [3]
 
 
+def test_the_speed_is_that_of_all_processes(coco_root, tmp_path, together, monkeypatch):
+    """Six images in each of two processes take two seconds."""
+    now = [0.0]
+    monkeypatch.setattr("lib.core.meter.time.perf_counter", lambda: now[0])
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.IMAGES_PER_GPU", "6")
+    batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
+
+    def speed(process: Process) -> float:
+        printed = []
+        meter = Meter(99, every=1, verbose=False, sink=sink_of(printed), process=process)
+        now[0] += 2
+        meter.update(result_of(batch), lr=0.1)
+        return printed[0]["images/s"]
+
+    assert together(speed, 2) == [6, 6]
+
+
 def test_the_numbers_of_sub_networks_are_means_over_the_steps_of_the_losses(coco_root, tmp_path):
     printed = []
     meter = Meter(total_steps=99, every=2, verbose=False, sink=sink_of(printed))

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lib.models.arch import ArchSpec, uniform_arch
 from lib.models.layers import depthwise
 from lib.models.layers.depthwise import DepthwiseConv2d, depthwise_conv, weight_gradient
 from tests.helpers import network, tiny_config
@@ -79,3 +80,22 @@ def test_a_supernet_takes_pieces_too(pieces, coco_root, tmp_path):
     supernet.to(memory_format=torch.channels_last)
     sum(output.sum() for output in supernet(images, SMALL)).backward()
     assert pieces == [5] * 4  # the head's; the blocks of this one have kernels of 3
+
+
+def arch_of(width: int, kernel: int) -> ArchSpec:
+    widths = (width, width, width + 8, width + 16)
+    return uniform_arch(64, width, widths, (width,) * 3, depths=(1, 1, 2, 1), block=(2, kernel))
+
+
+@pytest.mark.parametrize("sampled", [None, arch_of(16, 7), arch_of(8, 7), arch_of(8, 3)])
+def test_gradients_have_the_strides_of_their_weights(coco_root, tmp_path, sampled):
+    """Else DDP warns. sampled: the sub-network of a supernet; None: another network."""
+    opts = [] if sampled is None else [*SUPERNET, "MODEL.ELASTIC_KERNEL", "True"]
+    model = network(tiny_config(coco_root, tmp_path, *opts), arch_of(16, 7)).train()
+    model.to(memory_format=torch.channels_last)
+    images = channels_last(1, 3, 64, 64, dtype=torch.float32)
+    outputs = model(images) if sampled is None else model(images, sampled)
+    sum(output.sum() for output in outputs).backward()
+    weights = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    assert len(weights) > 50
+    assert not [name for name, p in weights.items() if p.grad.stride() != p.stride()]

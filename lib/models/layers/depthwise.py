@@ -98,6 +98,8 @@ def input_gradient(shape: torch.Size, weight: Tensor, gradient: Tensor, stride: 
 def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int = 1) -> Tensor:
     """x (B, C, H, W), gradient (B, C, H / stride, W / stride) -> (C, 1, kernel, kernel)
 
+    It has the strides of a weight in channels last, which DDP expects.
+
     Tap (i, j) meets pixels (stride * y + i, stride * x + j) of the padded input, for every output
     pixel (y, x): d weight[i, j] = sum of padded[stride * y + i, stride * x + j] * gradient[y, x].
 
@@ -107,7 +109,8 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int = 1) -
     """
     channels, (height, width) = x.shape[1], gradient.shape[2:]
     padded = F.pad(x, [kernel // 2] * 4)
-    whole = x.new_empty(channels, 1, kernel, kernel)
+    shape = (channels, 1, kernel, kernel)
+    whole = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     for top in range(stride):
         for left in range(stride):
             # The pixels of one grid, and the taps that meet them; both are views.
@@ -118,7 +121,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int = 1) -
                 columns = min(COLUMNS, taps.shape[3] - first)
                 # A filter of rows x columns taps slides over this part to height x width places.
                 part = grid[..., : height + rows - 1, first : first + width + columns - 1]
-                shape = (channels, 1, rows, columns)
-                piece = conv2d_weight(part, shape, gradient, groups=channels)
+                size = (channels, 1, rows, columns)
+                piece = conv2d_weight(part, size, gradient, groups=channels)
                 taps[..., first : first + columns] = piece
     return whole

@@ -21,13 +21,13 @@ KERNEL_MAPS = {5: "Linear5x5", 3: "Linear3x3"}  # kernel size -> the published n
 
 def conv(layer: nn.Conv2d, x: Tensor, width: int) -> Tensor:
     """(B, in, H, W) -> (B, width, H', W'); the weight is (out, in, k, k)."""
-    weight = layer.weight[:width, : x.shape[1]]
+    weight = part(layer.weight, width, x.shape[1])
     return F.conv2d(x, weight, None, layer.stride, layer.padding)
 
 
 def deconv(layer: nn.ConvTranspose2d, x: Tensor, width: int) -> Tensor:
     """(B, in, H, W) -> (B, width, 2H, 2W); a transposed weight is (in, out, k, k)."""
-    weight = layer.weight[: x.shape[1], :width]
+    weight = part(layer.weight, x.shape[1], width)
     assert not isinstance(layer.padding, str)
     return F.conv_transpose2d(x, weight, None, layer.stride, layer.padding, layer.output_padding)
 
@@ -35,7 +35,7 @@ def deconv(layer: nn.ConvTranspose2d, x: Tensor, width: int) -> Tensor:
 def depthwise(layer: DepthwiseConv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """(B, C, H, W) -> (B, C, H', W'); `weight` (C or more, 1, k, k) replaces the layer's."""
     weight = layer.weight if weight is None else weight
-    return depthwise_conv(x, weight[: x.shape[1]], layer.stride[0], layer.training)
+    return depthwise_conv(x, part(weight, x.shape[1]), layer.stride[0], layer.training)
 
 
 def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -77,9 +77,37 @@ def smaller_kernel(block: Any, kernel: int) -> Tensor:
     if kernel > full or maps and kernel not in maps:
         possible = [*sorted(maps), full]
         raise ValueError(f"kernel {kernel} of a supernet of {full}x{full}; possible: {possible}")
-    edge = (full - kernel) // 2
-    center = weight[:, :, edge : full - edge, edge : full - edge]
+    inner = slice((full - kernel) // 2, (full + kernel) // 2)
+    center = _Part.apply(weight, (slice(None), slice(None), inner, inner))
     return maps[kernel](center.flatten(1)).view(center.shape) if maps else center
+
+
+def part(weight: Tensor, *sizes: int) -> Tensor:
+    """The first entries of a weight along its first axes, as many as `sizes` say."""
+    if weight.shape[: len(sizes)] == sizes:
+        return weight
+    return _Part.apply(weight, tuple(map(slice, sizes)))
+
+
+class _Part(torch.autograd.Function):
+    """`weight[index]`; the gradient has the strides of the weight, which DDP expects.
+
+    That of a slice is contiguous, also for a weight in channels last.
+    """
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, index: tuple[slice, ...]) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.index = index
+        return weight[index]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        [weight] = ctx.saved_tensors
+        whole = torch.zeros_like(weight)
+        whole[ctx.index] = gradient
+        return whole, None
 
 
 def leading_slice(full: Tensor, shape: torch.Size) -> Tensor:
