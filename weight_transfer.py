@@ -44,12 +44,11 @@ from lib.dataset.build import (
 )
 from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.load import PLAIN, read_network
+from lib.models.load import read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.refit import refit
-from lib.models.reorder import sort_channels
-from lib.models.subnet import extract_subnet, supernet_of
+from lib.models.subnet import build_supernet, extract_subnet
 from lib.training.sorting import sorting_images
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
@@ -129,19 +128,7 @@ def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
     """The supernet of TEST.MODEL_FILE; of a LitePose, one with sorted channels."""
     network = read_network(cfg.TEST.MODEL_FILE, cfg=args.cfg, opts=args.opts)
     device = choose_device(cfg, args.gpu)
-    if network.kind != PLAIN:
-        network.expect_supernet()
-        if cfg.SUPERNET.REFIT:
-            raise ValueError(
-                f"SUPERNET.REFIT: {network.source} is a supernet, whose sub-networks were trained; "
-                "only those of a network that was trained alone are refitted"
-            )
-    model = network.build(device)
-    if network.kind == PLAIN:
-        assert isinstance(model, LitePose)
-        model = supernet_of(model)
-        if cfg.SUPERNET.SORT_CHANNELS:
-            sort_channels(model, sorting_images(cfg, device))
+    model = build_supernet(network, device, partial(sorting_images, cfg, device))
     # Contiguous like the extracted sub-networks: outputs are equal only with equal memory formats.
     supernet = place(model, device, channels_last=False)
     assert isinstance(supernet, SuperLitePose)

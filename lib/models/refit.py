@@ -17,7 +17,8 @@ the complete network, so that one pass over the images is enough.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,21 +37,50 @@ def refit(subnet: LitePose, complete: LitePose, images: Iterable[Tensor]) -> int
 
     Return the number of images used.
 
-    subnet: a leading slice of `complete`, with all blocks of it.
+    subnet: a leading slice of `complete`. Blocks that it skips are not made up for.
     images: batches (B, 3, H, W) of normalized images, at the resolution of the sub-network.
     """
-    pairs = []
-    for ours, theirs in zip(streams_of(subnet), streams_of(complete), strict=True):
-        for (layer, dim), (whole, _) in zip(ours.readers, theirs.readers, strict=True):
-            if layer.weight.shape[dim] < whole.weight.shape[dim]:
-                pairs.append((layer, whole, dim))
-    moments, seen = second_moments(complete, [whole for _, whole, _ in pairs], images)
-    for layer, whole, dim in pairs:
+    layers = [whole for _, whole, _ in sliced_readers(subnet, complete)]
+    moments, seen = second_moments(complete, layers, images)
+    refit_by(moments, subnet, complete)
+    return seen
+
+
+@dataclass
+class Refitting:
+    """Refits many slices of `complete`; `images(size)` are read once for each resolution."""
+
+    complete: LitePose
+    images: Callable[[int], Iterable[Tensor]]  # batches (B, 3, size, size)
+    _moments: dict[int, dict[Any, Tensor]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def __call__(self, subnet: LitePose, size: int) -> None:
+        if size not in self._moments:
+            layers = [layer for stream in streams_of(self.complete) for layer, _ in stream.readers]
+            self._moments[size], _ = second_moments(self.complete, layers, self.images(size))
+        refit_by(self._moments[size], subnet, self.complete)
+
+
+def refit_by(moments: Mapping[Any, Tensor], subnet: LitePose, complete: LitePose) -> None:
+    """Refit `subnet` with the second moments of the inputs of layers of `complete`."""
+    for layer, whole, dim in sliced_readers(subnet, complete):
         guess = linear_guess(moments[whole], layer.weight.shape[dim])  # (C, c)
         fitted = (whole.weight.double().movedim(dim, -1) @ guess).movedim(-1, dim)
         rows = tuple(slice(size) for size in layer.weight.shape)
         layer.weight.copy_(fitted[rows])
-    return seen
+
+
+def sliced_readers(subnet: LitePose, complete: LitePose) -> list[tuple[Any, Any, int]]:
+    """The layers of `subnet` that read fewer channels, those of `complete`, and the dimension."""
+    names: dict[Any, str] = {layer: name for name, layer in subnet.named_modules()}
+    triples = []
+    for stream in streams_of(subnet):
+        for layer, dim in stream.readers:
+            whole: Any = complete.get_submodule(names[layer])
+            if layer.weight.shape[dim] < whole.weight.shape[dim]:
+                triples.append((layer, whole, dim))
+    return triples
 
 
 def second_moments(

@@ -1,13 +1,18 @@
-"""Extracts a sub-network from a supernet: the same function with smaller weight tensors."""
+"""Supernets, and sub-networks of them: the same function with smaller weight tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
+from torch import Tensor
 
 from lib.models.arch import ArchSpec
 from lib.models.layers import elastic
+from lib.models.load import PLAIN, NetworkFile
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose, check_fits
+from lib.models.reorder import sort_channels
 
 
 @torch.no_grad()
@@ -28,6 +33,33 @@ def extract_subnet(supernet: SuperLitePose, arch: ArchSpec) -> LitePose:
             larger = elastic.smaller_kernel(super_block, filters.shape[-1])
             filters.copy_(elastic.leading_slice(larger, filters.shape))
     return subnet.to(next(supernet.parameters()).device).train(supernet.training)
+
+
+def build_supernet(
+    network: NetworkFile,
+    device: torch.device,
+    sorting_images: Callable[[], Iterable[Tensor] | None],
+) -> SuperLitePose:
+    """The supernet in a file; of a LitePose, one with sorted channels (SUPERNET.SORT_CHANNELS).
+
+    sorting_images: returns the images of `sort_channels`; called for a LitePose alone.
+    """
+    settings = network.cfg.SUPERNET
+    if network.kind == PLAIN:
+        model = network.build(device)
+        assert isinstance(model, LitePose)
+        supernet = supernet_of(model)
+        if settings.SORT_CHANNELS:
+            sort_channels(supernet, sorting_images())
+        return supernet
+    model = network.expect_supernet().build(device)
+    assert isinstance(model, SuperLitePose)
+    if settings.REFIT:
+        raise ValueError(
+            f"SUPERNET.REFIT: {network.source} is a supernet, whose sub-networks were trained; "
+            "only those of a network that was trained alone are refitted"
+        )
+    return model
 
 
 @torch.no_grad()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
-from lib.core.calibrate import Calibration
 from lib.core.evaluate import average_precision
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
@@ -17,16 +17,16 @@ from lib.models.arch import ArchSpec
 
 @dataclass(frozen=True)
 class SubnetAccuracy:
-    """arch -> AP, 0 to 1, of the extracted and recalibrated sub-network at its resolution."""
+    """arch -> AP, 0 to 1, of the extracted and adjusted sub-network at its resolution."""
 
     extract: Callable[[ArchSpec], nn.Module]
-    calibration: Calibration
+    adjust: Callable[[Any, int], object]  # network, size: recalibration or refitting, in place
     held_out: EvaluationSet  # to score on
     settings: InferenceSettings
     loading: LoaderSettings
 
     def __call__(self, arch: ArchSpec) -> float:
         network = self.extract(arch)
-        self.calibration(network, arch.img_size)
+        self.adjust(network, arch.img_size)
         settings = replace(self.settings, input_size=arch.img_size)
         return average_precision(settings, network, self.held_out, self.loading)

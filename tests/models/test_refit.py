@@ -7,7 +7,7 @@ import torch
 
 from lib.models.arch import uniform_arch
 from lib.models.pose_mobilenet import LitePose
-from lib.models.refit import linear_guess, refit
+from lib.models.refit import Refitting, linear_guess, refit
 from lib.models.reorder import sort_channels, streams_of
 from lib.models.subnet import extract_subnet, supernet_of
 from tests.helpers import fill
@@ -94,6 +94,32 @@ def test_the_complete_network_is_not_touched(complete):
         assert torch.equal(tensor, before[name])
         assert torch.equal(whole.state_dict()[name], tensor)  # no channel was dropped
     assert not [m for m in complete.modules() if m._forward_pre_hooks]
+
+
+def test_many_slices_are_refitted_from_one_look_at_the_images(complete):
+    looks = []
+
+    def images(size: int) -> list[torch.Tensor]:
+        looks.append(size)
+        return list(images_of(4).split(2))
+
+    refitting = Refitting(complete, images)
+    narrow = NARROW.with_numbers({"stages.0.channel": 16, "deconv.1": 16})
+    for arch in (NARROW, narrow, WHOLE):
+        many, one = (extract_subnet(complete, arch) for _ in range(2))
+        refitting(many, 64)
+        refit(one, complete, images_of(4).split(2))
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(many.state_dict()[name], tensor), name
+    assert looks == [64]
+
+
+def test_the_blocks_that_a_slice_keeps_are_refitted(complete):
+    shallow = NARROW.with_numbers({"stages.2.depth": 1})
+    one, other = (extract_subnet(complete, arch) for arch in (shallow, NARROW))
+    assert refit(one, complete, images_of(4).split(2)) == 4
+    refit(other, complete, images_of(4).split(2))
+    assert all(torch.equal(other.state_dict()[name], t) for name, t in one.state_dict().items())
 
 
 @pytest.mark.parametrize("mode", [True, False])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.core.calibrate import Calibration
 from lib.dataset import build
-from lib.dataset.build import build_search_sets
+from lib.dataset.build import build_search_sets, make_dataloader
 from lib.dataset.synthetic.layout import make_dataset
 from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO
@@ -31,9 +33,11 @@ from lib.search import accuracy
 from lib.search.latency import LatencyTable
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
-from tests.helpers import ROOT, Result
+from lib.utils.lock import holding
+from tests.conftest import FORK
+from tests.helpers import ROOT, YAMLS, Result
 from tools.benchmark import __main__ as benchmark
-from tools.search import accuracy_of, main
+from tools.search.__main__ import accuracy_of, main
 
 CFG = str(ROOT / "experiments/coco/mobilenet/supermobile.yaml")
 LARGEST = uniform_arch(128, 16, (16, 16, 32, 32), (16, 16, 16), depths=(1, 1, 1, 1), block=(2, 7))
@@ -245,6 +249,37 @@ def test_depths_and_kernels_are_searched(args, call, scored, data, tmp_path):
     assert float(top["gmacs_true"]) == macs / 1e9 < 0.02
 
 
+@pytest.mark.parametrize("keep", ["SUPERNET.IMPORTANCE activation SUPERNET.SORTING_IMAGES 2", ""])
+def test_slices_of_a_network_that_was_trained_alone_are_searched(args, call, data, tmp_path, keep):
+    cfg = load_config(str(YAMLS["coco"]), ["DATASET.ROOT", str(data)])
+    path = tmp_path / "alone.pth.tar"
+    weights = build_model(cfg, LARGEST).state_dict()
+    save_checkpoint(path, arch=LARGEST.to_dict(), config=cfg.dump(), state_dict=weights)
+    opts = ["SUPERNET.REFIT", "True", *keep.split(), *QUICK]
+    line = args("--supernet", str(path), "--population", "3", opts=opts)
+    done = call(line[line.index("--supernet") :])
+    assert (done.code, done.err) == (0, "")
+    assert len(rows(tmp_path / "out")) == 6
+
+
+def test_a_folder_belongs_to_one_search(args, call, scored, tmp_path):
+    (tmp_path / "out").mkdir()
+    lock = FORK.Event(), FORK.Event()
+
+    def other() -> None:
+        with holding(tmp_path / "out"):
+            lock[0].set()
+            lock[1].wait(60)
+
+    process = FORK.Process(target=other)
+    process.start()
+    assert lock[0].wait(60)
+    assert_one_line(call(args()), "out")
+    lock[1].set()
+    process.join()
+    assert call(args()).code == 0
+
+
 def test_the_checkpoint_alone_describes_the_supernet(args, call, scored, tmp_path):
     line = args()
     assert call(line).code == 0
@@ -258,7 +293,9 @@ def test_the_checkpoint_alone_describes_the_supernet(args, call, scored, tmp_pat
 def test_a_sub_network_is_recalibrated_and_scored(data):
     cfg = load_config(CFG, keys(data))
     model = build_model(cfg, LARGEST).eval()
-    score = replace(accuracy_of(cfg, model, 3, 4), extract=lambda arch: model)
+    training, held_out = build_search_sets(cfg, 3)
+    calibration = Calibration(training, partial(make_dataloader, cfg), 4)
+    score = replace(accuracy_of(cfg, model, calibration, held_out), extract=lambda arch: model)
     before = model.first[0][1].running_mean.clone()
     assert 0 <= score(LARGEST) <= 1
     assert not torch.equal(model.first[0][1].running_mean, before)
@@ -336,7 +373,7 @@ def test_a_mistake_is_one_line(args, call, scored, flags, words):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("MODEL.NAME", "pose_mobilenet", "only a pose_supermobilenet has sub-networks"),
+        ("SUPERNET.REFIT", "True", "is a supernet, whose sub-networks were trained"),
         ("SUPERNET.EXPANSIONS", "[6]", "SUPERNET.EXPANSIONS is [6]; 1 to 2"),
     ],
 )

@@ -9,6 +9,10 @@ The score of an architecture is the AP of its extracted and recalibrated sub-net
 images: train it with DATASET.MAX_IMAGES, which uses the first ones. Otherwise a warning is logged.
 Calibration uses the other images.
 
+--supernet may also be a LitePose that was trained alone, whose slices are searched as
+weight_transfer.py extracts them: SUPERNET.IMPORTANCE activation SUPERNET.REFIT True
+(docs/shrink.md).
+
 The same command resumes an interrupted search. --out holds winner.json (for --superconfig),
 candidates.csv, pareto.png and journal.jsonl.
 """
@@ -16,51 +20,53 @@ candidates.csv, pareto.png and journal.jsonl.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from arch_manager import ArchManager
 from lib.core.calibrate import Calibration
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
-from lib.dataset.build import build_search_sets, make_dataloader
+from lib.dataset.build import EvaluationSet, build_search_sets, make_dataloader
 from lib.models import place
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
-from lib.models.pieces import Piece, arch_macs, pieces_from_config
+from lib.models.pieces import pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
-from lib.models.subnet import extract_subnet
+from lib.models.refit import Refitting
+from lib.models.subnet import build_supernet, extract_subnet
 from lib.search.accuracy import SubnetAccuracy
-from lib.search.evolution import Candidate, Evolution, Search, best, pareto_front
+from lib.search.evolution import Evolution, Search
 from lib.search.latency import LatencyTable
 from lib.search.shared import SharedScores
 from lib.utils import cli
 from lib.utils.dist import leave, start_process
-from lib.utils.files import WriteError, check_outputs, write_file
+from lib.utils.files import WriteError, check_outputs
 from lib.utils.journal import Journal
-from lib.utils.plots import save_figure, scatter
+from lib.utils.lock import holding
 from lib.utils.reading import hash_of
+from tools.search.report import Costs, log, report
 
 logger = logging.getLogger("lib.search")
 
-UNITS = {"gmacs": "multiply-adds of one image (G)", "ms": "latency of one image (ms)"}
+SLICES = ("REFIT", "SORT_CHANNELS", "IMPORTANCE", "SORTING_IMAGES")  # of a LitePose
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--cfg", help="experiments/*/*/supermobile.yaml; default: the supernet's settings")
-    add("--supernet", required=True, type=Path, help="a checkpoint of the trained supernet")
+    add("--supernet", required=True, type=Path, help="a trained supernet, or a LitePose to slice")
     add("--out", required=True, type=Path, help="output folder; a search in it is resumed")
     add("--max-gmacs", type=float, help="limit on multiply-adds of one image, in 10^9")
     add("--rule", choices=["true", "paper"], default="true", help="how to count (docs/results.md)")
@@ -70,7 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--population", type=int, default=20, help="candidates of each generation")
     add("--parents", type=int, default=5, help="best candidates that a generation descends from")
     add("--mutation", type=float, default=0.1, help="probability to resample each dimension")
-    add("--calibrate", type=int, default=256, help="training images to recalibrate BatchNorm with")
+    add("--calibrate", type=int, default=256, help="training images to recalibrate or refit with")
     add("--search-images", type=int, default=500, help="held-out images that AP is computed on")
     add("--random", action="store_true", help="score as many random candidates instead")
     add("--seed", type=int, default=0)
@@ -80,35 +86,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-@dataclass(frozen=True)
-class Costs:
-    """A function arch -> {"gmacs": ...} and, with a latency table, also "ms"."""
-
-    pieces_of: Callable[[ArchSpec], list[Piece]]
-    rule: str
-    table: LatencyTable | None
-
-    def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        pieces = self.pieces_of(arch)
-        gmacs = {"gmacs": arch_macs(pieces)[self.rule] / 1e9}
-        return gmacs if self.table is None else {**gmacs, "ms": self.table.total(pieces)}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     settings, limits = read_settings(args), read_limits(args)
-    network = read_network(args.supernet, cfg=args.cfg, opts=args.opts).expect_supernet()
+    network = read_network(args.supernet, cfg=args.cfg, opts=args.opts)
     process = start_process(network.cfg, args, backend="gloo")  # for GPUs, too: scores are numbers
     level = logging.INFO if process.is_main else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s", force=True)
-    supernet = network.build(process.device)
-    assert isinstance(supernet, SuperLitePose)
-    score = accuracy_of(network.cfg, supernet, args.search_images, args.calibrate)
-    scores = SharedScores(process, score)
+    training, held_out = build_search_sets(network.cfg, args.search_images)
+    calibration = Calibration(training, partial(make_dataloader, network.cfg), args.calibrate)
+    supernet = sliceable(network, calibration, process.device)
+    scores = SharedScores(process, accuracy_of(network.cfg, supernet, calibration, held_out))
     if process.is_main:
-        warn_of_seen_images(network, len(score.calibration.dataset))
+        warn_of_seen_images(network, len(training))
         try:
-            search(args, network.cfg, supernet.arch, settings, limits, scores)
+            search(args, network, supernet.arch, settings, limits, scores)
         finally:
             scores.close()
     else:
@@ -119,30 +111,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def search(
     args: argparse.Namespace,
-    cfg: CfgNode,
+    network: NetworkFile,
     largest: ArchSpec,
     settings: Evolution,
     limits: Mapping[str, float],
     scores: SharedScores,
 ) -> None:
     """The search, in the one process that reads and writes --out."""
+    cfg = network.cfg
     outputs = [args.out / name for name in ("winner.json", "candidates.csv", "pareto.png")]
-    check_outputs(outputs, [args.supernet, args.latency_table, args.cfg])
+    check_outputs(outputs, [network.source, args.latency_table, args.cfg])
     table = LatencyTable.read(args.latency_table) if args.latency_table else None
     space = ArchManager.from_config(cfg, largest)
     costs = Costs(pieces_from_config(cfg), args.rule, table)
-    course = Search(
-        space=space,
-        costs=costs,
-        scores=scores,
-        limits=limits,
-        journal=open_journal(args, journal_header(args, cfg, space, limits)),
-        seed=args.seed,
-        on_candidate=log,
-    )
-    count = args.generations * args.population
-    candidates = course.sample_random(count) if args.random else course.evolve(settings)
-    report(args, space, costs, candidates, limits)
+    make_folder(args.out)
+    with holding(args.out):
+        course = Search(
+            space=space,
+            costs=costs,
+            scores=scores,
+            limits=limits,
+            journal=open_journal(args.out, journal_header(args, network, space, limits)),
+            seed=args.seed,
+            on_candidate=log,
+        )
+        count = args.generations * args.population
+        candidates = course.sample_random(count) if args.random else course.evolve(settings)
+        report(args, space, costs, candidates, limits)
 
 
 def read_settings(args: argparse.Namespace) -> Evolution:
@@ -172,15 +167,30 @@ def read_limits(args: argparse.Namespace) -> dict[str, float]:
     return limits
 
 
+def sliceable(
+    network: NetworkFile, calibration: Calibration, device: torch.device
+) -> SuperLitePose:
+    """The supernet to slice; the channels of a LitePose are sorted on images of `calibration`."""
+    cfg = network.cfg
+
+    def sorting_images() -> Iterable[Tensor] | None:
+        if cfg.SUPERNET.IMPORTANCE == "weights":
+            return None
+        some = replace(calibration, num_images=cfg.SUPERNET.SORTING_IMAGES)
+        return some.batches(cfg.DATASET.INPUT_SIZE, device)
+
+    return build_supernet(network, device, sorting_images)
+
+
 def accuracy_of(
-    cfg: CfgNode, supernet: SuperLitePose, search_images: int, calibrate: int
+    cfg: CfgNode, supernet: SuperLitePose, calibration: Calibration, held_out: EvaluationSet
 ) -> SubnetAccuracy:
-    """The score of an architecture, on images of the training split."""
-    training, held_out = build_search_sets(cfg, search_images)
+    """The score of an architecture on `held_out`, recalibrated or refitted (SUPERNET.REFIT)."""
     device = next(supernet.parameters()).device
+    refitting = Refitting(supernet, lambda size: calibration.batches(size, device))
     return SubnetAccuracy(
         extract=lambda arch: place(extract_subnet(supernet, arch), device, cfg.MODEL.CHANNELS_LAST),
-        calibration=Calibration(training, partial(make_dataloader, cfg), calibrate),
+        adjust=refitting if cfg.SUPERNET.REFIT else calibration,
         held_out=held_out,
         settings=InferenceSettings.from_config(cfg),
         loading=LoaderSettings.from_config(cfg),
@@ -202,13 +212,14 @@ def warn_of_seen_images(supernet: NetworkFile, others: int) -> None:
 
 
 def journal_header(
-    args: argparse.Namespace, cfg: CfgNode, space: ArchManager, limits: Mapping[str, float]
+    args: argparse.Namespace, network: NetworkFile, space: ArchManager, limits: Mapping[str, float]
 ) -> dict[str, Any]:
     """All that the scores and the course of the search depend on, but --generations."""
+    cfg = network.cfg
     evolution = {name: getattr(args, name) for name in ("population", "parents", "mutation")}
     return {
         "keys": "names",  # of the dimensions; earlier journals, without this entry, had positions
-        "supernet": hash_of(args.supernet),
+        "supernet": hash_of(network.source),
         "latency_table": hash_of(args.latency_table) if args.latency_table else "",
         "limits": limits,
         "rule": args.rule,
@@ -218,17 +229,21 @@ def journal_header(
         "search_images": args.search_images,
         "calibrate": args.calibrate,
         "space": asdict(space),
+        "slices": {name: cfg.SUPERNET[name] for name in SLICES},
         "config": {name: cfg[name] for name in ("DATASET", "MODEL", "TEST")},
     }
 
 
-def open_journal(args: argparse.Namespace, header: Mapping[str, Any]) -> Journal:
+def make_folder(out: Path) -> None:
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--out: cannot make {args.out}: {error.strerror}") from None
+        raise ValueError(f"--out: cannot make {out}: {error.strerror}") from None
+
+
+def open_journal(out: Path, header: Mapping[str, Any]) -> Journal:
     try:
-        journal = Journal(args.out / "journal.jsonl", header)
+        journal = Journal(out / "journal.jsonl", header)
     except WriteError:
         raise
     except ValueError as error:
@@ -236,57 +251,6 @@ def open_journal(args: argparse.Namespace, header: Mapping[str, Any]) -> Journal
     if journal.entries:
         logger.info("%d candidates are known from %s", len(journal.entries), journal.path)
     return journal
-
-
-def summary(one: Candidate) -> str:
-    """AP 0.512, 0.049 gmacs, 256 px, stem 16, stages 16 32 48 80, deconv 16 24 24"""
-    costs = ", ".join(f"{value:.3f} {name}" for name, value in one.costs.items())
-    return f"AP {one.score:.3f}, {costs}, {one.arch.summary}"
-
-
-def log(one: Candidate) -> None:
-    logger.info("generation %d: %s", one.generation, summary(one))
-
-
-def report(
-    args: argparse.Namespace,
-    space: ArchManager,
-    costs: Costs,
-    candidates: Sequence[Candidate],
-    limits: Mapping[str, float],
-) -> None:
-    """winner.json, candidates.csv, pareto.png, and the winner on the console."""
-    winner, winner_path = best(candidates), args.out / "winner.json"
-    winner.arch.to_json(winner_path)
-    write_csv(args.out / "candidates.csv", space, costs, candidates)
-    cost = next(iter(limits))
-    label = f"{UNITS[cost]}, {args.rule} rule" if cost == "gmacs" else UNITS[cost]
-    figure = scatter(
-        points=[(one.costs[cost], one.score) for one in candidates],
-        front=[(one.costs[cost], one.score) for one in pareto_front(candidates, cost)],
-        best=(winner.costs[cost], winner.score),
-        limit=limits[cost],
-        title=f"{len(candidates)} candidates; line: Pareto front; ring: winner; dashed: limit",
-        labels=(label, f"AP on {args.search_images} held-out images"),
-    )
-    save_figure(args.out / "pareto.png", figure)
-    logger.info("the best of %d: %s; in %s", len(candidates), summary(winner), winner_path)
-
-
-def write_csv(
-    path: Path, space: ArchManager, costs: Costs, candidates: Sequence[Candidate]
-) -> None:
-    """A row per candidate in the order of scoring: score, costs, and each choice of the space."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(["generation", "AP", "gmacs_true", "gmacs_paper", "ms", *space.choices])
-    for one in candidates:
-        macs = arch_macs(costs.pieces_of(one.arch))
-        ms = f"{one.costs['ms']:.3f}" if "ms" in one.costs else ""
-        numbers = [space.encode(one.arch)[name] for name in space.choices]
-        gmacs = [macs["true"] / 1e9, macs["paper"] / 1e9]
-        writer.writerow([one.generation, f"{one.score:.5f}", *gmacs, ms, *numbers])
-    write_file(path, file.getvalue())
 
 
 if __name__ == "__main__":
