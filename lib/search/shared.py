@@ -34,6 +34,7 @@ class SharedScores:
         self.process = process
         self.score = score
         self._rounds = 0
+        self._waiting = True  # whether the other ranks wait for architectures
 
     def __call__(self, archs: Sequence[Arch]) -> Iterator[float]:
         """On rank 0, to be read to the end."""
@@ -51,9 +52,13 @@ class SharedScores:
                 pass
 
     def close(self) -> None:
-        """On rank 0: let the others return from `serve`; nothing happens if they have ended."""
+        """On rank 0: let the others return from `serve`, if they wait there.
+
+        If they do not, after an error in a generation, they end as this process does.
+        """
         with contextlib.suppress(RuntimeError):
-            broadcast(self.process, [])
+            if self._waiting:
+                broadcast(self.process, [])
 
     def _next_archs(self) -> Sequence[Arch]:
         with _answered():
@@ -62,6 +67,7 @@ class SharedScores:
     def _share(self, archs: Sequence[Arch]) -> Iterator[float]:
         """The scores of all, of which this process computes those that nobody else has taken."""
         self._rounds += 1
+        self._waiting = False
         store = PrefixStore(f"scores {self._rounds}", store_of_group())
         done = 0
         while (index := _take(store)) < len(archs):
@@ -73,6 +79,7 @@ class SharedScores:
                 done += 1
         with _answered():
             barrier(self.process)  # all scores are there, or a process is lost
+        self._waiting = True
         for index in range(done, len(archs)):
             yield float(store.get(str(index)))
 

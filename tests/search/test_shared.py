@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
+import torch.distributed as dist
 
 from lib.search.evolution import Candidate, Evolution, Search
 from lib.search.shared import SharedScores
@@ -14,6 +16,7 @@ from lib.utils.journal import Journal
 from tests.conftest import FORK
 from tests.search.spaces import Line, separable, total
 
+ENDED = "another process has ended; the same command resumes the search"
 SHORT = Evolution(generations=4, population=5, parents=3, mutation=0.2)
 
 
@@ -29,9 +32,10 @@ class Slow:
         return separable(arch) / 3
 
 
-def search_in(path, scores) -> list[Candidate]:
+def search_in(path, scores, see=lambda candidate: None) -> list[Candidate]:
     journal = Journal(path, {})
-    return Search(Line(), total, scores, {"gmacs": 14}, journal).evolve(SHORT)
+    search = Search(Line(), total, scores, {"gmacs": 14}, journal, on_candidate=see)
+    return search.evolve(SHORT)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -72,35 +76,60 @@ def test_known_scores_are_asked_of_nobody(together, tmp_path):
     assert together(work, 2) == [(alone, []), ([], [])]
 
 
-@pytest.mark.parametrize("lost", [0, 1, 2])
-def test_the_others_end_with_one_line_when_a_process_is_lost(tmp_path, lost):
+def errors_of(tmp_path, work) -> dict[int, str]:
+    """{rank: message} of the ValueErrors of `work(process)` in three processes."""
     ended = FORK.Queue()
 
-    def work(rank: int) -> None:
-        import torch.distributed as dist
-
-        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/s", rank=rank, world_size=3)
-        score = Slow()
-
-        def mortal(arch) -> float:
-            if rank == lost and len(score.asked) == 2:
-                os._exit(9)
-            return score(arch)
-
-        scores = SharedScores(Process(rank, 3, ALONE.device), mortal)
+    def run(rank: int) -> None:
+        store = f"file://{tmp_path}/store"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=3)
         try:
-            search_in(tmp_path / "j", scores) if rank == 0 else scores.serve()
+            work(Process(rank, 3, ALONE.device))
         except ValueError as error:
             ended.put((rank, str(error)))
 
-    processes = [FORK.Process(target=work, args=(rank,)) for rank in range(3)]
+    processes = [FORK.Process(target=run, args=(rank,)) for rank in range(3)]
     for process in processes:
         process.start()
-    lines = dict(ended.get(timeout=60) for _ in range(2))
     for process in processes:
-        process.join()
-    assert set(lines) == {0, 1, 2} - {lost}
-    assert set(lines.values()) == {"another process has ended; the same command resumes the search"}
+        process.join(60)
+        assert process.exitcode is not None, "it does not end"
+    return dict(ended.get(timeout=1) for _ in range(ended.qsize()))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_others_end_with_one_line_when_a_process_is_lost(tmp_path, lost):
+    def work(process: Process) -> None:
+        score = Slow()
+
+        def mortal(arch) -> float:
+            if process.rank == lost and len(score.asked) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return score(arch)
+
+        scores = SharedScores(process, mortal)
+        search_in(tmp_path / "j", scores) if process.is_main else scores.serve()
+
+    assert errors_of(tmp_path, work) == dict.fromkeys({0, 1, 2} - {lost}, ENDED)
     search_in(tmp_path / "j", SharedScores(ALONE, Slow()))
     search_in(tmp_path / "alone", SharedScores(ALONE, Slow()))
     assert (tmp_path / "j").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_an_error_of_the_first_process_in_a_generation_ends_the_others(tmp_path):
+    """Such as a full disk; the others still score, and then wait for it."""
+
+    def fail(candidate: Candidate) -> None:
+        if candidate.generation == 1:
+            raise ValueError("no space left")
+
+    def work(process: Process) -> None:
+        scores = SharedScores(process, Slow())
+        if not process.is_main:
+            return scores.serve()
+        try:
+            search_in(tmp_path / "j", scores, fail)
+        finally:
+            scores.close()
+
+    assert errors_of(tmp_path, work) == {0: "no space left", 1: ENDED, 2: ENDED}
