@@ -78,7 +78,7 @@ class TorchNetwork:
         return prepare(self.settings, image)
 
     def compute(self, prepared: Input) -> tuple[Tensor, Tensor, Input]:
-        heatmaps, tags = network_maps(self.settings, self.model, [prepared])
+        heatmaps, tags = network_maps(self.settings, self.model, [prepared], project=False)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # so that `group` does not wait for it
         return heatmaps, tags, prepared
@@ -125,9 +125,9 @@ class Predictor:
         if path.suffix in EXPORTED:
             if cfg or superconfig or opts or input_size or joints:
                 raise ValueError(f"{path} was exported with its settings; they cannot be changed")
-            from lib.deploy.exported import ExportedNetwork
+            from lib.deploy.exported import open_exported
 
-            return cls(ExportedNetwork.open(path, runtime))
+            return cls(open_exported(path, runtime))
         file = read_network(
             path,
             cfg=cfg,
@@ -207,7 +207,7 @@ def build_network(file: NetworkFile, device: torch.device, runtime: str | None) 
         raise ValueError(f"the runtime {runtime} computes on the CPU, not on {device}")
     from lib.deploy.compiled import CompiledNetwork  # loads onnx
 
-    return CompiledNetwork(file.build(device), str(runtime))
+    return CompiledNetwork.convert(file.build(device), str(runtime))
 
 
 def resolve_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:

@@ -12,7 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.codec import REFERENCE, Codec, codec_of
-from lib.core.maps import DeviceMaps, HostMaps, first_of_equals, maps_of, strongest
+from lib.core.maps import Maps, first_of_equals, maps_of, strongest
 from lib.keypoints import keypoints_of
 
 TIE = 1e-9  # added to costs to break ties; far below the cost difference of two joints
@@ -72,18 +72,24 @@ class HeatmapParser:
         self.params = GroupParams.from_config(settings) if is_config else settings.group
 
     def parse(
-        self, det: Tensor, tag: Tensor, adjust: bool = True, refine: bool = True
+        self,
+        det: Tensor,
+        tag: Tensor,
+        adjust: bool = True,
+        refine: bool = True,
+        enlarge: int = 1,
     ) -> tuple[list[np.ndarray], list[float]]:
         """[(N, K, 3 + L)] people as x, y, score, tags of each joint, and N scores; N may be 0.
 
-        det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. A
-        person's score is the mean over its joints before `refine` adds missing ones.
+        det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. enlarge:
+        as in `maps_of`; people are in pixels of the enlarged maps. A person's score is the mean
+        over its joints before `refine` adds missing ones.
         """
-        people, scores = self.group(maps_of(det[0], tag[0]), adjust, refine)
+        people, scores = self.group(maps_of(det[0], tag[0], enlarge), adjust, refine)
         return [people], scores
 
     def group(
-        self, maps: HostMaps | DeviceMaps, adjust: bool = True, refine: bool = True
+        self, maps: Maps, adjust: bool = True, refine: bool = True
     ) -> tuple[np.ndarray, list[float]]:
         """People (N, K, 3 + L) and their scores, as in `parse`.
 
@@ -107,9 +113,7 @@ def require_finite(*parts: np.ndarray) -> None:
         )
 
 
-def find_candidates(
-    maps: HostMaps | DeviceMaps, params: GroupParams, adjust: bool
-) -> list[np.ndarray]:
+def find_candidates(maps: Maps, params: GroupParams, adjust: bool) -> list[np.ndarray]:
     """Peaks of each joint's heatmap, (n, 3 + L): x, y, value, tags; the largest value first.
 
     There are at most `max_people` per joint, all above the threshold. Equal values are sorted by
@@ -188,7 +192,7 @@ def assign(distance: np.ndarray, values: np.ndarray, params: GroupParams) -> np.
     return person
 
 
-def fill_missing(people: np.ndarray, maps: HostMaps | DeviceMaps, codec: Codec) -> None:
+def fill_missing(people: np.ndarray, maps: Maps, codec: Codec) -> None:
     """Search the missing joints of `people` (N, K, 3 + L) on their heatmaps, in place.
 
     For a joint that is below the threshold, or was assigned to another person, the best-fitting

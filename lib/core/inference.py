@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 from lib.codec import Codec
 from lib.core.group import GroupParams, HeatmapParser
 from lib.core.images import normalize, resize_maps, without_black_borders
+from lib.core.maps import can_enlarge
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.precision import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
@@ -126,7 +127,7 @@ def predict(
     """
     settings = settings_of(settings)
     prepared = prepare(settings, image)
-    heatmaps, tags = network_maps(settings, model, [prepared])
+    heatmaps, tags = network_maps(settings, model, [prepared], project=False)
     return find_people(settings, heatmaps, tags, prepared)
 
 
@@ -159,27 +160,34 @@ def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
 
 @torch.inference_mode()
 def network_maps(
-    settings: InferenceSettings, model: nn.Module, inputs: Sequence[Input]
+    settings: InferenceSettings, model: nn.Module, inputs: Sequence[Input], project: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Heatmaps (B, K, H, W) and tags (B, K, H, W, L) of B inputs of equal sizes, over all scales.
 
     The map of each joint is contiguous. With `half_precision` the network runs in
-    float16 on a GPU; maps are float32.
+    float16 on a GPU; maps are float32. project: False leaves maps on the CPU at the network's size
+    where `find_people` can enlarge them, which is faster.
     """
     device = next(model.parameters()).device
+    project |= device.type != "cpu" or settings.mask_borders or len(settings.scale_factors) > 1
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(sorted(settings.scale_factors, reverse=True)):
         pixels = torch.stack([one.images[i] for one in inputs]).to(device)
-        images = normalize(pixels)
+        # A compiled network normalizes the images itself, faster.
+        takes_pixels = getattr(model, "takes_pixels", False)
+        images = pixels.permute(0, 3, 1, 2) if takes_pixels else normalize(pixels)
         with half_precision(device, settings.half_precision and device.type == "cuda"):
             _, heatmaps, tags = get_multi_stage_outputs(
                 settings,
                 model,
                 images,
                 with_flip=settings.flip_test,
-                project2image=settings.project2image,
+                project2image=settings.project2image and project,
                 size_projected=inputs[0].base_size,
             )
+        size = inputs[0].base_size[::-1]
+        if settings.project2image and not (project or can_enlarge(heatmaps.shape[2:], size)):
+            heatmaps, *tags = (resize_maps(one, size) for one in (heatmaps, *tags))
         if settings.mask_borders:
             heatmaps = without_black_borders(heatmaps, pixels)
         final_heatmaps, tags_list = aggregate_results(
@@ -194,9 +202,17 @@ def network_maps(
 def find_people(
     settings: InferenceSettings, heatmaps: Tensor, tags: Tensor, prepared: Input
 ) -> tuple[np.ndarray, list[float]]:
-    """`predict`'s people and scores from heatmaps (1, K, H, W) and tags (1, K, H, W, L)."""
+    """`predict`'s people and scores from heatmaps (1, K, H, W) and tags (1, K, H, W, L).
+
+    Maps that `network_maps` has not projected are enlarged to the input's size.
+    """
     size = (heatmaps.shape[3], heatmaps.shape[2])
-    grouped, scores = settings.parser.parse(heatmaps, tags, settings.adjust, settings.refine)
+    is_small = settings.project2image and can_enlarge(size, prepared.base_size)
+    enlarge = prepared.base_size[0] // size[0] if is_small else 1
+    size = size[0] * enlarge, size[1] * enlarge
+    grouped, scores = settings.parser.parse(
+        heatmaps, tags, settings.adjust, settings.refine, enlarge
+    )
     people = get_final_preds(
         grouped, prepared.center, prepared.scale, size, settings.codec.pixel_center
     )

@@ -1,13 +1,14 @@
 """Queries of grouping on the maps of one image: peaks, and the pixel where a joint fits best.
 
-`HostMaps` computes on the CPU and skips most pixels. `DeviceMaps` computes on the device of the
-maps with operations on whole maps. Both return the same results. Among equal values the first
-pixel in row-major order wins.
+`HostMaps` computes on the CPU and skips most pixels. `ProjectedMaps` does so on maps that still
+have to be enlarged, and interpolates only the pixels it looks at. `DeviceMaps` computes on the
+device of the maps with operations on whole maps. All return the same results. Among equal values
+the first pixel in row-major order wins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -16,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 16  # pixels; side of the blocks of HostMaps, a power of two
-MANY = 0.25  # share of blocks above which a search of the whole map is faster
-BLOCKS_AT_ONCE = 4096  # blocks that HostMaps copies at a time
+from lib.utils.blocks import BLOCK, ProjectedBlocks, Projection, WholeBlocks
+
 PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps compares at a time
 
 
@@ -34,11 +34,16 @@ class Pixels(NamedTuple):
         return Pixels(*(field[which] for field in self))
 
 
-def maps_of(det: Tensor, tag: Tensor) -> HostMaps | DeviceMaps:
-    """Queries for the maps of one image: det (K, H, W), tag (K or 1, H, W, L), on any device."""
-    if det.device.type == "cpu":
-        return HostMaps(det.numpy(), tag.numpy())
-    return DeviceMaps(det, tag)
+def maps_of(det: Tensor, tag: Tensor, enlarge: int = 1) -> Maps:
+    """Queries for the maps of one image: det (K, H, W), tag (K or 1, H, W, L), on any device.
+
+    enlarge: how many times they are enlarged, on the CPU (`can_enlarge`).
+    """
+    if det.device.type != "cpu":
+        return DeviceMaps(det, tag)
+    if enlarge > 1:
+        return ProjectedMaps(det.numpy(), tag.numpy(), enlarge)
+    return HostMaps(det.numpy(), tag.numpy())
 
 
 class HostMaps:
@@ -47,6 +52,11 @@ class HostMaps:
     def __init__(self, det: np.ndarray, tag: np.ndarray) -> None:
         self.det = det
         self.tag = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """K, H, W"""
+        return self.det.shape
 
     def total(self) -> np.ndarray:
         """The sum of all heatmap values, (), which is not finite if one of them is not."""
@@ -58,14 +68,7 @@ class HostMaps:
         _, height, width = self.det.shape
         joint, rest = np.divmod(np.flatnonzero(self.det > threshold), height * width)
         pixels = Pixels(joint, *np.divmod(rest, width))
-        values = self.det[pixels]
-        for dy, dx in _neighbors(radius):
-            # Beyond the border the nearest pixel is compared; it is in the window as well.
-            y = np.clip(pixels.y + dy, 0, height - 1)
-            x = np.clip(pixels.x + dx, 0, width - 1)
-            remains = values >= self.det[pixels.joint, y, x]
-            pixels, values = pixels.select(remains), values[remains]
-        return pixels
+        return _maxima(pixels, radius, self.shape, lambda *place: self.det[place])
 
     def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
         """(N, D, D), D = 2 radius + 1: heatmap values around pixels, the border repeated."""
@@ -81,96 +84,81 @@ class HostMaps:
         Fit of a pixel: heatmap value - round(distance of its tags to the person's tags).
         """
         joints, which = np.unique(joint, return_inverse=True)
-        address = Blocks(self.det, self.tag, joints).best_pixels(which, tags)
-        return Pixels(joint, *np.divmod(address, self.det.shape[2]))
+        address = WholeBlocks(self.det, self.tag, joints).best_pixels(which, tags)
+        return Pixels(joint, *np.divmod(address, self.shape[2]))
 
 
-class Blocks:
-    """The search behind `HostMaps.best_pixels`: branch and bound over blocks of pixels.
+def can_enlarge(shape: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether ProjectedMaps can enlarge maps of `shape` (h, w) to `size` (height, width)."""
+    step = size[0] // shape[0]
+    is_whole = all(step * a == b and b % BLOCK == 0 for a, b in zip(shape, size, strict=True))
+    return is_whole and step > 1 and BLOCK % step == 0
 
-    For each block of 16 x 16 pixels the largest heatmap value (`top`) and the range of tags (`low`
-    to `high`) are computed once per joint, for all people. They bound the fit of every pixel in
-    the block. Blocks whose bound is below the best fit so far are skipped. Rounding is
-    monotonic, so the bounds hold for the computed values exactly.
 
-    Example: the left wrist of a person of tag 3.0 is missing. In one block, wrist values are at
-    most 0.8 and tags between 5.2 and 9.0, so no fit exceeds 0.8 - round(2.2) = -1.2. If the pixel
-    of the largest value of another block fits with 0.9 - round(0.3) = 0.9, the first is skipped.
+class ProjectedMaps:
+    """Maps as NumPy arrays, which `lib.core.images.resize_maps` would enlarge by a whole number.
 
-    Letters: J joints, N blocks of a map (row by row), Q queries (a joint of a person).
+    Pixels are interpolated only where a query looks, some percent of them. Values differ from those
+    of HostMaps on enlarged maps by rounding.
     """
 
-    def __init__(self, det: np.ndarray, tag: np.ndarray, joints: np.ndarray) -> None:
-        """det: (K, H, W); tag: (K, H, W, L); joints: (J,), those whose maps will be searched."""
-        self.det, self.tag, self.joints = det, tag, joints
-        self.det_blocks, self.tag_blocks = _in_blocks(det), _in_blocks(tag)
-        _, down, _, across, _ = self.det_blocks.shape
-        self.rows, self.columns = np.divmod(np.arange(down * across), across)  # (N,)
-        y, x = np.divmod(np.stack([_largest(self.det_blocks[k]) for k in joints]), BLOCK)
-        places = joints[:, None], self.rows, y, self.columns, x  # the largest values, (J, N)
-        self.top, self.top_tags = self.det_blocks[places], self.tag_blocks[places]
-        self.top_address = self._address(self.rows, y, self.columns, x)
-        self.first = self._address(self.rows, 0, self.columns, 0)  # (N,) of each block
-        self.low = np.stack([_over_blocks(np.minimum, self.tag_blocks[k]) for k in joints])
-        self.high = np.stack([_over_blocks(np.maximum, self.tag_blocks[k]) for k in joints])
+    def __init__(self, det: np.ndarray, tag: np.ndarray, step: int) -> None:
+        """det: (K, h, w); tag: (K or 1, h, w, L); step: see `can_enlarge`."""
+        self.det = np.ascontiguousarray(det)
+        planes = np.broadcast_to(tag, (*det.shape, tag.shape[-1]))
+        self.planes = [np.ascontiguousarray(planes[..., i]) for i in range(tag.shape[-1])]
+        self.projection = Projection(step, (det.shape[1], det.shape[2]))
+        self.shape = (len(det), *self.projection.size)
 
-    def best_pixels(self, which: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """(Q,): address y * W + x where joints[which] (Q,) best fit tags (Q, L); first of ties."""
-        beyond = self.det[0].size  # larger than any address
-        # 1. Fit of the largest value of each block: the best of these is a lower bound.
-        fits = self.top[which] - rounded_length(self.top_tags[which] - tags[:, None])  # (Q, N)
-        best = fits.max(axis=1)
-        is_best = fits == best[:, None]
-        address = np.where(is_best, self.top_address[which], beyond).min(axis=1)
-        # 2. Blocks whose upper bound is better, or equal with an earlier pixel.
-        open_blocks = self._open_blocks(which, tags, best[:, None], address[:, None])
-        # 3. Queries with many such blocks search the whole map.
-        for q in np.flatnonzero(open_blocks.mean(axis=1) > MANY):
-            k = self.joints[which[q]]
-            address[q] = np.argmax(self.det[k] - rounded_length(self.tag[k] - tags[q]))
-            open_blocks[q] = False
-        # 4. All others search their open blocks, P pairs of query and block.
-        query, block = np.nonzero(open_blocks)  # (P,)
-        fits, places = self._best_in(self.joints[which[query]], block, tags[query])
-        improved = best.copy()
-        np.maximum.at(improved, query, fits)
-        address[improved > best] = beyond
-        wins = fits == improved[query]
-        np.minimum.at(address, query[wins], places[wins])
-        return address
+    def total(self) -> np.ndarray:
+        """The sum of all heatmap values before they are enlarged."""
+        with np.errstate(invalid="ignore"):  # of infinite values
+            return np.asarray(self.det.sum())
 
-    def _open_blocks(
-        self, which: np.ndarray, tags: np.ndarray, best: np.ndarray, address: np.ndarray
-    ) -> np.ndarray:
-        """(Q, N): blocks that may have a fit above `best` (Q, 1), or a tie before `address`."""
-        tags = tags[:, None]
-        # Per tag dimension, the distance of `tags` to the range; 0 inside of it.
-        outside = np.maximum(np.maximum(self.low[which] - tags, tags - self.high[which]), 0)
-        bound = self.top[which] - rounded_length(outside)
-        return (bound > best) | ((bound == best) & (self.first < address))
+    def local_maxima(self, threshold: float, radius: int) -> Pixels:
+        """As in HostMaps, in another order.
 
-    def _best_in(
-        self, joint: np.ndarray, block: np.ndarray, tags: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best fit in each block (P,) of maps `joint` (P,) for tags (P, L), and its address."""
-        fits, places = np.empty(len(block), self.det.dtype), np.empty(len(block), np.int64)
-        for i in range(0, len(block), BLOCKS_AT_ONCE):
-            part = slice(i, i + BLOCKS_AT_ONCE)
-            k, row, column = joint[part], self.rows[block[part]], self.columns[block[part]]
-            distance = rounded_length(self.tag_blocks[k, row, :, column] - tags[part, None, None])
-            fit = (self.det_blocks[k, row, :, column] - distance).reshape(len(k), -1)
-            y, x = np.divmod(fit.argmax(axis=1), BLOCK)
-            fits[part] = fit.max(axis=1)
-            places[part] = self._address(row, y, column, x)
-        return fits, places
+        Only pixels around values above the threshold are interpolated, in squares of step x step.
+        """
+        step, inner = self.projection.step, np.arange(self.projection.step)
+        joint, row, column = self._near(threshold)
+        number = np.full(self.det.shape, len(joint), np.int32)  # of each square; the last: none
+        number[joint, row, column] = np.arange(len(joint))
+        y, x = row[:, None, None] * step + inner[:, None], column[:, None, None] * step + inner
+        squares = self.projection.at(self.det, joint[:, None, None], y, x)
+        squares = np.concatenate([squares, np.full((1, step, step), -np.inf, np.float32)])
+        square, inner_y, inner_x = np.unravel_index(
+            np.flatnonzero(squares > threshold), squares.shape
+        )
+        pixels = Pixels(joint[square], y[square, inner_y, 0], x[square, 0, inner_x])
 
-    def _address(
-        self, row: np.ndarray, y: np.ndarray | int, column: np.ndarray, x: np.ndarray | int
-    ) -> np.ndarray:
-        """Address y * W + x on the map; pixels in the padding: of the border pixel they repeat."""
-        height, width = self.det.shape[1:]
-        y = np.minimum(row * BLOCK + y, height - 1)
-        return y * width + np.minimum(column * BLOCK + x, width - 1)
+        def value(joint: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+            return squares[number[joint, y // step, x // step], y % step, x % step]
+
+        return _maxima(pixels, radius, self.shape, value)
+
+    def _near(self, threshold: float) -> Pixels:
+        """Pixels of the map that are above the threshold, or next to one."""
+        shape = self.det.shape
+        above = np.unravel_index(np.flatnonzero(self.det > threshold), shape)
+        joint, y, x = around(Pixels(*above), 1, shape)
+        near = np.zeros(shape, bool)
+        near[joint, y, x] = True
+        return Pixels(*np.unravel_index(np.flatnonzero(near), shape))
+
+    def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
+        """(N, D, D), D = 2 radius + 1: heatmap values around pixels, the border repeated."""
+        return self.projection.at(self.det, *around(pixels, radius, self.shape))
+
+    def tags(self, pixels: Pixels) -> np.ndarray:
+        """Tags (N, L) at N pixels."""
+        return np.stack([self.projection.at(plane, *pixels) for plane in self.planes], axis=1)
+
+    def best_pixels(self, joint: np.ndarray, tags: np.ndarray) -> Pixels:
+        """As in HostMaps."""
+        joints, which = np.unique(joint, return_inverse=True)
+        blocks = ProjectedBlocks(self.det, self.planes, joints, self.projection)
+        return Pixels(joint, *np.divmod(blocks.best_pixels(which, tags), self.shape[2]))
 
 
 class DeviceMaps:
@@ -179,6 +167,10 @@ class DeviceMaps:
     def __init__(self, det: Tensor, tag: Tensor) -> None:
         self.det = det
         self.tag = tag
+
+    @property
+    def shape(self) -> Sequence[int]:
+        return self.det.shape
 
     def total(self) -> np.ndarray:
         return self.det.sum().cpu().numpy()
@@ -218,6 +210,9 @@ class DeviceMaps:
         return Pixels(joint, *np.divmod(first, self.det.shape[2]))
 
 
+Maps = HostMaps | ProjectedMaps | DeviceMaps
+
+
 def around(
     pixels: Pixels, radius: int, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -228,20 +223,14 @@ def around(
     return pixels.joint[:, None, None], y[:, :, None], x[:, None, :]
 
 
-def first_of_equals(maps: HostMaps | DeviceMaps, pixels: Pixels, radius: int) -> np.ndarray:
+def first_of_equals(maps: Maps, pixels: Pixels, radius: int) -> np.ndarray:
     """(N,): whether no earlier pixel within `radius` has the same value as the peak."""
     values = maps.windows(pixels, radius)
-    _, y, x = around(pixels, radius, maps.det.shape)
+    _, y, x = around(pixels, radius, maps.shape)
     peak_y, peak_x = pixels.y[:, None, None], pixels.x[:, None, None]
     earlier = (y < peak_y) | ((y == peak_y) & (x < peak_x))
     equal = values == values[:, radius, radius, None, None]
     return ~(earlier & equal).any(axis=(1, 2))
-
-
-def rounded_length(vectors: np.ndarray) -> np.ndarray:
-    """(..., L) -> (...): Euclidean length, rounded half to even."""
-    squared = sum(np.square(vectors[..., i]) for i in range(vectors.shape[-1]))
-    return np.round(np.sqrt(squared))
 
 
 def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
@@ -252,30 +241,22 @@ def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
     return order[rank < limit]
 
 
+def _maxima(
+    pixels: Pixels, radius: int, shape: Sequence[int], value: Callable[..., np.ndarray]
+) -> Pixels:
+    """The pixels that no pixel within `radius` exceeds; value(joint, y, x): of any pixels."""
+    values = value(*pixels)
+    for dy, dx in _neighbors(radius):
+        # Beyond the border the nearest pixel is compared; it is in the window as well.
+        y = np.clip(pixels.y + dy, 0, shape[1] - 1)
+        x = np.clip(pixels.x + dx, 0, shape[2] - 1)
+        remains = values >= value(pixels.joint, y, x)
+        pixels, values = pixels.select(remains), values[remains]
+    return pixels
+
+
 def _neighbors(radius: int) -> list[tuple[int, int]]:
     """All offsets (dy, dx) within `radius`, the nearest first, since these rule out the most."""
     reach = range(-radius, radius + 1)
     steps = [(dy, dx) for dy in reach for dx in reach if dy or dx]
     return sorted(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)
-
-
-def _in_blocks(array: np.ndarray) -> np.ndarray:
-    """(K, H, W, ...) -> (K, V, BLOCK, U, BLOCK, ...), the border repeated up to whole blocks."""
-    margin = [(0, -length % BLOCK) for length in array.shape[1:3]]
-    if any(after for _, after in margin):
-        array = np.pad(array, [(0, 0), *margin] + [(0, 0)] * (array.ndim - 3), mode="edge")
-    maps, height, width = array.shape[:3]
-    return array.reshape(maps, height // BLOCK, BLOCK, width // BLOCK, BLOCK, *array.shape[3:])
-
-
-def _over_blocks(smaller: np.ufunc, blocks: np.ndarray) -> np.ndarray:
-    """(V, BLOCK, U, BLOCK, L) -> (V * U, L): the minimum or maximum over each block."""
-    reduced = smaller.reduce(blocks, axis=1)  # (V, U, BLOCK, L)
-    while reduced.shape[2] > 1:  # halving is many times faster than reducing this axis
-        reduced = smaller(reduced[:, :, ::2], reduced[:, :, 1::2])
-    return reduced.reshape(-1, blocks.shape[-1])
-
-
-def _largest(blocks: np.ndarray) -> np.ndarray:
-    """(V, BLOCK, U, BLOCK) -> (V * U,): y * BLOCK + x of the largest value in each block."""
-    return blocks.swapaxes(1, 2).reshape(-1, BLOCK * BLOCK).argmax(axis=1)

@@ -110,7 +110,7 @@ def batch_maps(
     set_records = getattr(model, "set_records", lambda _: None)
     try:
         set_records([one.record for one in batch])
-        heatmaps, tags = network_maps(settings, model, [one.input for one in batch])
+        heatmaps, tags = network_maps(settings, model, [one.input for one in batch], project=False)
         parts = zip(batch, heatmaps.split(1), tags.split(1), strict=True)
     except IMAGE_ERRORS as error:
         parts = [failure_of(batch[0].record, error)]

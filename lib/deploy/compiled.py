@@ -1,33 +1,49 @@
-"""A trained network that another runtime than PyTorch computes, in the place of the network."""
+"""A network that another runtime than PyTorch computes, in the place of the network."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.deploy.export import any_size_program, onnx_content
 from lib.deploy.fold import fold_norms
-from lib.deploy.session import load_runtime, open_session
+from lib.deploy.graph import OfPixels
+from lib.deploy.session import Run, load_runtime, open_session
 from lib.utils.transforms import STRIDE
 
 
 class CompiledNetwork(nn.Module):
-    """images (B, 3, H, W) -> [(B, C, h, w)] as `network` computes them, on the CPU.
+    """images (B, 3, H, W) uint8 RGB -> [(B, C, h, w)], on the CPU. It normalizes the images itself.
 
-    B is any number, H and W are multiples of 64. BatchNorms are folded. The conversion takes some
-    ten seconds. It has no weights that PyTorch could train.
+    It has no weights that PyTorch could train.
     """
 
-    def __init__(self, network: nn.Module, runtime: str, threads: int = 0) -> None:
-        """runtime: one of `lib.deploy.session.RUNTIMES`; threads: 0: as many as PyTorch uses."""
+    takes_pixels = True  # `lib.core.inference.network_maps` leaves the normalization to it
+
+    def __init__(self, run: Run, one_by_one: bool = False) -> None:
+        """run: images (B, H, W, 3) uint8 -> outputs; one_by_one: it takes B = 1 only."""
         super().__init__()
-        load_runtime(runtime)  # before the conversion: it may be missing
+        self.run, self.one_by_one = run, one_by_one
         self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # which inputs are sent to
-        example = torch.zeros(2, 3, 3 * STRIDE, 4 * STRIDE)
-        program = any_size_program(fold_norms(network), example, rows=2)
+
+    @classmethod
+    def convert(cls, network: nn.Module, runtime: str, threads: int = 0) -> CompiledNetwork:
+        """`network` with its BatchNorms folded, in some ten seconds.
+
+        H and W are multiples of 64. runtime: one of `lib.deploy.session.RUNTIMES`; threads: 0: as
+        many as PyTorch uses.
+        """
+        load_runtime(runtime)  # before the conversion: it may be missing
+        example = torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3).byte()
+        program = any_size_program(OfPixels(fold_norms(network)), example, rows=1)
         stages = [f"stage{i}" for i in range(len(program.graph_signature.user_outputs))]
         threads = threads or torch.get_num_threads()
-        self.run = open_session(onnx_content(program, stages), runtime, threads)
+        return cls(open_session(onnx_content(program, stages), runtime, threads))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in self.run(images.contiguous().numpy())]
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+        if not self.one_by_one:
+            return [torch.from_numpy(output) for output in self.run(pixels)]
+        outputs = [self.run(image[None]) for image in pixels]
+        return [torch.from_numpy(np.concatenate(maps)) for maps in zip(*outputs, strict=True)]

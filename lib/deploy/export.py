@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from lib.codec import CODECS
 from lib.core.images import MEAN, STD
 from lib.core.inference import InferenceSettings
-from lib.deploy.graph import Graph
+from lib.deploy.graph import Graph, NetworkGraph
 from lib.utils.files import write_file
 from lib.utils.transforms import STRIDE
 
@@ -95,7 +95,7 @@ def make_card(
     spec, params = settings.spec, settings.group
     if params.num_joints > spec.num_joints:
         spec = spec.with_center()
-    return {
+    card = {
         "input": {
             "name": "images",
             "layout": "batch, height, width, RGB; 8 bits",
@@ -125,3 +125,16 @@ def make_card(
         },
         "provenance": provenance,
     }
+    if isinstance(graph, NetworkGraph):
+        card["maps"] = {
+            "num_joints": settings.num_joints,  # heatmaps, which come first; then the tags
+            "with_heatmaps": list(settings.with_heatmaps),  # of each output: averaged
+            "with_ae": list(settings.with_ae),  # of each output: whether its tags are used
+            "tag_per_joint": params.tag_per_joint,
+            "ignored_center": settings.with_center and settings.ignore_center,  # the last heatmap
+            "project2image": settings.project2image,  # resized to the size of the input
+            "mask_borders": settings.mask_borders,  # 0 in rows and columns that are all black
+            "nms_kernel": params.nms_kernel,
+            "adjust": settings.adjust,  # the codec refines x and y
+        }
+    return card

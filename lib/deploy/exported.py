@@ -1,23 +1,28 @@
 """An exported network (tools/export), run by ONNX Runtime or OpenVINO.
 
-The graph ends with candidates: the strongest peaks of each joint. They are grouped by the functions
-of the evaluation, so that the people are those of PyTorch. tools/device_runner.py does the same on
-a device, in NumPy alone.
+The graph ends with candidates, the strongest peaks of each joint, or with the network's maps. Both
+go on with the functions of the evaluation, so that the people are those of PyTorch.
+tools/device_runner.py does the same with candidates on a device, in NumPy alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from lib.codec import CODECS
 from lib.core.group import GroupParams, group_by_tag, require_finite
-from lib.core.inference import MAX_SIDE
+from lib.core.inference import MAX_SIDE, InferenceSettings, Input, find_people, network_maps
 from lib.core.maps import HostMaps
+from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.session import Run, open_session
 from lib.keypoints import KEYPOINTS, KeypointSpec
 from lib.models.arch import ArchSpec
@@ -47,7 +52,10 @@ class Candidates(NamedTuple):
 
 
 class ExportedNetwork:
-    """Image -> people in the three steps of `lib.predictor.Predictor`; on the CPU."""
+    """What a card says, and the input of the network; its classes compute and group.
+
+    An image becomes people in the three steps of `lib.predictor.Predictor`, on the CPU.
+    """
 
     def __init__(self, run: Run, card: Mapping[str, Any], spec: KeypointSpec) -> None:
         self.run = run
@@ -63,31 +71,6 @@ class ExportedNetwork:
         self.refine: bool = rules.pop("refine")
         self.group_params = GroupParams(**rules)
         self.max_people = self.group_params.max_people
-
-    @classmethod
-    def open(
-        cls, path: str | Path, runtime: str | None = None, threads: int = 0
-    ) -> ExportedNetwork:
-        """The model at `path` with the card.json next to it, on that many threads (0: all cores).
-
-        path: *.onnx, or *.xml of OpenVINO. runtime: one of `lib.deploy.session.RUNTIMES`; None:
-        ONNX Runtime, and OpenVINO for its own files. ValueError when one of the files cannot be
-        read, or the graph returns no candidates.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"there is no exported network {path}")
-        card = read_json(path.with_name("card.json"), "card")
-        try:
-            if "values" not in card["outputs"]:
-                raise ValueError(
-                    f"{path} returns maps, not candidates: export it with another --graph"
-                )
-            spec = _spec_of_card(card, f"the card next to {path}")
-            runtime = runtime or ("openvino" if path.suffix == ".xml" else "onnxruntime")
-            return cls(open_session(path, runtime, threads), card, spec)
-        except (KeyError, TypeError, IndexError):
-            raise ValueError(f"the card next to {path} is not of an exported network") from None
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """`image` (H, W, 3) uint8 RGB as the network's input.
@@ -110,6 +93,10 @@ class ExportedNetwork:
         matrix = of_pixels(warp_matrix(center, scale, size), self.pixel_center)
         return Prepared(cv2.warpAffine(image, matrix, size)[None], center, scale)
 
+
+class CandidateNetwork(ExportedNetwork):
+    """A network whose graph returns candidates."""
+
     def compute(self, prepared: Prepared) -> Candidates:
         """Run the graph."""
         return Candidates([output[0] for output in self.run(prepared.images)], prepared)
@@ -131,6 +118,60 @@ class ExportedNetwork:
         _, center, scale = candidates.prepared
         preds = get_final_preds([people], center, scale, (width, height), self.pixel_center)
         return np.array(preds, np.float32).reshape(people.shape), scores
+
+
+class MapNetwork(ExportedNetwork):
+    """A network whose graph returns its maps (`--graph network`): no slow peaks in the graph."""
+
+    def __init__(self, run: Run, card: Mapping[str, Any], spec: KeypointSpec) -> None:
+        super().__init__(run, card, spec)
+        maps = dict(card["maps"])
+        is_ignored = maps.pop("ignored_center")
+        rules = {key: maps.pop(key) for key in ("nms_kernel", "tag_per_joint")}
+        self.settings = InferenceSettings(
+            spec=spec,
+            group=replace(self.group_params, codec=CODECS[self.codec], **rules),
+            input_size=self.input_size,
+            scale_type=self.scale_type,
+            flip_test=card["flip_test"],
+            refine=self.refine,
+            with_center=is_ignored,
+            ignore_center=is_ignored,
+            **maps,
+        )
+        self.network = CompiledNetwork(run, one_by_one=bool(self.fixed_size))
+
+    def compute(self, prepared: Prepared) -> tuple[Tensor, Tensor, Input]:
+        """Run the graph and the flip test, if the card has it."""
+        images, center, scale = prepared
+        size = images.shape[2], images.shape[1]
+        one = Input((torch.from_numpy(images[0]),), size, center, scale)
+        return *network_maps(self.settings, self.network, [one], project=False), one
+
+    def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
+        """People (N, K, 3 + L) in pixels of the image, and their N scores."""
+        return find_people(self.settings, *maps)
+
+
+def open_exported(
+    path: str | Path, runtime: str | None = None, threads: int = 0
+) -> CandidateNetwork | MapNetwork:
+    """The model at `path` with the card.json next to it, on that many threads (0: all cores).
+
+    path: *.onnx, or *.xml of OpenVINO. runtime: one of `lib.deploy.session.RUNTIMES`; None: ONNX
+    Runtime, and OpenVINO for its own files. ValueError when one of the files cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no exported network {path}")
+    card = read_json(path.with_name("card.json"), "card")
+    try:
+        kind = CandidateNetwork if "values" in card["outputs"] else MapNetwork
+        spec = _spec_of_card(card, f"the card next to {path}")
+        runtime = runtime or ("openvino" if path.suffix == ".xml" else "onnxruntime")
+        return kind(open_session(path, runtime, threads), card, spec)
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"the card next to {path} is not of an exported network") from None
 
 
 def _spec_of_card(card: Mapping[str, Any], source: str) -> KeypointSpec:

@@ -85,17 +85,24 @@ class PixelGraph(CandidateGraph):
         return *candidates, positions, heatmaps.flatten(2), tags_of_pixels
 
 
-class NetworkGraph(nn.Module):
+class OfPixels(nn.Module):
     """images (B, H, W, 3) uint8 RGB -> the network's outputs (B, C, h, w), coarse to fine."""
 
-    def __init__(self, settings: InferenceSettings, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.settings = settings
         self.network = network
-        self.outputs = tuple(f"stage{i}" for i in range(len(settings.with_heatmaps)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.network(normalize(images)))
+
+
+class NetworkGraph(OfPixels):
+    """The network alone, as one of the graphs."""
+
+    def __init__(self, settings: InferenceSettings, network: nn.Module) -> None:
+        super().__init__(network)
+        self.settings = settings
+        self.outputs = tuple(f"stage{i}" for i in range(len(settings.with_heatmaps)))
 
 
 Graph = CandidateGraph | NetworkGraph

@@ -9,7 +9,8 @@ import torch
 from lib.codec import CODECS
 from lib.config import load_config
 from lib.core.group import GroupParams, HeatmapParser, assign
-from lib.core.maps import DeviceMaps, HostMaps
+from lib.core.images import resize_maps
+from lib.core.maps import DeviceMaps, HostMaps, ProjectedMaps, can_enlarge, maps_of
 from tests.helpers import YAMLS
 from tools.benchmark.decoder_specification import decode
 from tools.benchmark.scene import Scene
@@ -130,3 +131,73 @@ def test_people_do_not_depend_on_the_order_of_peaks():
     again[..., 0] = np.where(again[..., 2] > 0, 95 - again[..., 0], 0)
     key = [np.argsort(p.sum(axis=(1, 2))) for p in (people, again)]
     np.testing.assert_array_equal(people[key[0]], again[key[1]])
+
+
+@pytest.mark.parametrize("step", [2, 4, 16])
+def test_maps_that_are_not_enlarged_yet_give_the_people_of_enlarged_ones(step):
+    people_in_all = 0
+    for seed in range(40):
+        rng = np.random.default_rng(1000 + seed)
+        height, width = map(int, 16 // step * rng.integers(1, 9, 2) * 2)
+        count = int(rng.choice([0, 1, 3, 12, 40]))
+        noise, dims = rng.choice([0.01, 0.2]), int(rng.integers(1, 3))
+        det, tag = Scene(count, 17, height, width, dims, seed=seed, noise=noise).render()
+        if seed % 3 == 0:  # plateaus and equal peaks
+            det, tag = np.round(det, 1), np.round(tag)
+        small = ProjectedMaps(det, tag, step)
+        large = np.stack([small.projection.all(one) for one in det])
+        tags = [[small.projection.all(one) for one in plane] for plane in small.planes]
+        assert can_enlarge((height, width), large.shape[1:])
+        parser = HeatmapParser(load_config(YAMLS["coco"]))
+        expected, expected_scores = parser.group(HostMaps(large, np.stack(tags, axis=3)))
+        people, scores = parser.group(small)
+        np.testing.assert_array_equal(people, expected, f"scene {seed}")
+        assert scores == expected_scores
+        people_in_all += len(people)
+    assert people_in_all > 50
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_pixels_are_those_of_resized_maps(step):
+    maps = torch.randn(3, 8, 12)
+    size = (step * 8, step * 12)
+    expected = resize_maps(maps[None], size)[0].numpy()
+    projection = ProjectedMaps(maps.numpy(), maps.numpy()[..., None], step).projection
+    y, x = np.indices(size)
+    found = projection.at(maps.numpy(), np.arange(3)[:, None, None], y, x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    for one, whole in zip(found, maps.numpy(), strict=True):
+        np.testing.assert_array_equal(projection.all(whole), one)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 24), (32, 48)])
+def test_the_best_pixel_of_maps_that_are_not_enlarged_yet(height, width):
+    rng = np.random.default_rng(height * width)
+    for case in range(20):
+        det = rng.normal(0, 0.3, (2, height, width)).astype(np.float32)
+        tag = rng.normal(0, 2, (2, height, width, 2)).astype(np.float32)
+        if case % 4 == 1:
+            det, tag = np.zeros_like(det), np.ones_like(tag)
+        joint, means = np.array([0, 1, 1]), rng.normal(0, 2, (3, 2)).astype(np.float32)
+        small = ProjectedMaps(det, tag, 2)
+        best = small.best_pixels(joint, means)
+        for k, mean, y, x in zip(joint, means, best.y, best.x, strict=True):
+            planes = [small.projection.all(plane[k]) for plane in small.planes]
+            distance = np.sqrt(((np.stack(planes, axis=2) - mean) ** 2).sum(axis=2))
+            fits = small.projection.all(det[k]) - np.round(distance)
+            assert (y, x) == divmod(fits.argmax(), 2 * width)
+
+
+def test_only_maps_that_fit_into_whole_blocks_are_left_small():
+    assert can_enlarge((24, 32), (48, 64))
+    assert not can_enlarge((48, 64), (48, 64))
+    assert not can_enlarge((24, 32), (48, 128))
+    assert not can_enlarge((20, 32), (40, 64))
+    assert not can_enlarge((16, 16), (48, 48))
+
+
+def test_values_that_are_not_finite_are_found_in_maps_that_are_not_enlarged_yet():
+    det, tag = torch.zeros(17, 8, 8), torch.zeros(17, 8, 8, 1)
+    det[3, 5, 5] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        HeatmapParser(load_config(YAMLS["coco"])).group(maps_of(det, tag, enlarge=2))

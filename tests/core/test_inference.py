@@ -12,6 +12,7 @@ from lib.config import load_config
 from lib.core.inference import (
     InferenceSettings,
     aggregate_results,
+    find_people,
     get_multi_stage_outputs,
     network_maps,
     predict,
@@ -151,6 +152,33 @@ def test_every_map_is_a_plane_in_memory(project):
     assert heatmaps.is_contiguous()
     assert tags.shape == (*heatmaps.shape, 2)  # the image's tag and that of the flip
     assert tags.movedim(4, 1).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("opts", "is_small"),
+    [
+        ((), True),
+        (("TEST.MASK_BORDERS", "True"), False),
+        (("TEST.SCALE_FACTOR", "[0.5, 1]"), False),
+        (("TEST.PROJECT2IMAGE", "False"), True),
+    ],
+    ids=["one scale", "borders", "scales", "never projected"],
+)
+def test_people_do_not_depend_on_when_maps_are_projected(opts, is_small):
+    cfg, model = small_config(*opts), LinearModel(17)
+    settings = settings_of(cfg)
+    [image] = noise(1)
+    inputs = prepare(settings, image)
+    heatmaps, tags = network_maps(settings, model, [inputs], project=False)
+    assert (heatmaps.shape[3] < inputs.base_size[0]) == is_small
+    people, scores = find_people(settings, heatmaps, tags, inputs)
+    maps = network_maps(settings, model, [inputs])
+    expected, expected_scores = find_people(settings, *maps, inputs)
+    assert len(people) > 3
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+    # The codec's quarter of a pixel may go either way between equal neighbors.
+    np.testing.assert_allclose(people, expected, atol=1.1 * inputs.scale[0] * 200 / 2 / 64)
+    assert (np.abs(people - expected) > 1e-3).mean() < 1e-3
 
 
 def test_half_precision_is_for_gpus():

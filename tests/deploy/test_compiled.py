@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.core.images import normalize
 from lib.core.inference import InferenceSettings, predict
 from lib.deploy.compiled import CompiledNetwork
 from tests.helpers import EACH_RUNTIME, ROOT, fill, needs_openvino, network, tiny_config
@@ -26,13 +27,22 @@ def trained(cfg):
     return model
 
 
+def pixels(*shape: int) -> torch.Tensor:
+    """(B, 3, H, W) uint8"""
+    return torch.randint(256, shape, dtype=torch.uint8)
+
+
+def normalized(images: torch.Tensor) -> torch.Tensor:
+    return normalize(images.permute(0, 2, 3, 1))
+
+
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)
 def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, runtime):
-    compiled = CompiledNetwork(trained, runtime, threads=1).eval()
+    compiled = CompiledNetwork.convert(trained, runtime, threads=1).eval()
     for shape in [(1, 3, 64, 64), (2, 3, 64, 192), (3, 3, 128, 64), (1, 3, 64, 64)]:
-        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        images = pixels(*shape)
         with torch.inference_mode():
-            expected, outputs = trained(images), compiled(images)
+            expected, outputs = trained(normalized(images)), compiled(images)
         assert [output.shape for output in outputs] == [one.shape for one in expected]
         for output, one in zip(outputs, expected, strict=True):
             torch.testing.assert_close(output, one, atol=1e-4, rtol=1e-4)
@@ -41,7 +51,7 @@ def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, runtime):
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)
 def test_people_are_those_of_pytorch(cfg, trained, runtime):
     settings = InferenceSettings.from_config(cfg)
-    compiled = CompiledNetwork(trained, runtime, threads=1).eval()
+    compiled = CompiledNetwork.convert(trained, runtime, threads=1).eval()
     image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
     expected, _ = predict(settings, trained, image)
     people, _ = predict(settings, compiled, image)
@@ -51,10 +61,10 @@ def test_people_are_those_of_pytorch(cfg, trained, runtime):
 
 @needs_openvino
 def test_bfloat16_is_close(trained):
-    images = torch.randn(2, 3, 64, 128)
+    images = pixels(2, 3, 64, 128)
     with torch.inference_mode():
-        expected = trained(images)
-        outputs = CompiledNetwork(trained, "openvino-bf16", threads=1)(images)
+        expected = trained(normalized(images))
+        outputs = CompiledNetwork.convert(trained, "openvino-bf16", threads=1)(images)
     for output, one in zip(outputs, expected, strict=True):
         assert output.dtype == torch.float32
         assert (output - one).abs().max() < 0.1 * one.abs().max()
@@ -65,8 +75,9 @@ def test_so_are_those_of_another_family():
     model = network(cfg, None).eval()
     with torch.no_grad():
         fill(model, 5)
-    images = torch.randn(1, 3, 64, 128)
+    images = pixels(1, 3, 64, 128)
     with torch.inference_mode():
-        expected, outputs = model(images), CompiledNetwork(model, "onnxruntime", threads=1)(images)
+        expected = model(normalized(images))
+        outputs = CompiledNetwork.convert(model, "onnxruntime", threads=1)(images)
     for output, one in zip(outputs, expected, strict=True):
         torch.testing.assert_close(output, one, atol=1e-3 * one.abs().max().item(), rtol=1e-3)

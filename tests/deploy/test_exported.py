@@ -21,7 +21,7 @@ from yacs.config import CfgNode
 from lib.core.inference import InferenceSettings, predict
 from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.export import make_card, make_program, write_onnx
-from lib.deploy.exported import ExportedNetwork
+from lib.deploy.exported import CandidateNetwork, open_exported
 from lib.deploy.graph import GRAPHS
 from lib.deploy.session import open_session
 from lib.keypoints import COCO
@@ -65,17 +65,21 @@ def export(tmp_path_factory) -> Callable[..., Exported]:
 REFERENCE = ("pixels", None, "reference", True)
 UNBIASED = ("pixels", None, "unbiased", False)
 FIXED = ("candidates", (128, 64), "unbiased", False)
+MAPS = ("network", None, "reference", True)
+FIXED_MAPS = ("network", (128, 64), "unbiased", True)
 
 
-def find(onnx: ExportedNetwork, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def find(onnx: CandidateNetwork, image: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return onnx.group(onnx.compute(onnx.prepare(image)))
 
 
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)
-@pytest.mark.parametrize("settings", [REFERENCE, UNBIASED], ids=["reference", "unbiased"])
+@pytest.mark.parametrize(
+    "settings", [REFERENCE, UNBIASED, MAPS], ids=["reference", "unbiased", "maps"]
+)
 def test_people_are_those_of_pytorch(export, settings, runtime):
     path, cfg, model, _ = export(*settings)
-    onnx = ExportedNetwork.open(path, runtime, threads=1)
+    onnx = open_exported(path, runtime, threads=1)
     assert (onnx.spec, onnx.input_size, onnx.codec) == (COCO, 64, settings[2])
     for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3), (1, 1, 3)]:
         expected, expected_scores = predict(cfg, model, noise(*shape))
@@ -92,7 +96,7 @@ def test_people_are_those_of_pytorch(export, settings, runtime):
 )
 def test_people_are_those_of_the_runner_on_the_same_input(export, settings):
     path, _, _, card = export(*settings)
-    onnx = ExportedNetwork.open(path, threads=1)
+    onnx = open_exported(path, threads=1)
     for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3)]:
         image = noise(*shape)
         prepared = onnx.prepare(image)
@@ -113,8 +117,28 @@ def test_people_are_those_of_the_runner_on_the_same_input(export, settings):
         np.testing.assert_allclose(people[found, :2], xy[found], atol=1e-4)
 
 
+def test_maps_of_a_fixed_size_give_the_people_of_the_graph_with_peaks(export):
+    maps = open_exported(export(*FIXED_MAPS).path, threads=1)
+    peaks = open_exported(export("pixels", *FIXED_MAPS[1:]).path, threads=1)
+    for shape in [(96, 128, 3), (130, 70, 3), (9, 17, 3)]:
+        expected, expected_scores = find(peaks, noise(*shape))
+        people, scores = find(maps, noise(*shape))
+        assert len(people) > 3
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+        np.testing.assert_allclose(people, expected, atol=0.01)
+
+
+def test_a_threshold_that_is_edited_in_the_card_holds_for_maps(export, tmp_path):
+    made = export(*MAPS)
+    (tmp_path / "model.onnx").write_bytes(made.path.read_bytes())
+    grouping = dict(made.card["grouping"], detection_threshold=1e9)
+    (tmp_path / "card.json").write_text(json.dumps(made.card | {"grouping": grouping}))
+    people, scores = find(open_exported(tmp_path / "model.onnx", threads=1), noise(40, 40, 3))
+    assert (people.shape, scores) == ((0, 17, 5), [])
+
+
 def test_an_image_without_people_has_none(export):
-    onnx = ExportedNetwork.open(export(*FIXED).path, threads=1)
+    onnx = open_exported(export(*FIXED).path, threads=1)
     onnx.group_params = replace(onnx.group_params, detection_threshold=1e9)
     people, scores = find(onnx, noise(40, 40, 3))
     assert (people.shape, scores) == ((0, 17, 4), [])
@@ -122,7 +146,7 @@ def test_an_image_without_people_has_none(export):
 
 @pytest.mark.parametrize("output", [1, 2, -2])
 def test_candidates_that_are_not_finite_are_an_error(export, output):
-    onnx = ExportedNetwork.open(export(*REFERENCE).path, threads=1)
+    onnx = open_exported(export(*REFERENCE).path, threads=1)
     found = onnx.compute(onnx.prepare(noise(96, 128, 3)))
     found.outputs[output][:] = np.nan
     with pytest.raises(ValueError, match="the network's maps are not finite"):
@@ -131,7 +155,7 @@ def test_candidates_that_are_not_finite_are_an_error(export, output):
 
 def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
     with pytest.raises(ValueError, match="1 x 600 pixels become an input of 64 x 38400"):
-        ExportedNetwork.open(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))
+        open_exported(export(*UNBIASED).path, threads=1).prepare(noise(600, 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +165,7 @@ def test_an_elongated_image_is_refused_where_inputs_may_have_any_size(export):
         (b"", None, "cannot read the card .*card.json: No such file"),
         (b"", "not json", "card.json is not JSON"),
         (b"", '{"outputs": ["values"]}', "the card next to .* is not of an exported network"),
-        (b"", '{"outputs": ["refined"]}', "returns maps, not candidates"),
+        (b"", '{"outputs": ["refined"]}', "the card next to .* is not of an exported network"),
     ],
 )
 def test_a_file_that_is_not_an_exported_network_is_one_line(tmp_path, model, card, message):
@@ -151,7 +175,7 @@ def test_a_file_that_is_not_an_exported_network_is_one_line(tmp_path, model, car
     if card is not None:
         (tmp_path / "card.json").write_text(card)
     with pytest.raises(ValueError, match=message) as caught:
-        ExportedNetwork.open(path)
+        open_exported(path)
     assert "\n" not in str(caught.value)
 
 
@@ -160,7 +184,7 @@ def test_a_damaged_model_is_one_line(export, tmp_path, runtime):
     (tmp_path / "card.json").write_text(json.dumps(export(*FIXED).card))
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(ValueError, match="cannot be run") as caught:
-        ExportedNetwork.open(tmp_path / "model.onnx", runtime)
+        open_exported(tmp_path / "model.onnx", runtime)
     assert "\n" not in str(caught.value)
     assert "src/" not in str(caught.value)
 
@@ -177,9 +201,9 @@ def test_a_damaged_model_is_one_line(export, tmp_path, runtime):
 def test_a_runtime_that_is_unknown_or_missing_is_one_line(export, monkeypatch, runtime, message):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ValueError, match=message):
-        ExportedNetwork.open(export(*FIXED).path, runtime)
+        open_exported(export(*FIXED).path, runtime)
     with pytest.raises(ValueError, match=message):
-        CompiledNetwork(nn.Identity(), runtime)
+        CompiledNetwork.convert(nn.Identity(), runtime)
 
 
 @needs_openvino
@@ -190,11 +214,11 @@ def test_a_file_of_openvino_needs_openvino(export, tmp_path):
     openvino.save_model(openvino.Core().read_model(made.path), tmp_path / "model.xml", False)
     (tmp_path / "card.json").write_text(json.dumps(made.card))
     image = noise(96, 128, 3)
-    expected, _ = find(ExportedNetwork.open(made.path, threads=1), image)
-    people, _ = find(ExportedNetwork.open(tmp_path / "model.xml", threads=1), image)
+    expected, _ = find(open_exported(made.path, threads=1), image)
+    people, _ = find(open_exported(tmp_path / "model.xml", threads=1), image)
     np.testing.assert_allclose(people, expected, atol=0.01)
     with pytest.raises(ValueError, match="is a network for OpenVINO: the runtime is openvino"):
-        ExportedNetwork.open(tmp_path / "model.xml", "onnxruntime")
+        open_exported(tmp_path / "model.xml", "onnxruntime")
 
 
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)

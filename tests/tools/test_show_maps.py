@@ -12,7 +12,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from lib.core.inference import InferenceSettings, predict, prepare
+from lib.core.inference import InferenceSettings, find_people, network_maps, prepare
 from lib.keypoints import COCO
 from lib.utils.checkpoint import save_checkpoint, save_weights
 from lib.utils.images import read_image
@@ -132,11 +132,12 @@ def test_without_tags_there_is_a_scale_too(maps_of):
 # --- people -----------------------------------------------------------------------------
 
 
-def test_people_are_those_that_predict_finds_best_score_first(tmp_path):
+def test_people_are_those_of_the_maps_best_score_first(tmp_path):
     cfg = tiny_config(tmp_path, tmp_path, "TEST.DETECTION_THRESHOLD", "0.0")
     settings, model = InferenceSettings.from_config(cfg), network(cfg, seed=0).eval()
     [(image, _)] = walk(0, 3, (160, 120), 1)
-    people, scores = predict(cfg, model, image)
+    inputs = prepare(settings, image)
+    people, scores = find_people(settings, *network_maps(settings, model, [inputs]), inputs)
     maps = show_maps.read_maps(settings, model, image, -np.inf)
     assert len(maps.people) == len(people) > 1
     assert maps.scores == sorted(scores, reverse=True)
