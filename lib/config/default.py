@@ -37,6 +37,10 @@ _C.FP16.STATIC_LOSS_SCALE = 1.0  # used when DYNAMIC_LOSS_SCALE is off
 # Without a large scale, nearly all gradients of the maps are 0 in float16: they are below 3e-8
 _C.FP16.DYNAMIC_LOSS_SCALE = True
 
+# Where scalars go: tensorboard, jsonl (scalars.jsonl in the output folder), wandb, mlflow
+_C.LOG = CN()
+_C.LOG.SINKS = ["tensorboard", "jsonl"]
+
 # -------------------------------------------------------------------------------- the model
 _C.MODEL = CN()
 _C.MODEL.NAME = "pose_mobilenet"

@@ -117,6 +117,7 @@ RANGES = {
     "FP16.ENABLED": FLAG,
     "FP16.STATIC_LOSS_SCALE": number(2**-24, 2**24),
     "FP16.DYNAMIC_LOSS_SCALE": FLAG,
+    "LOG.SINKS": entries(choice("tensorboard", "jsonl", "wandb", "mlflow"), least=0),
     #
     "MODEL.NAME": NETWORK,
     "MODEL.PRETRAINED": OPTIONAL_NAME,

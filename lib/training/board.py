@@ -1,4 +1,4 @@
-"""Writes the scalars of a run, and to TensorBoard images of inputs, ground truth, predictions."""
+"""Writes the scalars of a run (LOG.SINKS), and to TensorBoard images of inputs and predictions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import yaml
 from yacs.config import CfgNode
 
 from lib.analysis.sheet import contact_sheet
@@ -18,7 +19,9 @@ from lib.core.meter import StepResult
 from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.keypoints import keypoints_of
+from lib.training.background import Background, Start, open_sink
 from lib.training.scalars import SCALARS, append_scalars, legal_name, truncate_scalars
+from lib.utils.journal import leaves
 from lib.utils.vis import draw_heatmaps, draw_people, tile
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SERVICES = ("wandb", "mlflow")
 BATCH_IMAGES = 4  # images rendered of a batch
 SHEET_IMAGES = 8  # images rendered of an evaluation
 IMAGES_EVERY = 10  # log lines (PRINT_FREQ) between two renderings of a batch
@@ -39,10 +43,10 @@ VIEWS = {  # tag in TensorBoard -> key of DEBUG
 
 
 class Board:
-    """Writes scalars.jsonl in `output_dir` and, where tensorboard is installed, files in `log_dir`.
+    """Writes to LOG.SINKS: scalars.jsonl in `output_dir`, TensorBoard files in `log_dir`, services.
 
     DEBUG.* chooses the images. A run that resumes after `step` removes scalars of later steps.
-    A full disk ends no training: it is logged once, and TensorBoard files end there.
+    A sink that fails ends no training: that is logged once, and it gets nothing more.
     """
 
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
@@ -50,10 +54,13 @@ class Board:
         self.spec = keypoints_of(cfg, is_train=True)
         self.has_images = cfg.DEBUG.DEBUG
         self.views = [name for name, key in VIEWS.items() if cfg.DEBUG[key]]
-        self.events = open_events(log_dir, step)
-        self.log = output_dir / SCALARS
+        sinks = cfg.LOG.SINKS
+        self.events = open_events(log_dir, step) if "tensorboard" in sinks else None
+        self.log = output_dir / SCALARS if "jsonl" in sinks else None
+        self.services = open_services(cfg, log_dir, output_dir, step)
         self.prints = 0
-        truncate_scalars(self.log, step)
+        if self.log:
+            truncate_scalars(self.log, step)
 
     def training(self, step: int, values: Mapping[str, float], result: StepResult) -> None:
         """Write `values` as train/NAME; every IMAGES_EVERY calls, some images too."""
@@ -88,11 +95,16 @@ class Board:
         values = {legal_name(name): value for name, value in values.items()}
         if self.events:
             self.events.scalars(values, step)
-        append_scalars(self.log, step, values)
+        if self.log:
+            append_scalars(self.log, step, values)
+        for service in self.services:
+            service.scalars(step, values)
 
     def close(self) -> None:
         if self.events:
             self.events.close()
+        for service in self.services:
+            service.close()
 
     def _draw(self, i: int, result: StepResult) -> dict[str, np.ndarray]:
         """{tag of VIEWS: (H, W, 3) uint8 RGB} of image `i` of the batch."""
@@ -122,6 +134,13 @@ def draw_tags(tags: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     gray = (255 * (tags - tags.min()) / span).astype(np.uint8)
     color = cv2.applyColorMap(gray, cv2.COLORMAP_JET)
     return cv2.resize(color[..., ::-1], size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def open_services(cfg: CfgNode, log_dir: Path, output_dir: Path, step: int) -> list[Background]:
+    """The sinks of LOG.SINKS that run in a thread, as far as their packages are installed."""
+    names = [name for name in cfg.LOG.SINKS if name in SERVICES]
+    start = Start(str(output_dir), log_dir, leaves(yaml.safe_load(cfg.dump())), step > 0)
+    return [sink for sink in (open_sink(name, start) for name in names) if sink]
 
 
 def open_events(folder: Path, step: int) -> EventFile | None:

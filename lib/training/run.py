@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def train(
         f"{process.world_size} x {process.device}"
     )
     settings = StepSettings.from_config(cfg)
-    with StopRequest(process, cfg.DIST_TIMEOUT) as request:
+    open_board = contextlib.closing(board) if board else contextlib.nullcontext()
+    with open_board, StopRequest(process, cfg.DIST_TIMEOUT) as request:
         run = Run(cfg, state, meter, request, output_dir, data, board)
         for _ in range(first, last):
             if not do_train(state, loader, criterion, settings, meter, plan, run.after_step):
@@ -98,10 +100,9 @@ def train(
                 return STOPPED
             with meter.paused():
                 run.after_epoch()
-    if board is not None:
-        save_weights(output_dir / FINAL, state.evaluated)
-        logger.info("trained: %s", output_dir / FINAL)
-        board.close()
+        if process.is_main:
+            save_weights(output_dir / FINAL, state.evaluated)
+            logger.info("trained: %s", output_dir / FINAL)
     return None
 
 

@@ -83,7 +83,7 @@ class Journal:
 
 def _check_same(path: Path, saved: Json, header: Json) -> None:
     """ValueError naming the first setting in which two headers differ."""
-    theirs, ours = _leaves(saved), _leaves(header)
+    theirs, ours = leaves(saved), leaves(header)
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise ValueError(
@@ -92,13 +92,13 @@ def _check_same(path: Path, saved: Json, header: Json) -> None:
             )
 
 
-def _leaves(tree: Json, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Json, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
-    leaves = {}
+    found = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        leaves |= _leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return leaves
+        found |= leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _short(value: Any) -> str:
