@@ -37,6 +37,7 @@ from lib.models.load import NetworkFile, read_network
 from lib.models.pieces import arch_macs, pieces_from_config
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
+from lib.training.batch_size import require_gpu
 from lib.training.run import train
 from lib.training.sorting import sorting_images
 from lib.training.stopping import ignore_sigterm
@@ -66,6 +67,7 @@ def main() -> int | None:
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
     cfg = load_config(args.cfg, args.opts, img_size=arch.img_size if arch else None)
     process = start_process(cfg, args)
+    require_gpu(cfg, process)
     output_dir, log_dir = create_logger(cfg, args.cfg, "train", process.is_main)
     with holding(output_dir, process):
         set_backends(cfg)

@@ -64,6 +64,10 @@ def _check_order(cfg: CfgNode) -> None:
         )
     if train.NESTEROV and not train.MOMENTUM:
         raise ValueError("TRAIN.NESTEROV is True, TRAIN.MOMENTUM 0; Nesterov needs a momentum")
+    if train.PATIENCE and not train.VALIDATE_EVERY:
+        raise ValueError(
+            f"TRAIN.PATIENCE is {train.PATIENCE}, TRAIN.VALIDATE_EVERY 0; it counts evaluations"
+        )
     if data.MIN_LABELLED_JOINTS > data.NUM_JOINTS:
         raise ValueError(
             f"DATASET.MIN_LABELLED_JOINTS is {data.MIN_LABELLED_JOINTS}, above DATASET.NUM_JOINTS "

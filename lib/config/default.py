@@ -155,7 +155,7 @@ _C.DATASET.INT_SIGMA = False  # round a scale-aware sigma up to a whole number
 
 # ------------------------------------------------------------------------------- training
 _C.TRAIN = CN()
-_C.TRAIN.IMAGES_PER_GPU = 32  # per process
+_C.TRAIN.IMAGES_PER_GPU = 32  # per process; auto: as many as the memory of a GPU holds
 _C.TRAIN.BEGIN_EPOCH = 0
 _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
@@ -189,6 +189,7 @@ _C.TRAIN.SAVE_EVERY = 1  # epochs between two checkpoints; 0: none. The last epo
 _C.TRAIN.SAVE_STEPS = 0  # steps between two checkpoints, also within epochs; 0: only SAVE_EVERY
 _C.TRAIN.KEEP = 2  # checkpoints on disk: checkpoint.pth.tar, .1 (the one before), ...
 _C.TRAIN.VALIDATE_EVERY = 0  # epochs between two evaluations (they set model_best); 0: never
+_C.TRAIN.PATIENCE = 0  # evaluations in a row without a better AP that end the training; 0: never
 
 # ------------------------------------------------------------------------------ evaluation
 _C.TEST = CN()

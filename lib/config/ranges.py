@@ -201,7 +201,10 @@ RANGES = {
     "DATASET.BASE_SIZE": number(8, 10_000),
     "DATASET.INT_SIGMA": FLAG,
     #
-    "TRAIN.IMAGES_PER_GPU": whole(1, 2**16),
+    "TRAIN.IMAGES_PER_GPU": Range(
+        "a whole number from 1 to 65536, or auto",
+        lambda value: value == "auto" or whole(1, 2**16).accepts(value),
+    ),
     "TRAIN.BEGIN_EPOCH": whole(0),
     "TRAIN.END_EPOCH": whole(1),
     "TRAIN.SHUFFLE": FLAG,
@@ -228,6 +231,7 @@ RANGES = {
     "TRAIN.SAVE_STEPS": whole(0),
     "TRAIN.KEEP": whole(1, 1000),
     "TRAIN.VALIDATE_EVERY": whole(0),
+    "TRAIN.PATIENCE": whole(0),
     #
     "TEST.MODEL_FILE": OPTIONAL_NAME,
     "TEST.IMAGES_PER_GPU": whole(1, 2**16),

@@ -27,6 +27,7 @@ from lib.dataset.build import (
 from lib.dataset.mixed import MixedDataset, TrainingSet
 from lib.models.arch import ArchSpec
 from lib.training.average import WeightAverage
+from lib.training.batch_size import settle_batch
 from lib.training.board import Board
 from lib.training.optim import get_optimizer, get_scaler, get_scheduler
 from lib.training.state import Layout, TrainingState, place_schedule, resume, save_training
@@ -59,32 +60,27 @@ def train(
     checkpoints, evaluations and scalars are written.
     """
     dataset = build_training_set(cfg)
+    checkpoint = checkpoint_to_resume(cfg, process, output_dir)
+    cfg = settle_batch(cfg, dataset, model, criterion, plan, process, checkpoint)
     loader = make_dataloader(cfg, dataset, process.rank, process.world_size)
     images, steps = len(dataset), -(-len(loader) // cfg.TRAIN.ACCUMULATE)  # per epoch
     data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
     state = start_state(cfg, model, process, images, steps)
-    resumed_from = resume_if_requested(cfg, state, output_dir)
+    if checkpoint:
+        resume(state, checkpoint)
     first, last = state.epoch, cfg.TRAIN.END_EPOCH
     done = (first - cfg.TRAIN.BEGIN_EPOCH) * steps + state.step
     place_schedule(state, done)
-    if first >= last:
+    if first >= last or is_out_of_patience(cfg, state):
         logger.info("nothing to do: %s is trained for %d epochs already", output_dir, first)
         if process.is_main and not (output_dir / FINAL).exists():
             save_weights(output_dir / FINAL, state.evaluated)
         return None
     board = None
     if process.is_main:
-        add_start(output_dir / RUN_CARD, describe_start(cfg, state, dataset, resumed_from, done))
+        add_start(output_dir / RUN_CARD, describe_start(cfg, state, dataset, checkpoint, done))
         board = Board(cfg, log_dir, output_dir, done)
-    meter = Meter(
-        total_steps=(last - cfg.TRAIN.BEGIN_EPOCH) * steps,
-        every=cfg.PRINT_FREQ,
-        step=done,
-        verbose=cfg.VERBOSE and process.is_main,
-        sink=board.training if board else None,
-        process=process,
-        describe=plan.describe if plan else None,
-    )
+    meter = start_meter(cfg, process, plan, board, steps, done)
     logger.info(
         f"{images} images, {steps} steps an epoch, epochs {first} to {last} on "
         f"{process.world_size} x {process.device}"
@@ -99,7 +95,8 @@ def train(
                 logger.info("stopped after step %d; the same command resumes", meter.step)
                 return STOPPED
             with meter.paused():
-                run.after_epoch()
+                if run.after_epoch():
+                    break
         if process.is_main:
             save_weights(output_dir / FINAL, state.evaluated)
             logger.info("trained: %s", output_dir / FINAL)
@@ -131,22 +128,50 @@ def start_state(
     )
 
 
-def resume_if_requested(cfg: CfgNode, state: TrainingState, output_dir: Path) -> Path | None:
-    """Resume if AUTO_RESUME, TRAIN.RESUME or TRAIN.CHECKPOINT ask for it.
+def start_meter(
+    cfg: CfgNode,
+    process: Process,
+    plan: SupernetPlan | None,
+    board: Board | None,
+    steps: int,
+    done: int,
+) -> Meter:
+    """The meter of a run with `steps` steps per epoch, after `done` steps in all."""
+    return Meter(
+        total_steps=(cfg.TRAIN.END_EPOCH - cfg.TRAIN.BEGIN_EPOCH) * steps,
+        every=cfg.PRINT_FREQ,
+        step=done,
+        verbose=cfg.VERBOSE and process.is_main,
+        sink=board.training if board else None,
+        process=process,
+        describe=plan.describe if plan else None,
+    )
 
-    Return the checkpoint: TRAIN.CHECKPOINT, else the newest in `output_dir`; None for a new run.
+
+def checkpoint_to_resume(cfg: CfgNode, process: Process, output_dir: Path) -> Path | None:
+    """The checkpoint that AUTO_RESUME, TRAIN.RESUME or TRAIN.CHECKPOINT ask for.
+
+    It is TRAIN.CHECKPOINT, else the newest in `output_dir`; None for a new run.
     """
     path = Path(cfg.TRAIN.CHECKPOINT or output_dir / CHECKPOINT)
     required = cfg.TRAIN.RESUME or bool(cfg.TRAIN.CHECKPOINT)
     requested = required or (cfg.AUTO_RESUME and bool(versions_of(path)))
-    if not broadcast(state.process, requested):
+    if not broadcast(process, requested):
         return None
-    if not cfg.TRAIN.CHECKPOINT:
-        path = from_main(state.process, lambda: newest_whole(path))
-    resume(state, path)
-    within = f" and {state.step} steps" if state.step else ""
-    logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
-    return path
+    return path if cfg.TRAIN.CHECKPOINT else from_main(process, lambda: newest_whole(path))
+
+
+def is_out_of_patience(cfg: CfgNode, state: TrainingState) -> bool:
+    """Whether TRAIN.PATIENCE ends the training; that is logged."""
+    if not 0 < cfg.TRAIN.PATIENCE <= state.stale:
+        return False
+    logger.info(
+        "TRAIN.PATIENCE: the last %d evaluations had no better AP than %.3f; ended after epoch %d",
+        state.stale,
+        state.best_ap,
+        state.epoch,
+    )
+    return True
 
 
 def describe_start(
@@ -195,16 +220,19 @@ class Run:
             self.save()
         return stop
 
-    def after_epoch(self) -> None:
-        """Evaluate and save, if due."""
+    def after_epoch(self) -> bool:
+        """Evaluate and save, if due. Return whether TRAIN.PATIENCE ends the training."""
         state = self.state
         if self.data is not None and self.is_due(state.epoch + 1, self.cfg.TRAIN.VALIDATE_EVERY):
             self.save()  # the job may be stopped during the evaluation
             self.evaluate(self.data)
         state.epoch, state.step = state.epoch + 1, 0
-        if self.is_due(state.epoch, self.cfg.TRAIN.SAVE_EVERY):
+        state.stale = broadcast(state.process, state.stale)  # rank 0 counts them
+        ends = is_out_of_patience(self.cfg, state)
+        if ends or self.is_due(state.epoch, self.cfg.TRAIN.SAVE_EVERY):
             self.save()
         barrier(state.process)
+        return ends
 
     def is_due(self, epochs: int, every: int) -> bool:
         """Whether what is done every `every` epochs (0: never) and after the last is due."""
@@ -234,6 +262,7 @@ class Run:
         logger.info(f"evaluation after step {step}\n{rows}")
         self.board.evaluation(step, table, data, predictions)
         ap = table.get("AP", 0.0)
+        state.stale = 0 if ap > state.best_ap else state.stale + 1
         if ap >= state.best_ap:
             state.best_ap = ap
             save_weights(self.output_dir / BEST, state.evaluated)

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 REQUIRED = ("epoch", "best_ap", "state_dict", "optimizer", "scheduler", "scaler", "random")
 NODES = ("state_dict", "trained", "optimizer", "scheduler", "scaler", "random")
-COUNTS = ("epoch", "step", "average_updates")
+COUNTS = ("epoch", "step", "average_updates", "stale")
 MOMENTS = {  # a setting that only one optimizer has -> what it keeps of each parameter
     "betas": ("step", "exp_avg", "exp_avg_sq"),
     "momentum": ("momentum_buffer",),
@@ -72,6 +72,7 @@ class TrainingState(StepState):
     layout: Layout | None = None
     average: WeightAverage | None = None
     best_ap: float = -1.0
+    stale: int = 0  # evaluations since the best AP
 
     @property
     def evaluated(self) -> nn.Module:
@@ -98,6 +99,7 @@ def save_training(state: TrainingState, path: str | Path, keep: int = 1) -> None
         step=state.step,
         layout=list(state.layout or ()),
         best_ap=state.best_ap,
+        stale=state.stale,
         arch=state.arch,
         config=state.config,
         state_dict=state.evaluated.state_dict(),
@@ -128,6 +130,8 @@ def resume(state: TrainingState, path: str | Path) -> None:
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is damaged, it cannot be resumed from: {reason}") from None
+    within = f" and {state.step} steps" if state.step else ""
+    logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)
 
 
 def place_schedule(state: TrainingState, step: int) -> None:
@@ -149,12 +153,12 @@ def _restore(state: TrainingState, saved: Mapping[str, Any], path: str | Path) -
         names = state.scaler.state_dict()
         state.scaler.load_state_dict({name: _number(saved["scaler"][name]) for name in names})
     state.epoch, state.best_ap = saved["epoch"], saved["best_ap"]
-    state.step = saved.get("step", 0)
+    state.step, state.stale = saved.get("step", 0), saved.get("stale", 0)
     for key, old, new in differences(SCORE, config_of(saved, path), _config_of(state)):
         logger.warning(
             "%s is %s, it was %s: best AP %.3f starts over", key, new, old, state.best_ap
         )
-        state.best_ap = -1.0
+        state.best_ap, state.stale = -1.0, 0
         break
     random = saved["random"]
     torch.set_rng_state(random["torch"])

@@ -42,7 +42,7 @@ def assert_goes_on(part: Job, whole: Job) -> None:
 
 @pytest.mark.parametrize(
     ("module", "where"),
-    [(dist_train, "start_model"), (run, "build_training_set"), (run, "resume_if_requested")],
+    [(dist_train, "start_model"), (run, "build_training_set"), (run, "checkpoint_to_resume")],
 )
 @pytest.mark.parametrize(("number", "code"), [(INT, 130), (TERM, -TERM)])
 def test_a_run_that_starts_ends_at_once(job, tmp_path, module, where, number, code):
