@@ -54,3 +54,38 @@ def test_the_image_has_what_requirements_name():
     assert "grep ^torch== requirements.txt" in dockerfile
     pins = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     assert sum(pin.startswith("torch==") for pin in pins) == 1
+
+
+TRAINING = """
+import signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index("OUTPUT_DIR") + 1]) / "a/b/c"
+folder.mkdir(parents=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit((folder / "stopped").write_text("") or 75))
+for step in (1, 2):
+    with (folder / "scalars.jsonl").open("a") as file:
+        file.write(f'{{"step": {step}, "val/AP": {0.3 / step}}}\\n')
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("least", "seconds"), [(0.0, "0"), (0.5, "60")])
+def test_a_sweep_reads_ap_while_a_training_runs(tmp_path, monkeypatch, least, seconds):
+    optuna = pytest.importorskip("optuna", reason="optuna, an optional tool, is not installed")
+    from examples import sweep
+
+    (tmp_path / "training.py").write_text(TRAINING)
+    monkeypatch.setattr(sweep, "TRAIN", [str(tmp_path / "training.py"), seconds])
+    monkeypatch.setattr(sweep, "FOLDER", tmp_path)
+    study = optuna.create_study(
+        direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=least)
+    )
+    study.optimize(sweep.objective, n_trials=1)
+    [trial] = study.trials
+    was_stopped = (tmp_path / "trial-0/a/b/c/stopped").exists()
+    if least:
+        assert (trial.state.name, trial.intermediate_values) == ("PRUNED", {1: 0.3})
+        assert was_stopped
+    else:
+        assert (trial.state.name, trial.value) == ("COMPLETE", 0.3)
+        assert not was_stopped
