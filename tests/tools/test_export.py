@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -152,8 +153,11 @@ def test_the_card_says_what_a_device_must_know(pixels):
 
 
 def test_the_network_alone_gives_its_maps(checkpoint, coco_root, tmp_path, capsys):
-    folder = run(checkpoint, tmp_path, "--graph", "network", "--size", "64x128").folder
-    assert "| PyTorch" not in capsys.readouterr().out
+    flags = ("--graph", "network", "--size", "64x128", "--evaluate")
+    folder = run(checkpoint, tmp_path, *flags).folder
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| model")]
+    assert [row.split("|")[1].strip() for row in rows] == ["model.onnx"]
+    assert re.search(r"(\d+) of \1 \|", rows[0])  # images with the same people
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     coarse, fine = session.run(None, {"images": noise(1, 128, 64, 3)})
     assert (coarse.shape, fine.shape) == ((1, 34, 32, 16), (1, 17, 64, 32))

@@ -44,16 +44,29 @@ from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
 from tools.demo.media import find_images
 from tools.device_runner import prepare
-from tools.export.check import TOLERANCE, Model, RunSession, compare_outputs, compare_people
+from tools.export.check import (
+    TOLERANCE,
+    Model,
+    RunSession,
+    compare_outputs,
+    compare_people,
+    run_of,
+)
 from tools.export.fit import describe_fit
 from tools.export.forms import open_form
-from tools.export.int8 import write_int8, write_openvino_int8
-from tools.export.runtimes import load
-from tools.export.targets import TARGETS, OpenTarget, check_target, open_target, write_target
+from tools.export.int8 import write_int8
+from tools.export.targets import (
+    TARGETS,
+    NetworkElsewhere,
+    OpenTarget,
+    check_target,
+    open_target,
+    write_target,
+)
 
 logger = logging.getLogger("lib.export")
 
-OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "model-int8.xml", "card.json")  # in --out
+OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "card.json")  # in --out
 CHECKED = 8  # images of the test split that are compared without --evaluate
 
 
@@ -91,8 +104,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluate", action="store_true", help="also report AP on the test split")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     args = parser.parse_intermixed_args(argv)
-    if args.evaluate and args.graph == "network":
-        parser.error("--evaluate needs a graph with candidates")
     if args.int8 is not None and args.int8 < 1:
         parser.error(f"--int8 is {args.int8}; at least 1")
     if args.calibrate and args.int8 is None:
@@ -107,8 +118,6 @@ def main(argv: list[str] | None = None) -> int:
     targets = {name: TARGETS[name] for name in args.to}
     for name in targets:
         check_target(name, size)
-    if args.int8 and "openvino" in targets:
-        load("nncf", "openvino-int8")  # before the work of minutes
     network = read_weights(args)
     files = [*OUTPUTS, *(file for target in targets.values() for file in target.files)]
     check_outputs([args.out / name for name in files], [network.source, args.cfg, args.superconfig])
@@ -130,9 +139,6 @@ def main(argv: list[str] | None = None) -> int:
     if calibration:
         models.append(args.out / "model-int8.onnx")
         print(write_int8(models[1], unfolded, size, calibration), flush=True)
-    if calibration and "openvino" in targets:
-        models.append(args.out / "model-int8.xml")
-        print(write_openvino_int8(models[-1], unfolded, size, calibration), flush=True)
     for name in targets:
         card.setdefault("runtimes", {})[name] = write_target(name, graph, size, args.out)
         write_card(args.out, card)
@@ -160,24 +166,25 @@ def equal_people(
 ) -> bool:
     """Compare people and print the table; whether those of all models in floats are PyTorch's.
 
-    graph: in PyTorch. paths: ONNX models for `runtime`, the first one in floats. True where there
-    is nothing to compare: without `data`, or where only maps are returned.
+    graph: in PyTorch. paths: ONNX models for `runtime`, the first one in floats. True without
+    `data`.
     """
+    if not data:
+        return True
+    is_network = not isinstance(graph, CandidateGraph)
+    peaks = PixelGraph(graph.settings, graph.network).eval() if is_network else graph
     models = []
-    if isinstance(graph, CandidateGraph):
-        for path in paths:
-            run = open_form(path, torch.get_num_threads(), runtime)
-            models.append(Model([path], RunSession(run), as_pytorch=path == paths[0]))
-    else:
-        graph = PixelGraph(graph.settings, graph.network).eval()
+    for path in paths:
+        run = open_form(path, torch.get_num_threads(), runtime)
+        if is_network:
+            run = run_of(PixelGraph(graph.settings, NetworkElsewhere(run)).eval())
+        models.append(Model([path], RunSession(run), as_pytorch=path == paths[0]))
     for one in opened:
-        candidates = one.candidates(type(graph))
+        candidates = one.candidates(type(peaks))
         if candidates:
             as_pytorch = one.target.tolerance == TOLERANCE
             models.append(Model(one.files, RunSession(candidates), as_pytorch))
-    if not (data and models):
-        return True
-    check = compare_people(graph, card, data, models)
+    check = compare_people(peaks, card, data, models)
     print(f"\n{check.table}")
     for problem in check.problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -36,7 +36,7 @@ FORMS = {  # file in the folder -> name
     "model-int8.onnx": "model-int8.onnx",
 }
 # Of other runtimes (--to):
-OTHERS = ("model.xml", "model-int8.xml", "model.ncnn.bin", "model-fp16.ncnn.bin", "model.pte")
+OTHERS = ("model.xml", "model.ncnn.bin", "model-fp16.ncnn.bin", "model.pte")
 OPENERS = {".bin": "open_ncnn", ".pte": "open_executorch"}  # in tools.export.runtimes
 LIBRARIES = {".bin": "ncnn", ".onnx": None, ".xml": "openvino"}  # None: that of the runtime
 

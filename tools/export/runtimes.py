@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from tools.export.forms import Run, read_card
 
 INSTALL = {
     "openvino": "pip install openvino",
-    "openvino-int8": "pip install nncf openvino",
     "ncnn": "pip install pnnx ncnn",
     "executorch": "pip install executorch",
 }
@@ -30,7 +28,6 @@ INSTALL = {
 
 def load(module: str, runtime: str) -> Any:
     """A module; ValueError, with the command that installs it, where it cannot be imported."""
-    os.environ.setdefault("NNCF_CI", "1")  # or NNCF reports its use to its makers
     try:
         with quiet():
             return import_module(module)
