@@ -52,6 +52,8 @@ def test_every_form_is_timed_on_every_number_of_threads(exported, capsys):
     report = json.loads(capsys.readouterr().out)
     assert list(report["milliseconds"]) == NAMES
     assert all(own["1"] > 0 for own in report["milliseconds"].values())
+    assert set(report["bound_ms"]) == {"1"}
+    assert report["bound_ms"]["1"] > 0
     for libraries, opened, running in report["process_mb"].values():
         assert 0 < libraries <= opened <= running
     assert report["input"] == "64 x 64"
@@ -64,6 +66,7 @@ def test_the_table_has_a_row_for_each_form(exported, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert all(f"| {name} |" in out for name in NAMES)
     assert "GMACs" in out
+    assert "as many multiply-adds in a float32 matrix product" in out
 
 
 class Malice:

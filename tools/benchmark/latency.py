@@ -3,8 +3,10 @@
 FOLDER is the output of tools/export. PyTorch as in valid.py, a torch.export program, and each
 installed runtime in floats and in 8 bits compute the same graph of one image in turns, on each
 number of threads; medians are reported. The program is exported again from card.json: loading
-FOLDER/model.pt2 could execute code. Also reported: the memory of a process that runs one form only,
-and the costs that do not depend on the machine (multiply-adds and bytes).
+FOLDER/model.pt2 could execute code. A matrix product takes its turns, too: as many multiply-adds as
+the network's, at its rate, are the arithmetic bound of the machine. Also reported: the memory of a
+process that runs one form only, and the costs that do not depend on the machine (multiply-adds and
+bytes).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from tools.export.forms import Form, eager_graph, forms_in, noise_image, open_fo
 
 MIB = 2**20
 PROGRAM = "torch.export"  # the row of the program
+SIDE = 1024  # of the matrices of the arithmetic bound
 
 
 class Candidate(NamedTuple):
@@ -58,12 +61,17 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     counts = args.threads or sorted({1, torch.get_num_threads()})
     if min(counts) < 1 or args.rounds < 1:
         raise ValueError("--threads and --rounds are numbers from 1")
+    cost = cost_of(card, size)
     times: dict[str, dict[str, float]] = {name: {} for name in forms}
+    bound: dict[str, float] = {}
+    matrix = torch.rand(SIDE, SIDE)
     for threads in counts:
         runs = [open_form(form, threads, runtime) for form, runtime in forms.values()]
         calls = [lambda run=run: run(images) for run in runs]
-        for name, ms in zip(forms, median_times(calls, args.rounds), strict=True):
+        *medians, product = median_times([*calls, lambda: matrix @ matrix], args.rounds)
+        for name, ms in zip(forms, medians, strict=True):
             times[name][str(threads)] = ms
+        bound[str(threads)] = product * cost["macs"] / SIDE**3
     sizes = {
         name: one.form.stat().st_size
         for name, one in forms.items()
@@ -77,7 +85,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "milliseconds": times,
         "process_mb": {name: memory_of(one, size, max(counts)) for name, one in forms.items()},
         "file_mib": {name: count / MIB for name, count in sizes.items()},
-        "cost": cost_of(card, size),
+        "cost": cost,
+        "bound_ms": bound,
     }
 
 
@@ -159,8 +168,10 @@ def table(report: dict[str, Any]) -> str:
         network.append(f"{cost[key] / MIB:.2f}")
     columns = ["network alone, float32: parameters", "GMACs", "weights, MiB"]
     columns += ["peak activations, MiB", "traffic, MiB"]
+    bound = ", ".join(f"{ms:.1f} ms on {n}" for n, ms in report["bound_ms"].items())
+    bound = f"as many multiply-adds in a float32 matrix product, in the same turns: {bound} threads"
     title = f"{report['input']} px, batch 1, outputs {', '.join(report['outputs'])}"
     return (
         f"{report['machine']}\n{title}; medians of {report['rounds']} turns\n\n"
-        f"{markdown(head, rows)}\n\n{markdown(columns, [network])}"
+        f"{markdown(head, rows)}\n\n{bound}\n\n{markdown(columns, [network])}"
     )
