@@ -23,7 +23,8 @@ def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads sleep
-    return ort.InferenceSession(path, options, ["CPUExecutionProvider"]), card
+    cpu, off = ["CPUExecutionProvider"], ["WeightBiasQuantization"]  # would round float layers
+    return ort.InferenceSession(path, options, cpu, disabled_optimizers=off), card
 
 
 def find_people(session: ort.InferenceSession, card: dict, image: Array) -> tuple[Array, Array]:
@@ -120,9 +121,8 @@ def fill_missing(people: Array, positions: Array, values: Array, tags: Array) ->
     has = people[..., 2] > 0
     means = people[..., 3:].sum(axis=1) / has.sum(axis=1, keepdims=True, dtype=np.float32)
     for person, joint in np.argwhere(~has):
-        distance = np.sqrt(np.square(tags[joint] - means[person]).sum(axis=1))
-        best = np.argmax(values[joint] - np.rint(distance))
-        if values[joint, best] > 0:
+        gap = np.rint(np.linalg.norm(tags[joint] - means[person], axis=1))
+        if values[joint, best := np.argmax(values[joint] - gap)] > 0:
             people[person, joint, :3] = *positions[joint, best], values[joint, best]
 
 

@@ -59,6 +59,7 @@ def quantize(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=quantized_nodes(model, floats),
+                extra_options={"CalibMovingAverage": True},  # the mean of the images' ranges
             )
     finally:
         logging.getLogger().removeFilter(_is_no_advice)

@@ -69,7 +69,7 @@ def run(tmp_path, monkeypatch, capsys):
 
     def call(*names: str, value: float = 0.0):
         session = Session(value)
-        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: session)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
         monkeypatch.setattr(sys, "argv", ["device_runner.py", "model.onnx", *names])
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # restored at the end
         with pytest.raises(SystemExit) as caught:
