@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -255,4 +257,10 @@ def open_journal(out: Path, header: Mapping[str, Any]) -> Journal:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: one line
-    cli.run(main)
+    try:
+        cli.run(main)
+    except SystemExit as ended:
+        # A process is lost: threads of the group that is left would abort this one as it ends.
+        if ended.code and dist.is_initialized():
+            os._exit(int(ended.code))
+        raise
