@@ -136,7 +136,7 @@ def test_people_do_not_depend_on_the_order_of_peaks():
 @pytest.mark.parametrize("step", [2, 4, 16])
 def test_maps_that_are_not_enlarged_yet_give_the_people_of_enlarged_ones(step):
     people_in_all = 0
-    for seed in range(40):
+    for seed in range(15):
         rng = np.random.default_rng(1000 + seed)
         height, width = map(int, 16 // step * rng.integers(1, 9, 2) * 2)
         count = int(rng.choice([0, 1, 3, 12, 40]))
@@ -154,7 +154,7 @@ def test_maps_that_are_not_enlarged_yet_give_the_people_of_enlarged_ones(step):
         np.testing.assert_array_equal(people, expected, f"scene {seed}")
         assert scores == expected_scores
         people_in_all += len(people)
-    assert people_in_all > 50
+    assert people_in_all > 30
 
 
 @pytest.mark.parametrize("step", [2, 4])
