@@ -13,6 +13,7 @@ Letters: J joints, N blocks of a map (row by row), Q queries (a joint of a perso
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ MANY = 0.25  # share of blocks above which a search of the whole map is faster
 BLOCKS_AT_ONCE = 4096  # blocks that are copied at a time
 
 
-class Blocks:
+class Blocks(ABC):
     """The search; its classes know the pixels of whole maps, or interpolate them.
 
     top (J, N): at least the largest heatmap value of each block; low, high (J, N, L): its range of
@@ -37,18 +38,17 @@ class Blocks:
     def __init__(self, joints: np.ndarray, height: int, width: int) -> None:
         """joints (J,): those whose maps, of this size, will be searched."""
         self.joints, self.height, self.width = joints, height, width
-        self.across = -(-width // BLOCK)
-        count = -(-height // BLOCK) * self.across
-        self.rows, self.columns = np.divmod(np.arange(count), self.across)  # (N,)
+        down, across = -(-height // BLOCK), -(-width // BLOCK)
+        self.rows, self.columns = np.divmod(np.arange(down * across), across)  # (N,)
         self.first = self._address(self.rows, 0, self.columns, 0)  # (N,) of each block
 
+    @abstractmethod
     def pixels(self, k: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (P, 16, 16) and tags (P, 16, 16, L) of blocks (P,) of maps k (P,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Values (H, W) and tags (H, W, L) of a map."""
-        raise NotImplementedError
 
     def best_pixels(self, which: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """(Q,): address y * W + x where joints[which] (Q,) best fit tags (Q, L); first of ties."""

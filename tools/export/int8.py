@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def write_int8(
     floats. `graph` is not changed.
     """
     inputs = [normalize(torch.from_numpy(image)) for image in images]
-    folded = fold_norms(copy.deepcopy(graph.network))
+    folded = fold_norms(graph.network)  # a copy
     round_weights(folded, inputs)
     damage = layer_damage(folded, inputs[:IMAGES], graph.settings.num_joints)
     floats = [one.layer for one in damage if one.share > MAX_DAMAGE]
