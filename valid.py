@@ -5,15 +5,17 @@
     python valid.py --cfg ... --model ... --report output/report   # also a page with all metrics
     python valid.py --cfg ... --model ... --diagnose       # also errors by type
     python valid.py --cfg ... --model ... --runtime openvino   # on a CPU, in half the time
+    python valid.py --cfg ... --model exported/model-int8.onnx   # an exported network
     python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
     python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
     python valid.py --cfg ... --model ... --joints shared  # joints that network and data set share
     torchrun --nproc_per_node=8 valid.py --cfg ...         # 8 processes share the images
 
 Without --model, the weights are TEST.MODEL_FILE or those of the training run with the same --cfg.
-The architecture is read from the weights; if --superconfig is passed, it must agree. The same
-command resumes an interrupted evaluation. Exit codes: 0; 1 if images failed (they are listed and
-left out); 2 for a user's mistake.
+The architecture is read from the weights; if --superconfig is passed, it must agree. An exported
+network keeps the settings it was exported with; --cfg names the data set. The same command resumes
+an interrupted evaluation. Exit codes: 0; 1 if images failed (they are listed and left out); 2 for a
+user's mistake.
 """
 
 from __future__ import annotations
@@ -22,40 +24,37 @@ import logging
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from yacs.config import CfgNode
 
 from lib.analysis.diagnose import diagnose, diagnosis_table
-from lib.analysis.oracle import MODES, Oracle
+from lib.analysis.oracle import MODES
 from lib.analysis.ranking import rank
 from lib.analysis.report import Report, make_folders, make_page_folder, write_csv, write_json
 from lib.analysis.sheet import contact_sheet
 from lib.config import load_config
 from lib.core.evaluate import evaluate_predictions, markdown_table
-from lib.core.inference import InferenceSettings
-from lib.core.pipeline import LoaderSettings
-from lib.core.predictions import PredictionJournals, predict_set
+from lib.core.predictions import PredictionJournals
 from lib.core.results import Prediction, require_some, result_path, result_rows
 from lib.dataset.build import EvaluationSet, build_evaluation_set
-from lib.dataset.shared import reduced_to, shared_joints
+from lib.evaluation import Subject, exported_subject, subject_of
 from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, joint_opts, read_network
-from lib.predictor import PYTORCH, build_network
+from lib.predictor import EXPORTED, PYTORCH
 from lib.utils import cli
-from lib.utils.dist import agree, barrier, leave, start_process
+from lib.utils.dist import Process, agree, barrier, leave, start_process
 from lib.utils.files import check_outputs
 from lib.utils.logger import create_logger
-from lib.utils.reading import hash_of
 from lib.utils.vis import save_image
 
 logger = logging.getLogger("lib.valid")
 
 MODEL_FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")
 NEUTRAL_KEYS = ("MODEL_FILE", "IMAGES_PER_GPU", "LOG_PROGRESS")  # of TEST; not in `identity`
+IN_CARD = ("MODEL.", "TEST.", "DATASET.INPUT_SIZE")  # settings that exported networks keep
 
 
 def parse_args() -> Namespace:
@@ -97,18 +96,6 @@ def _with_mode(argv: Sequence[str]) -> list[str]:
     ]
 
 
-class Evaluation(NamedTuple):
-    """What is evaluated, and the folder of its results."""
-
-    args: Namespace
-    cfg: CfgNode
-    arch: ArchSpec | None  # None: MODEL.EXTRA of `cfg` describes the network
-    weights: str  # path; "" without a network (--oracle)
-    sha256: str  # of the weights
-    data: EvaluationSet
-    output_dir: Path
-
-
 def main() -> int:
     args = parse_args()
     arch = ArchSpec.from_json(args.superconfig) if args.superconfig else None
@@ -121,30 +108,13 @@ def main() -> int:
     check_outputs([args.json, args.csv], inputs)
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
-    model, weights, sha256, scored = None, "", "", None
-    if args.oracle != "both":
-        network = find_network(args, cfg, output_dir)
-        model = build_network(network, process.device, args.runtime)
-        cfg, arch = network.cfg, network.arch
-        weights, sha256 = str(network.source), hash_of(network.source)
-        logger.info("weights from %s", weights)
-        if args.joints == "shared":
-            data, scored = share_joints(data, network.spec)
-    if args.oracle or model is None:
-        model = Oracle.from_config(cfg, model, args.oracle)
-    header = identity(cfg, sha256, arch, args.oracle)
-    header |= {"joints": list(data.spec.joints), "runtime": args.runtime or PYTORCH}
+    subject = find_subject(args, cfg, data, output_dir, process)
+    header = identity(subject.cfg, subject.sha256, subject.arch, args.oracle)
+    header |= {"joints": list(subject.data.spec.joints), "runtime": args.runtime or PYTORCH}
+    header["others"] = list(subject.others)
     journals = PredictionJournals(result_path(data, output_dir), header, process)
-    predictions, problems = predict_set(
-        replace(InferenceSettings.from_config(cfg), scored=scored),
-        model,
-        data,
-        process,
-        journals,
-        loading=LoaderSettings.from_config(cfg),
-    )
-    run = Evaluation(args, cfg, arch, weights, sha256, data, output_dir)
-    code = agree(process, lambda: report(run, predictions, problems))
+    predictions, problems = subject.predict(subject.data, process, journals)
+    code = agree(process, lambda: report(args, subject, output_dir, predictions, problems))
     if code != cli.MISTAKE:
         journals.remove()
     barrier(process)  # all remove their files before the launcher ends them because one failed
@@ -167,6 +137,23 @@ def check_flags(args: Namespace, data: EvaluationSet) -> None:
         )
 
 
+def find_subject(
+    args: Namespace, cfg: CfgNode, data: EvaluationSet, output_dir: Path, process: Process
+) -> Subject:
+    """What --model, --oracle, --runtime and --joints say; ValueError where it is impossible."""
+    path, share = Path(cfg.TEST.MODEL_FILE), args.joints == "shared"
+    if path.suffix not in EXPORTED:
+        network = None if args.oracle == "both" else find_network(args, cfg, output_dir)
+        return subject_of(cfg, network, data, process.device, args.runtime, args.oracle, share)
+    fixed = [f"--{name}" for name in ("superconfig", "oracle") if getattr(args, name)]
+    neutral = [f"TEST.{name}" for name in NEUTRAL_KEYS]
+    fixed += [key for key in args.opts[::2] if key.startswith(IN_CARD) and key not in neutral]
+    if fixed:
+        raise ValueError(f"{path} was exported with its settings; {fixed[0]} cannot change them")
+    progress = cfg.VERBOSE and process.is_main
+    return exported_subject(cfg, path, data, args.runtime, share, progress)
+
+
 def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile:
     """The network in TEST.MODEL_FILE; if that is "", in the first of MODEL_FILES that exists."""
     path = Path(cfg.TEST.MODEL_FILE)
@@ -179,19 +166,6 @@ def find_network(args: Namespace, cfg: CfgNode, output_dir: Path) -> NetworkFile
     if args.joints == "shared":
         opts = [*opts, *joint_opts(read_network(path, superconfig=args.superconfig, like=cfg))]
     return read_network(path, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
-
-
-def share_joints(
-    data: EvaluationSet, network: KeypointSpec
-) -> tuple[EvaluationSet, tuple[int, ...]]:
-    """`data` reduced to the joints that `network` has too, and their places among the latter."""
-    names = shared_joints(data.spec, network)
-    logger.info("scored over the %d joints that both have: %s", len(names), ", ".join(names))
-    for owner, spec in (("the network", network), ("the data set", data.spec)):
-        others = [name for name in spec.joints if name not in names]
-        if others:
-            logger.info("not scored, as only %s has them: %s", owner, ", ".join(others))
-    return reduced_to(data, names), tuple(map(network.joints.index, names))
 
 
 def identity(
@@ -217,27 +191,33 @@ def name_of(args: Namespace, spec: KeypointSpec) -> str:
     return name
 
 
-def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) -> int:
+def report(
+    args: Namespace,
+    subject: Subject,
+    output_dir: Path,
+    predictions: list[Prediction],
+    problems: list[str],
+) -> int:
     """Write the results, score them, and write the requested reports; the exit code."""
-    args, data = run.args, run.data
+    data = subject.data
     require_some(predictions, problems)
-    table = evaluate_predictions(data, predictions, run.output_dir)
+    table = evaluate_predictions(data, predictions, output_dir)
     if table:
         print(markdown_table(table, name_of(args, data.spec)), flush=True)
     else:
-        path = result_path(data, run.output_dir)
+        path = result_path(data, output_dir)
         logger.info("submit %s to the server that scores %s", path, data.split)
     result = Report(
         arch=name_of(args, data.spec),
-        weights=run.weights,
-        sha256=run.sha256,
+        weights=subject.weights,
+        sha256=subject.sha256,
         split=data.split,
         joints=list(data.spec.joints),
         pictures=len(data.records),
         problems=problems,
         table=table,
     )
-    write_reports(run, predictions, result)
+    write_reports(args, subject, output_dir, predictions, result)
     for problem in problems:
         logger.warning("%s", problem)
     if problems:
@@ -245,9 +225,15 @@ def report(run: Evaluation, predictions: list[Prediction], problems: list[str]) 
     return 1 if problems else 0
 
 
-def write_reports(run: Evaluation, predictions: list[Prediction], result: Report) -> None:
+def write_reports(
+    args: Namespace,
+    subject: Subject,
+    output_dir: Path,
+    predictions: list[Prediction],
+    result: Report,
+) -> None:
     """Write the outputs of --json, --csv, --diagnose, --vis and --report."""
-    args, data = run.args, run.data
+    data = subject.data
     if args.json:
         write_json(args.json, result)
     if args.csv:
@@ -256,15 +242,16 @@ def write_reports(run: Evaluation, predictions: list[Prediction], result: Report
         diagnosis = diagnose(data.spec, data.ground_truth, result_rows(data.spec, predictions))
         print(f"\n{diagnosis_table(data.spec, diagnosis)}", flush=True)
     if args.vis:
-        path = run.output_dir / f"{data.split}_people.png"
+        path = output_dir / f"{data.split}_people.png"
         ranking = rank(data, predictions) if data.has_people else []
         save_image(path, contact_sheet(data, predictions, args.vis, ranking))
         logger.info("predictions of the worst images: %s", path)
     if args.report:
         from lib.analysis.page import write_page  # here: matplotlib takes long to import
 
-        network = run.arch.summary if run.arch else run.cfg.MODEL.NAME
-        page = write_page(Path(args.report), data, predictions, result, network, run.cfg.dump())
+        arch, cfg = subject.arch, subject.cfg
+        network = arch.summary if arch else cfg.MODEL.NAME
+        page = write_page(Path(args.report), data, predictions, result, network, cfg.dump())
         logger.info("the report: %s", page)
 
 

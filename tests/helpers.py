@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import resource
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.config import as_opts, load_config
+from lib.core.inference import InferenceSettings
 from lib.dataset.image_files import ImageRecord
 from lib.dataset.reader import read_annotations, records_of
+from lib.deploy.export import make_card, make_program, write_onnx
+from lib.deploy.graph import GRAPHS
 from lib.keypoints import KeypointSpec
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
@@ -118,6 +122,16 @@ def network(cfg: CfgNode, arch: ArchSpec = TINY, seed: int | None = None) -> nn.
     if seed is not None:
         fill(model, seed)
     return model
+
+
+def write_exported(
+    path: Path, cfg: CfgNode, model: nn.Module, kind: str, size: tuple[int, int] | None = None
+) -> None:
+    """Write `model` with the graph `kind` as the *.onnx `path`, and the card next to it."""
+    settings = InferenceSettings.from_config(cfg)
+    graph = GRAPHS[kind](settings, model).eval()
+    write_onnx(path, make_program(graph, size), graph.outputs)
+    path.with_name("card.json").write_text(json.dumps(make_card(settings, graph, size, {})))
 
 
 class Result(NamedTuple):

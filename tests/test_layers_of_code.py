@@ -34,6 +34,7 @@ FLOORS = (  # a package imports from itself and from floors before its own
     ("lib.analysis",),
     ("lib.training", "lib.search", "lib.deploy"),
     ("lib.predictor",),
+    ("lib.evaluation",),
     ("arch_manager",),
     ("dist_train", "valid", "weight_transfer", "hubconf"),
     ("tools",),
@@ -94,7 +95,7 @@ def test_few_files_read_the_config_or_build_networks():
     """All others take values, and networks that are built already."""
     within = {
         "lib.config": ("lib.config", "lib.models.load", "lib.models.bare_weights"),
-        "lib.models": ("lib.models", "lib.predictor"),
+        "lib.models": ("lib.models", "lib.predictor", "lib.evaluation"),
     }
     for module, path in MODULES.items():
         used = {package_of(name) for name in imports(tree_of(path)) if name != "lib.models.arch"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,24 @@ def predict_set(
     journals: PredictionJournals | None = None,
     loading: LoaderSettings = SEQUENTIAL,
 ) -> tuple[list[Prediction], list[str]]:
+    """`predictions_of` what `model` finds. The model's training mode is restored at the end."""
+    loading = replace(loading, progress=loading.progress and process.is_main)
+    return predictions_of(
+        lambda share: each_outcome(settings, model, share, loading), data, process, journals
+    )
+
+
+def predictions_of(
+    outcomes_of: Callable[[EvaluationSet], Iterator[Outcome]],
+    data: EvaluationSet,
+    process: Process = ALONE,
+    journals: PredictionJournals | None = None,
+) -> tuple[list[Prediction], list[str]]:
     """Predictions of `data` in its order, and a line for each image that failed.
 
-    The processes share the images; rank 0 returns everything, the others empty lists. With
-    `journals`, predictions of an interrupted run are reused. The model's training mode is
-    restored at the end.
+    outcomes_of: one outcome for each image of a set, in any order. The processes share the images;
+    rank 0 returns everything, the others empty lists. With `journals`, predictions of an
+    interrupted run are reused.
     """
     entries = journals.entries if journals else []
     outcomes: list[Outcome] = [from_json(data, entry) for entry in entries]
@@ -45,8 +58,7 @@ def predict_set(
         done = len(data.records) - len(remaining)
         logger.info("resuming: %d of %d images are finished", done, len(data.records))
     share = data._replace(records=remaining[process.rank :: process.world_size])
-    loading = replace(loading, progress=loading.progress and process.is_main)
-    for outcome in each_outcome(settings, model, share, loading):
+    for outcome in outcomes_of(share):
         outcomes.append(outcome)
         if journals and isinstance(outcome, Prediction):
             journals.add(**to_json(data, outcome))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from lib.dataset.annotations import with_joints_of
 from lib.dataset.build import EvaluationSet, require_judged
 from lib.dataset.image_files import ImageRecord
 from lib.keypoints import KeypointSpec
+
+logger = logging.getLogger(__name__)
 
 
 def shared_joints(spec: KeypointSpec, other: KeypointSpec) -> tuple[str, ...]:
@@ -36,6 +39,19 @@ def reduced_to(data: EvaluationSet, names: Sequence[str]) -> EvaluationSet:
     )
     require_judged(reduced)
     return reduced
+
+
+def share_joints(
+    data: EvaluationSet, network: KeypointSpec
+) -> tuple[EvaluationSet, tuple[int, ...]]:
+    """`data` reduced to the joints that `network` has too, and their places among the latter."""
+    names = shared_joints(data.spec, network)
+    logger.info("scored over the %d joints that both have: %s", len(names), ", ".join(names))
+    for owner, spec in (("the network", network), ("the data set", data.spec)):
+        others = [name for name in spec.joints if name not in names]
+        if others:
+            logger.info("not scored, as only %s has them: %s", owner, ", ".join(others))
+    return reduced_to(data, names), tuple(map(network.joints.index, names))
 
 
 def _record(record: ImageRecord, places: Sequence[int]) -> ImageRecord:

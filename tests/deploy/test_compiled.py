@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,12 @@ def trained(cfg):
     return model
 
 
+@pytest.fixture(scope="module")
+def compiled(trained):
+    """The network in a runtime; each conversion, of some seconds, once."""
+    return cache(lambda runtime: CompiledNetwork.convert(trained, runtime, threads=1).eval())
+
+
 def pixels(*shape: int) -> torch.Tensor:
     """(B, 3, H, W) uint8"""
     return torch.randint(256, shape, dtype=torch.uint8)
@@ -37,24 +45,22 @@ def normalized(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)
-def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, runtime):
-    compiled = CompiledNetwork.convert(trained, runtime, threads=1).eval()
+def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, compiled, runtime):
     for shape in [(1, 3, 64, 64), (2, 3, 64, 192), (3, 3, 128, 64), (1, 3, 64, 64)]:
         images = pixels(*shape)
         with torch.inference_mode():
-            expected, outputs = trained(normalized(images)), compiled(images)
+            expected, outputs = trained(normalized(images)), compiled(runtime)(images)
         assert [output.shape for output in outputs] == [one.shape for one in expected]
         for output, one in zip(outputs, expected, strict=True):
             torch.testing.assert_close(output, one, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)
-def test_people_are_those_of_pytorch(cfg, trained, runtime):
+def test_people_are_those_of_pytorch(cfg, trained, compiled, runtime):
     settings = InferenceSettings.from_config(cfg)
-    compiled = CompiledNetwork.convert(trained, runtime, threads=1).eval()
     image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
     expected, _ = predict(settings, trained, image)
-    people, _ = predict(settings, compiled, image)
+    people, _ = predict(settings, compiled(runtime), image)
     assert len(people) > 3
     torch.testing.assert_close(torch.tensor(people), torch.tensor(expected), atol=0.01, rtol=1e-3)
 

@@ -18,14 +18,12 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.core.inference import InferenceSettings, predict
+from lib.core.inference import predict
 from lib.deploy.compiled import CompiledNetwork
-from lib.deploy.export import make_card, make_program, write_onnx
 from lib.deploy.exported import CandidateNetwork, open_exported
-from lib.deploy.graph import GRAPHS
 from lib.deploy.session import open_session
 from lib.keypoints import COCO
-from tests.helpers import EACH_RUNTIME, fill, needs_openvino, network, tiny_config
+from tests.helpers import EACH_RUNTIME, fill, needs_openvino, network, tiny_config, write_exported
 from tools import device_runner
 
 
@@ -52,11 +50,8 @@ def export(tmp_path_factory) -> Callable[..., Exported]:
         model = network(cfg).eval()
         with torch.no_grad():
             fill(model, 3)
-        settings = InferenceSettings.from_config(cfg)
-        graph = GRAPHS[kind](settings, model).eval()
         path = folder / "model.onnx"
-        write_onnx(path, make_program(graph, size), graph.outputs)
-        path.with_name("card.json").write_text(json.dumps(make_card(settings, graph, size, {})))
+        write_exported(path, cfg, model, kind, size)
         return Exported(path, cfg, model, json.loads(path.with_name("card.json").read_text()))
 
     return make

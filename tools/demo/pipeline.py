@@ -14,9 +14,9 @@ import numpy as np
 from lib.core.pipeline import IMAGE_ERRORS
 from lib.keypoints import KeypointSpec
 from lib.predictor import Predictor
+from lib.utils.ahead import ahead
 from lib.utils.tables import markdown
 from lib.utils.vis import draw_people
-from tools.demo.ahead import ahead
 from tools.demo.media import Frame, Source
 from tools.demo.output import Detections
 from tools.demo.reading import read_source

@@ -33,11 +33,11 @@ from lib.dataset.complete import complete
 from lib.dataset.reader import read_tree
 from lib.predictor import Predictor
 from lib.utils import cli
+from lib.utils.ahead import ahead
 from lib.utils.files import WriteError, check_outputs, reported, write_file
 from lib.utils.journal import Journal
 from lib.utils.reading import hash_of
 from lib.utils.shipped import find_weights
-from tools.demo.ahead import ahead
 from tools.demo.media import Source, find_images, quiet_opencv
 from tools.demo.pipeline import Item, Mean, Problem, read, run_step
 from tools.label_images.annotations import Thresholds

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from tools.demo.ahead import ahead
+from lib.utils.ahead import ahead
 
 
 @pytest.fixture(autouse=True)
