@@ -107,6 +107,7 @@ _C.LOSS = CN()
 _C.LOSS.NUM_STAGES = 2  # outputs of the network, coarse to fine
 _C.LOSS.WITH_HEATMAPS_LOSS = (True, True)  # lists below: one entry per stage
 _C.LOSS.HEATMAPS_LOSS_FACTOR = (1.0, 1.0)
+_C.LOSS.WAHR = False  # weights of pixels that adapt to the prediction (docs/modern.md)
 _C.LOSS.WITH_AE_LOSS = (True, False)  # outputs that have tag maps, and train them
 _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)

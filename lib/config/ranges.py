@@ -158,6 +158,7 @@ RANGES = {
     "LOSS.NUM_STAGES": whole(1, 6),
     "LOSS.WITH_HEATMAPS_LOSS": entries(FLAG),
     "LOSS.HEATMAPS_LOSS_FACTOR": FACTORS,
+    "LOSS.WAHR": FLAG,
     "LOSS.WITH_AE_LOSS": entries(FLAG),
     "LOSS.AE_LOSS_TYPE": choice("exp", "max"),
     "LOSS.PUSH_LOSS_FACTOR": FACTORS,

@@ -1,5 +1,7 @@
 """Heatmap and associative-embedding losses (Newell et al. 2017, as in HigherHRNet).
 
+Options that the paper's recipe does not have are off by default (docs/modern.md).
+
 The functions compute single losses; the module `MultiLossFactory` weights and collects them.
 """
 
@@ -13,19 +15,40 @@ from yacs.config import CfgNode
 
 from lib.dataset.target_generators import Targets
 
+SOFT_BOUNDARY = 0.01  # the gamma of `adaptive_weights`
+
 
 def heatmap_loss(
-    predicted: Tensor, target: Tensor, mask: Tensor, labelled: Tensor | None = None
+    predicted: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    labelled: Tensor | None = None,
+    adaptive: bool = False,
 ) -> Tensor:
     """Masked squared error, mean over joints and pixels.
 
     predicted, target: (B, K, H, W); mask: (B, H, W) -> (B,). labelled: (B, K), 0 for joints that
-    cost nothing; these count in the mean, so that the others weigh as without them.
+    cost nothing; these count in the mean, so that the others weigh as without them. adaptive: each
+    pixel has a weight (`adaptive_weights`).
     """
     error = (predicted - target).square() * mask[:, None]
+    if adaptive:
+        error = error * adaptive_weights(predicted, target)
     if labelled is not None:
         error = error * labelled[..., None, None]
     return error.mean(dim=(1, 2, 3))
+
+
+def adaptive_weights(predicted: Tensor, target: Tensor) -> Tensor:
+    """Weights of pixels, small where the prediction is good: WAHR of Luo et al. 2021 (SWAHR).
+
+    w = h |1 - p| + (1 - h) |p| with h = target^gamma, which is nearly 1 on a Gaussian and 0 off
+    it. Easy background, by far the most pixels, then weighs little. Weights have gradients, as in
+    the authors' code.
+    """
+    on_joint = target.pow(SOFT_BOUNDARY)
+    off, on = predicted.abs(), (1 - predicted).abs()
+    return off + on_joint * (on - off)
 
 
 def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +110,7 @@ class MultiLossFactory(nn.Module):
         push_factors: Sequence[float],
         pull_factors: Sequence[float],
         ae_type: str = "exp",
+        adaptive: bool = False,
     ) -> None:
         """One factor per stage; a factor of 0 leaves the term out."""
         super().__init__()
@@ -95,6 +119,7 @@ class MultiLossFactory(nn.Module):
         self.push_factors = list(push_factors)
         self.pull_factors = list(pull_factors)
         self.ae_type = ae_type
+        self.adaptive = adaptive
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
@@ -110,6 +135,7 @@ class MultiLossFactory(nn.Module):
             push_factors=switched(loss.PUSH_LOSS_FACTOR, loss.WITH_AE_LOSS),
             pull_factors=switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
             ae_type=loss.AE_LOSS_TYPE,
+            adaptive=loss.WAHR,
         )
 
     def forward(
@@ -121,7 +147,11 @@ class MultiLossFactory(nn.Module):
             heatmaps, tag_maps = output[:, : self.num_joints], output[:, self.num_joints :]
             if factor := self.heatmap_factors[stage]:
                 error = heatmap_loss(
-                    heatmaps, targets.heatmaps[stage], targets.masks[stage], targets.labelled
+                    heatmaps,
+                    targets.heatmaps[stage],
+                    targets.masks[stage],
+                    targets.labelled,
+                    self.adaptive,
                 )
                 terms[f"heatmap/{stage}"] = factor * error.mean()
             push, pull = self.push_factors[stage], self.pull_factors[stage]

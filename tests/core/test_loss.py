@@ -10,7 +10,7 @@ import torch
 
 from lib.core.loss import MultiLossFactory, heatmap_loss, pull_loss, push_loss, read_tags
 from lib.dataset.target_generators import Targets
-from tests.helpers import GOLDEN
+from tests.helpers import GOLDEN, tiny_config
 
 
 def recorded_case(case: int):
@@ -46,6 +46,68 @@ def test_losses_equal_the_original(case):
     assert terms["push/0"].item() == pytest.approx(float(recorded["push"]), rel=1e-5)
     assert terms["pull/0"].item() == pytest.approx(float(recorded["pull"]), rel=1e-5)
     assert set(terms) == {"heatmap/0", "push/0", "pull/0", "heatmap/1"}
+
+
+def naive_adaptive(predicted, target, mask, labelled):
+    """One image, as nested lists: the definition of the paper, in loops."""
+    total, count = 0.0, 0
+    for k, (p_map, h_map) in enumerate(zip(predicted, target, strict=True)):
+        for p_row, h_row, m_row in zip(p_map, h_map, mask, strict=True):
+            for p, h, m in zip(p_row, h_row, m_row, strict=True):
+                weight = h**0.01 * abs(1 - p) + abs(p) * (1 - h**0.01)
+                total += weight * (p - h) ** 2 * m * labelled[k]
+                count += 1
+    return total / count
+
+
+def adaptive_case():
+    """Predictions, targets with zeros and ones, masks, and joints that are not labelled."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator, "dtype": torch.float64}
+    predicted = torch.randn(3, 4, 6, 5, **options).requires_grad_()
+    target = torch.rand(3, 4, 6, 5, **options)
+    target = torch.where(target < 0.6, 0, target)
+    target[:, :, 0, 0] = 1
+    mask = (torch.rand(3, 6, 5, **options) > 0.3).double()
+    labelled = (torch.rand(3, 4, **options) > 0.3).double()
+    return predicted, target, mask, labelled
+
+
+def test_the_vectorized_adaptive_loss_equals_the_loop():
+    case = adaptive_case()
+    expected = [naive_adaptive(*(x.tolist() for x in image)) for image in zip(*case, strict=True)]
+    np.testing.assert_allclose(heatmap_loss(*case, adaptive=True).tolist(), expected)
+    predicted, *others = case
+    assert torch.autograd.gradcheck(
+        lambda maps: heatmap_loss(maps, *others, adaptive=True), predicted
+    )
+
+
+def test_the_adaptive_loss_weighs_hard_pixels_and_has_finite_gradients_at_the_target():
+    predicted, target, mask, _ = adaptive_case()
+    exact = target.clone().requires_grad_()
+    loss = heatmap_loss(exact, target, mask, adaptive=True).sum()
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(exact.grad).all()
+    easy, hard = (torch.full((1, 1, 2, 2), value) for value in (0.1, 0.9))
+    background, every = torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2)
+    for maps, weight in ((easy, 0.1), (hard, 0.9)):
+        plain = heatmap_loss(maps, background, every)
+        adaptive = heatmap_loss(maps, background, every, adaptive=True)
+        torch.testing.assert_close(adaptive, weight * plain)
+
+
+def test_the_key_makes_every_stage_adaptive(coco_root, tmp_path):
+    outputs, targets, _ = recorded_case(0)
+    plain, adaptive = (
+        MultiLossFactory.from_config(tiny_config(coco_root, tmp_path, "LOSS.WAHR", flag))
+        for flag in ("False", "True")
+    )
+    terms, others = plain(None, outputs, targets), adaptive(None, outputs, targets)
+    assert set(terms) == set(others)
+    changed = {name for name in terms if not torch.equal(terms[name], others[name])}
+    assert changed == {"heatmap/0", "heatmap/1"}
 
 
 def naive_ae(tags, visible, kind):

@@ -56,6 +56,19 @@ def test_train_times_three_kinds_of_the_same_step(coco_root, tmp_path, capsys, n
     )
 
 
+def test_keys_are_measured_against_the_settings_without_them(coco_root, tmp_path, capsys):
+    TINY.to_json(tmp_path / "tiny.json")
+    args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "2", "--steps", "2"]
+    keys = ["LOSS.WAHR True", "DATASET.FLIP 0 LOSS.WAHR True"]
+    added = [word for one in keys for word in ("--with", one)]
+    benchmark.main(["keys", "--json", *args, *added, *tiny_opts(coco_root, tmp_path)])
+    out = capsys.readouterr().out
+    rows = json.loads(out[out.index("{") :])["rows"]
+    assert [row["keys"] for row in rows] == ["without", *keys]
+    assert rows[0]["samples"] == rows[0]["step"] == 1
+    assert all(row["ms_a_sample"] > 0 and row["ms_a_step"] > 0 for row in rows)
+
+
 def test_both_kinds_of_step_learn_the_same(coco_root, tmp_path):
     """So the benchmark compares two ways to the same weights."""
     opts = ["DATASET.INPUT_SIZE", "64", "DATASET.OUTPUT_SIZE", "[16, 32]"]

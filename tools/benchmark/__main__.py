@@ -3,6 +3,7 @@
     python -m tools.benchmark train --superconfig mobile_configs/search-XS.json --batch 8
     python -m tools.benchmark memory --superconfig mobile_configs/search-XS.json --steps 500
     python -m tools.benchmark loader DATASET.ROOT data/coco
+    python -m tools.benchmark keys --with "LOSS.WAHR True" DATASET.ROOT data/coco
     python -m tools.benchmark depthwise --superconfig mobile_configs/search-XS.json
     python -m tools.benchmark pieces --cfg experiments/crowd_pose/mobilenet/supermobile.yaml \\
         --out latency.json --check mobile_configs/search-XS.json
@@ -25,13 +26,25 @@ from collections.abc import Sequence
 import torch
 
 from lib.utils import cli
-from tools.benchmark import decode, depthwise, latency, loader, memory, pieces, track, train, valid
+from tools.benchmark import (
+    decode,
+    depthwise,
+    keys,
+    latency,
+    loader,
+    memory,
+    pieces,
+    track,
+    train,
+    valid,
+)
 from tools.benchmark.gpu import run as gpu
 
 KINDS = {
     "train": train,
     "memory": memory,
     "loader": loader,
+    "keys": keys,
     "depthwise": depthwise,
     "pieces": pieces,
     "latency": latency,
