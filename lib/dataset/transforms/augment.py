@@ -22,6 +22,7 @@ from yacs.config import CfgNode
 from lib.codec import codec_of
 from lib.dataset.samples import Sample
 from lib.dataset.transforms.affine import Affine
+from lib.dataset.transforms.photometric import RandomBlur, RandomColor, RandomJpeg
 from lib.keypoints import KeypointSpec
 
 
@@ -34,7 +35,7 @@ class Transform(Protocol):
 def build_transforms(cfg: CfgNode, spec: KeypointSpec) -> list[Transform]:
     """The transforms of training, in order; `spec` has the joints of the samples."""
     data, pixel_center = cfg.DATASET, codec_of(cfg).pixel_center
-    return [
+    transforms: list[Transform] = [
         RandomAffine(
             crop_size=data.INPUT_SIZE,
             map_sizes=tuple(data.OUTPUT_SIZE),
@@ -47,6 +48,20 @@ def build_transforms(cfg: CfgNode, spec: KeypointSpec) -> list[Transform]:
         ),
         RandomFlip(data.FLIP, tuple(spec.flip_index), pixel_center),
     ]
+    color = RandomColor(
+        brightness=data.BRIGHTNESS,
+        contrast=data.CONTRAST,
+        saturation=data.SATURATION,
+        hue=data.HUE,
+        gray=data.GRAY,
+    )
+    if color != RandomColor():
+        transforms.append(color)
+    if data.BLUR:
+        transforms.append(RandomBlur(data.BLUR))
+    if data.JPEG:
+        transforms.append(RandomJpeg(data.JPEG))
+    return transforms
 
 
 @dataclass(frozen=True)
