@@ -147,6 +147,9 @@ _C.DATASET.MAX_SCALE = 1.5
 _C.DATASET.MAX_ROTATION = 30  # degrees
 _C.DATASET.MAX_TRANSLATE = 40  # pixels of the image, times the crop's side / 200
 _C.DATASET.FLIP = 0.5  # probability
+# Probability that the crop is around a person instead of the image's middle: half the size, twice
+# as often (docs/modern.md)
+_C.DATASET.SMALL_PEOPLE = 0.0
 # Photometric augmentation of the crop (docs/modern.md); 0: none.
 _C.DATASET.BRIGHTNESS = 0.0  # b of a factor U(1 - b, 1 + b); likewise the next two
 _C.DATASET.CONTRAST = 0.0
@@ -155,6 +158,7 @@ _C.DATASET.HUE = 0.0  # degrees of the color circle, either way
 _C.DATASET.GRAY = 0.0  # probability; likewise the next two
 _C.DATASET.BLUR = 0.0
 _C.DATASET.JPEG = 0.0
+_C.DATASET.DROP_JOINTS = 0.0  # probability for each person that a disk hides one of its joints
 # Targets.
 _C.DATASET.SIGMA = 2  # of the Gaussian, in map pixels; -1: map size / 64
 _C.DATASET.SCALE_AWARE_SIGMA = False  # sigma = BASE_SIGMA * longer box side / BASE_SIZE

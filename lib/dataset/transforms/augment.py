@@ -22,6 +22,8 @@ from yacs.config import CfgNode
 from lib.codec import codec_of
 from lib.dataset.samples import Sample
 from lib.dataset.transforms.affine import Affine
+from lib.dataset.transforms.occlude import DropJoints
+from lib.dataset.transforms.people import extents, joint_boxes
 from lib.dataset.transforms.photometric import RandomBlur, RandomColor, RandomJpeg
 from lib.keypoints import KeypointSpec
 
@@ -45,6 +47,7 @@ def build_transforms(cfg: CfgNode, spec: KeypointSpec) -> list[Transform]:
             max_rotation=data.MAX_ROTATION,
             max_translate=data.MAX_TRANSLATE,
             pixel_center=pixel_center,
+            small_people=data.SMALL_PEOPLE,
         ),
         RandomFlip(data.FLIP, tuple(spec.flip_index), pixel_center),
     ]
@@ -61,6 +64,8 @@ def build_transforms(cfg: CfgNode, spec: KeypointSpec) -> list[Transform]:
         transforms.append(RandomBlur(data.BLUR))
     if data.JPEG:
         transforms.append(RandomJpeg(data.JPEG))
+    if data.DROP_JOINTS:
+        transforms.append(DropJoints(data.DROP_JOINTS))
     return transforms
 
 
@@ -76,6 +81,7 @@ class RandomAffine:
     max_rotation: float = 30.0  # degrees
     max_translate: float = 40.0  # pixels, times the crop's scale
     pixel_center: float = 0.0
+    small_people: float = 0.0  # probability of a crop around a person, see `moved_to_a_person`
 
     def at_size(self, size: int) -> RandomAffine:
         """The same crops at another size."""
@@ -95,9 +101,26 @@ class RandomAffine:
             pixel_center=self.pixel_center,
         )
 
+    def moved_to_a_person(self, affine: Affine, sample: Sample, rng: np.random.Generator) -> Affine:
+        """With probability `small_people`, `affine` around a person instead of the image's middle.
+
+        A person half as large is taken twice as often. People of a single joint have no size.
+        """
+        happens, place = rng.random() < self.small_people, rng.random()
+        sizes = extents(sample.joints)
+        boxes, sizes = joint_boxes(sample.joints)[sizes > 0], sizes[sizes > 0]
+        if not happens or not len(sizes):
+            return affine
+        shares = np.cumsum(1 / sizes)
+        chosen = boxes[np.searchsorted(shares, place * shares[-1], side="right")]
+        x, y = chosen.mean(axis=0) - np.array(sample.size) / 2 + affine.center + self.pixel_center
+        return replace(affine, center=(float(x), float(y)))
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         width, height = sample.size
         affine = self.sample(rng, width, height)
+        if self.small_people:
+            affine = self.moved_to_a_person(affine, sample, rng)
         [mask] = sample.masks
         step = f"crop of {affine.side:.0f} pixels, {affine.degrees:.0f} degrees"
         return sample._replace(
