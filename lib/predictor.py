@@ -24,6 +24,7 @@ from lib.core.inference import InferenceSettings, Input, find_people, network_ma
 from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile, read_network
+from lib.utils.device import resolve_device, synchronize
 from lib.utils.images import check_pixels, read_image
 
 EXPORTED = (".onnx", ".xml")  # endings of exported networks
@@ -79,8 +80,7 @@ class TorchNetwork:
 
     def compute(self, prepared: Input) -> tuple[Tensor, Tensor, Input]:
         heatmaps, tags = network_maps(self.settings, self.model, [prepared], project=False)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # so that `group` does not wait for it
+        synchronize(self.device)  # so that `group` does not wait for it
         return heatmaps, tags, prepared
 
     def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
@@ -114,7 +114,8 @@ class Predictor:
         `tools.export`.
         cfg, superconfig, opts, input_size, joints: as in `lib.models.load.read_network`; a bare
         state dict may need input_size or joints, and exported networks accept none of them.
-        device: "cuda:1", "cpu", or the number of a GPU; default: a GPU if there is one.
+        device: "cuda:1", "cpu", or the number of a GPU; default: a GPU if there is one. Apple's
+        "mps" and Intel's "xpu" are untried.
         runtime: "pytorch", "onnxruntime", "openvino" or "openvino-bf16" (half the bits, half the
         time on CPUs that have bfloat16); all but the first run on the CPU. Default: PyTorch for
         weights, ONNX Runtime for *.onnx, OpenVINO for *.xml.
@@ -208,23 +209,3 @@ def build_network(file: NetworkFile, device: torch.device, runtime: str | None) 
     from lib.deploy.compiled import CompiledNetwork  # loads onnx
 
     return CompiledNetwork.convert(file.build(device), str(runtime))
-
-
-def resolve_device(device: str | int | torch.device | None, preferred: int = 0) -> torch.device:
-    """The device named as in `Predictor.load`; None: GPU `preferred`, else GPU 0, else the CPU.
-
-    A GPU's number means the CPU on a machine without GPUs. ValueError for a device that does not
-    exist.
-    """
-    count = torch.cuda.device_count()
-    if device is None:
-        device = preferred if preferred < count else 0
-    if isinstance(device, int):
-        device = f"cuda:{device}" if count else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise ValueError(f"there is no GPU {chosen.index or 0}; this machine has {count}")
-    return chosen

@@ -17,7 +17,7 @@ from PIL import Image as PillowImage
 import lib.predictor
 from lib.core.inference import predict
 from lib.keypoints import COCO
-from lib.predictor import People, Predictor, resolve_device
+from lib.predictor import People, Predictor
 from lib.utils.checkpoint import save_checkpoint
 from lib.utils.images import read_image
 from tests.helpers import ROOT, TINY, network, tiny_config
@@ -192,18 +192,6 @@ def test_maps_that_are_not_finite_are_one_line(predictor, monkeypatch):
     monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
     with pytest.raises(ValueError, match="maps are not finite"):
         predictor(noise(64, 64, 3))
-
-
-def test_the_device_is_a_gpu_where_there_is_one(monkeypatch):
-    assert resolve_device("cpu").type == "cpu"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert resolve_device(None, 3) == resolve_device(2) == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device(None) == resolve_device(None, 3) == torch.device("cuda:0")
-    assert resolve_device(None, 1) == resolve_device(1) == resolve_device("cuda:1")
-    for wrong in (2, "cuda:2", "qpu"):
-        with pytest.raises(ValueError, match=r"there is no GPU 2|qpu"):
-            resolve_device(wrong)
 
 
 def python_lines(page: str) -> str:

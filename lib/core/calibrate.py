@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lib.core.images import normalize
 from lib.dataset.mixed import TrainingSet
 from lib.dataset.samples import Batch
+from lib.utils.device import to_float64
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ class Moments:
         assert layer.running_var is not None
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.count = 0
-        self.total = torch.zeros_like(layer.running_mean, dtype=torch.float64)
+        self.total = to_float64(torch.zeros_like(layer.running_mean))
         self.squares = torch.zeros_like(self.total)
 
     def add(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].double()
+        x = to_float64(inputs[0])
         self.count += x.numel() // x.shape[1]
         self.total += x.sum(dim=(0, 2, 3))
         self.squares += x.square().sum(dim=(0, 2, 3))

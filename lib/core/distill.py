@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lib.core.images import resize_maps
 from lib.core.loss import MultiLossFactory, heatmap_loss, read_tags
 from lib.dataset.target_generators import Targets
-from lib.utils.precision import half_precision
+from lib.utils.device import half_precision
 
 
 class Imitation(nn.Module):

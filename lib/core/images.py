@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.utils.device import to_device
+
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, 0 to 1
 STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last in memory."""
-    mean, std = (torch.tensor(x).to(images.device, non_blocking=True) for x in (MEAN, STD))
+    mean, std = (to_device(torch.tensor(x), images.device) for x in (MEAN, STD))
     return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 

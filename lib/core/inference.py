@@ -22,7 +22,7 @@ from lib.core.group import GroupParams, HeatmapParser
 from lib.core.images import normalize, resize_maps, without_black_borders
 from lib.core.maps import can_enlarge
 from lib.keypoints import KeypointSpec, keypoints_of
-from lib.utils.precision import half_precision
+from lib.utils.device import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
 
 MAX_SIDE = 2**15  # pixels of an input's side; the input of a very narrow image would be huge
@@ -165,18 +165,20 @@ def network_maps(
     """Heatmaps (B, K, H, W) and tags (B, K, H, W, L) of B inputs of equal sizes, over all scales.
 
     The map of each joint is contiguous. With `half_precision` the network runs in
-    float16 on a GPU; maps are float32. project: False leaves maps on the CPU at the network's size
-    where `find_people` can enlarge them, which is faster.
+    float16 on a CUDA GPU; maps are float32. They are on that GPU, else on the CPU. project: False
+    leaves maps on the CPU at the network's size where `find_people` can enlarge them, which is
+    faster.
     """
     device = next(model.parameters()).device
-    project |= device.type != "cpu" or settings.mask_borders or len(settings.scale_factors) > 1
+    on_gpu = device.type == "cuda"
+    project |= on_gpu or settings.mask_borders or len(settings.scale_factors) > 1
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(sorted(settings.scale_factors, reverse=True)):
         pixels = torch.stack([one.images[i] for one in inputs]).to(device)
         # A compiled network normalizes the images itself, faster.
         takes_pixels = getattr(model, "takes_pixels", False)
         images = pixels.permute(0, 3, 1, 2) if takes_pixels else normalize(pixels)
-        with half_precision(device, settings.half_precision and device.type == "cuda"):
+        with half_precision(device, settings.half_precision and on_gpu):
             _, heatmaps, tags = get_multi_stage_outputs(
                 settings,
                 model,
@@ -195,7 +197,8 @@ def network_maps(
         )
     assert final_heatmaps is not None  # there is at least one scale
     tags = torch.stack([tag[..., 0] for tag in tags_list], dim=1)  # (B, L, K, H, W)
-    return final_heatmaps / len(settings.scale_factors), tags.movedim(1, 4)
+    final_heatmaps, tags = final_heatmaps / len(settings.scale_factors), tags.movedim(1, 4)
+    return (final_heatmaps, tags) if on_gpu else (final_heatmaps.cpu(), tags.cpu())
 
 
 @torch.inference_mode()

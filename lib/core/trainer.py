@@ -19,8 +19,8 @@ from lib.core.meter import Meter, StepResult
 from lib.core.views import View, ViewSettings, make_views
 from lib.dataset.samples import Batch
 from lib.dataset.target_generators import Targets
+from lib.utils.device import half_precision
 from lib.utils.dist import ALONE, Process, all_true
-from lib.utils.precision import half_precision
 
 if TYPE_CHECKING:  # importing it would load all networks
     from lib.models.arch import ArchSpec

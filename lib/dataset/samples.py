@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_map_only
 
+from lib.utils.device import to_device
+
 
 class Sample(NamedTuple):
     """One image with its annotations, before, between and after the transforms."""
@@ -45,7 +47,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), self)
+        return tree_map_only(Tensor, lambda tensor: to_device(tensor, device), self)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lib.models.pose_mobilenet import LitePose
 from lib.models.reorder import streams_of
+from lib.utils.device import to_float64
 from lib.utils.watch import watch_inputs
 
 RIDGE = 1e-4  # of the mean second moment, added to the diagonal: channels may be equal, or 0
@@ -66,7 +67,7 @@ def refit_by(moments: Mapping[Any, Tensor], subnet: LitePose, complete: LitePose
     """Refit `subnet` with the second moments of the inputs of layers of `complete`."""
     for layer, whole, dim in sliced_readers(subnet, complete):
         guess = linear_guess(moments[whole], layer.weight.shape[dim])  # (C, c)
-        fitted = (whole.weight.double().movedim(dim, -1) @ guess).movedim(-1, dim)
+        fitted = (to_float64(whole.weight).movedim(dim, -1) @ guess).movedim(-1, dim)
         rows = tuple(slice(size) for size in layer.weight.shape)
         layer.weight.copy_(fitted[rows])
 
@@ -91,7 +92,7 @@ def second_moments(
 
     def add(layer: Any, x: Tensor) -> None:
         x = x.transpose(0, 1).flatten(1)  # (C, pixels)
-        product = (x @ x.T).double()
+        product = to_float64(x @ x.T)
         sums[layer] = sums[layer] + product if layer in sums else product
 
     seen = watch_inputs(model, layers, images, add)

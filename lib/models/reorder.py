@@ -32,6 +32,7 @@ from torch import Tensor
 
 from lib.models.head import FIRST_PREDICTION, SepConv2d
 from lib.models.pose_mobilenet import InvertedBottleneck, LitePose
+from lib.utils.device import to_float64
 from lib.utils.watch import watch_inputs
 
 Holder = tuple[Tensor, int]  # a tensor and the dimension of the stream's channels
@@ -109,14 +110,14 @@ def _input_variances(
     moments: dict[Any, list[Any]] = {}
 
     def add(layer: Any, x: Tensor) -> None:
-        x = x.double()
+        x = to_float64(x)
         new = [x.numel() // x.shape[1], x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]
         moments[layer] = [a + b for a, b in zip(moments.get(layer, [0, 0, 0]), new, strict=True)]
 
     readers = [layer for stream in streams for layer, _ in stream.readers]
     watch_inputs(model, readers, images, add)
     return {
-        layer: (squares / count - (total / count).square()).clamp(min=0).to(layer.weight.dtype)
+        layer: (squares / count - (total / count).square()).clamp(min=0).to(layer.weight)
         for layer, (count, total, squares) in moments.items()
     }
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
+from lib.utils.device import CPU, synchronize
 from lib.utils.files import write_file
 from lib.utils.reading import read_json
 
-CPU = torch.device("cpu")
 Key = tuple[Any, ...]  # a piece's fields
 
 
@@ -83,8 +83,7 @@ def median_times(
 
 def now(device: torch.device) -> float:
     """Seconds, once the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
 
 
@@ -92,6 +91,8 @@ def machine(device: torch.device) -> str:
     """Device, PyTorch and Python in one line."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:
+    elif device.type == "cpu":
         name = f"{torch.get_num_threads()} threads of {platform.machine()}"
+    else:
+        name = f"{device.type} of {platform.machine()}"
     return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"

@@ -15,20 +15,21 @@ def get_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> torch.
     """Adam without weight decay (as in the paper), or SGD; LR is scaled to the total batch.
 
     Fused optimizers update all weights in one pass. With loss scaling they read nothing from the
-    device.
+    device. On untried devices PyTorch chooses, since not all releases have them there.
     """
     train = cfg.TRAIN
+    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
     batch = train.IMAGES_PER_GPU * train.ACCUMULATE * world_size
     lr = train.LR * batch / train.LR_BATCH if train.LR_BATCH else train.LR
     if train.OPTIMIZER == "adam":
-        return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        return torch.optim.Adam(model.parameters(), lr=lr, fused=fused)
     return torch.optim.SGD(
         model.parameters(),
         lr=lr,
         momentum=train.MOMENTUM,
         weight_decay=train.WD,
         nesterov=train.NESTEROV,
-        fused=True,
+        fused=fused,
     )
 
 

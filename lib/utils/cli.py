@@ -40,16 +40,26 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result = new_parser(description)
     result.add_argument("--cfg", required=True, help="experiments/*.yaml")
     result.add_argument("--superconfig", help="architecture, mobile_configs/*.json")
-    result.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    add_device_flag(result)
     result.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return result
+
+
+def add_device_flag(to: argparse.ArgumentParser) -> None:
+    """Add --gpu, an argument of `lib.utils.device.resolve_device`."""
+    to.add_argument(
+        "--gpu",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        metavar="N",
+        help="CUDA device, or the CPU where there is none; or a name: cpu, mps, xpu (untried)",
+    )
 
 
 def add_network_flags(to: argparse.ArgumentParser) -> None:
     """Add flags for settings that override those in a file of weights, or that it lacks."""
     to.add_argument("--cfg", help="experiments/*/*/*.yaml; default: the settings in the file")
     to.add_argument("--superconfig", help="mobile_configs/*.json; default: as in the file")
-    to.add_argument("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    add_device_flag(to)
     to.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
 
 

@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from yacs.config import CfgNode
 
 from lib.utils import cli
+from lib.utils.device import UNTRIED, resolve_device
 
 Result = TypeVar("Result")
 ORPHANED = 1.0  # seconds between two looks at the launcher
@@ -40,15 +41,11 @@ class Process(NamedTuple):
 ALONE = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
 
-def choose_device(cfg: CfgNode, gpu: int | None = None) -> torch.device:
-    """GPU --gpu, else torchrun's local rank, else the first of GPUS; the CPU without GPUs."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+def choose_device(cfg: CfgNode, gpu: int | str | None = None) -> torch.device:
+    """The device --gpu, else GPU torchrun's local rank, else the first of GPUS; else the CPU."""
     if gpu is None:
         gpu = int(os.environ.get("LOCAL_RANK") or cfg.GPUS[0])
-    if not 0 <= gpu < torch.cuda.device_count():
-        raise ValueError(f"there is no GPU {gpu}; this machine has {torch.cuda.device_count()}")
-    return torch.device("cuda", gpu)
+    return resolve_device(gpu)
 
 
 def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> Process:
@@ -65,16 +62,19 @@ def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=cfg.DIST_TIMEOUT)
-    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+    is_launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    if not is_launched and args.world_size <= 1:
+        return Process(0, 1, device)
+    if device.type in UNTRIED:
+        raise ValueError(f"several processes compute on CUDA GPUs or on CPUs, not on {device}")
+    if is_launched:
         store, rank, world_size = next(rendezvous("env://", timeout=timeout))
         store = meet(store, rank, world_size, timeout)
-    elif args.world_size > 1:
+    else:
         rank, world_size = args.rank, args.world_size
         if not 0 <= rank < world_size:
             raise ValueError(f"--rank is {rank}; possible: 0 to {world_size - 1}")
         store = None
-    else:
-        return Process(0, 1, device)
     dist.init_process_group(
         backend or (cfg.DIST_BACKEND if device.type == "cuda" else "gloo"),
         init_method=None if store else args.dist_url,

@@ -30,8 +30,8 @@ from lib.training.average import WeightAverage
 from lib.training.optim import get_optimizer
 from lib.training.scalars import read_scalars
 from lib.utils.checkpoint import load_checkpoint, unwrap
+from lib.utils.device import half_precision
 from lib.utils.dist import ALONE, Process, wrap
-from lib.utils.precision import half_precision
 from tests.helpers import TINY, tiny_config
 from tests.runs import CPU, assert_equal_files, step_state, train
 

@@ -82,7 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--search-images", type=int, default=500, help="held-out images that AP is computed on")
     add("--random", action="store_true", help="score as many random candidates instead")
     add("--seed", type=int, default=0)
-    add("--gpu", type=int, help="CUDA device; the CPU is used where there is none")
+    cli.add_device_flag(parser)
     cli.add_process_flags(parser)
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args(argv)

@@ -11,7 +11,7 @@ import torch
 from lib.config import load_config
 from lib.core.group import HeatmapParser
 from lib.models import build_model, place
-from lib.utils.precision import half_precision
+from lib.utils.device import half_precision
 from tools.benchmark.depthwise import layer_calls, shapes_of
 from tools.benchmark.gpu.common import (
     FP16,
