@@ -55,10 +55,13 @@ class ArchSpec:
 
     @property
     def summary(self) -> str:
-        """Size and widths in a few words."""
+        """Size, widths and depths in a few words."""
         widths = " ".join(str(stage.channel) for stage in self.stages)
-        deconv = " ".join(map(str, self.deconv))
-        return f"{self.img_size} px, stem {self.input_channel}, stages {widths}, deconv {deconv}"
+        depths = " ".join(str(len(stage.blocks)) for stage in self.stages)
+        return (
+            f"{self.img_size} px, stem {self.input_channel}, stages {widths} of {depths} blocks, "
+            f"deconv {' '.join(map(str, self.deconv))}"
+        )
 
     @property
     def widths(self) -> dict[str, int]:

@@ -474,7 +474,7 @@ def test_a_non_finite_loss_of_a_supernet_names_the_architecture(coco_root, tmp_p
     loader = make_dataloader(cfg, build_dataset(cfg))
     state, settings = step_state(cfg, SuperLitePose(TINY, (34, 17))), StepSettings.from_config(cfg)
     meter, plan = Meter(total_steps=99, every=50, verbose=False), SupernetPlan(lambda step: [TINY])
-    with pytest.raises(ValueError, match=r"architecture 64 px, stem 8, stages 8 8 16 16, deconv"):
+    with pytest.raises(ValueError, match=r"architecture 64 px, stem 8, stages 8 8 16 16 of 1 1 "):
         do_train(state, loader, bad_at(cfg, 0), settings, meter, plan)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.models.arch import ArchSpec, largest_arch, make_divisible
+from lib.models.arch import ArchSpec, largest_arch, make_divisible, uniform_arch
 from tests.helpers import ROOT, TINY
 
 FILES = sorted((ROOT / "mobile_configs").glob("*.json"))
@@ -21,6 +21,13 @@ def test_a_published_file_survives_the_round_trip(path, tmp_path):
     assert ArchSpec.from_json(tmp_path / "again.json") == arch
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
     assert (tmp_path / "again.json").read_text().strip() == path.read_text().strip()
+
+
+def test_the_summary_tells_sizes_widths_and_depths_apart():
+    arch = uniform_arch(64, 8, (8, 8, 16, 16), (8, 8, 8), depths=(1, 2, 3, 1))
+    assert arch.summary == "64 px, stem 8, stages 8 8 16 16 of 1 2 3 1 blocks, deconv 8 8 8"
+    shallower = arch.with_numbers({"stages.2.depth": 2})
+    assert shallower.summary == arch.summary.replace("1 2 3 1", "1 2 2 1")
 
 
 def test_equal_architectures_are_one_key_of_a_table():

@@ -38,7 +38,7 @@ class Costs:
 
 
 def summary(one: Candidate) -> str:
-    """AP 0.512, 0.049 gmacs, 256 px, stem 16, stages 16 32 48 80, deconv 16 24 24"""
+    """AP 0.512, 0.049 gmacs, 256 px, stem 16, stages 16 32 48 80 of 6 8 10 10 blocks, ..."""
     costs = ", ".join(f"{value:.3f} {name}" for name, value in one.costs.items())
     return f"AP {one.score:.3f}, {costs}, {one.arch.summary}"
 
