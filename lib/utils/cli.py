@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -91,6 +92,8 @@ def run(main: Callable[[], int | None]) -> None:
     """
     logging.setLogRecordFactory(_Record)
     logging.raiseExceptions = False  # no traceback for each line on a full disk
+    if os.environ.get("RANK", "0") != "0":
+        logging.lastResort = None  # until `create_logger`, the first of several processes warns
     with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # closed; in a test
         sys.stdout = _Output(
             open(sys.stdout.fileno(), "wb", closefd=False),  # noqa: SIM115

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from lib.utils import cli
 from lib.utils.dist import ALONE, Process, agree, broadcast, gather, leave, meet, share_buffers
 
 
@@ -90,3 +93,17 @@ def test_a_job_that_is_started_again_reads_nothing_of_the_starts_before():
         assert not any(place.check(["address"]) for place in places)
         places[0].set("address", str(number))
         assert [place.get("address") for place in places] == [str(number).encode()] * 3
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(None, 1), ("0", 1), ("1", 0)])
+def test_before_there_is_a_log_the_first_process_alone_warns(monkeypatch, capsys, rank, lines):
+    """As of a key on the command line that wins over the architecture's file."""
+    for name in ("lastResort", "raiseExceptions"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
+    monkeypatch.delenv("RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    unconfigured = logging.Logger("lib.config")  # pytest's handlers are not its
+    with pytest.raises(SystemExit):
+        cli.run(lambda: unconfigured.warning("the command line wins"))
+    assert capsys.readouterr().err.count("the command line wins") == lines
