@@ -5,6 +5,9 @@ No step of a training waits for them, and none of their errors ends it.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
 import queue
 import threading
@@ -12,6 +15,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from lib.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +72,38 @@ class Background:
             logger.warning("%s: %s; it gets nothing more of this run", self.name, reason)
 
 
+class Once:
+    """A sink that gets no point twice when a run resumes with the same settings.
+
+    Such a run repeats the steps after its checkpoint exactly. With other settings they have other
+    values, and all are sent. A file has the last step of each name.
+    """
+
+    def __init__(self, sink: Sink, path: Path, start: Start) -> None:
+        self.sink = sink
+        self.path = path
+        text = json.dumps(start.config, sort_keys=True, default=str)
+        self.settings = hashlib.sha256(text.encode()).hexdigest()
+        self.last: dict[str, int] = {}  # name -> step
+        if start.is_resumed:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record["settings"] == self.settings:
+                    self.last = {str(name): int(step) for name, step in record["last"].items()}
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        new = {name: value for name, value in values.items() if step > self.last.get(name, -1)}
+        if not new:
+            return
+        self.sink.scalars(step, new)
+        self.last |= dict.fromkeys(new, step)
+        with contextlib.suppress(OSError):  # points may then be sent twice
+            atomic_write(self.path, json.dumps({"settings": self.settings, "last": self.last}))
+
+    def close(self) -> None:
+        self.sink.close()
+
+
 def open_sink(name: str, start: Start) -> Background | None:
     """The sink "wandb" or "mlflow"; None, after a line, if its package is not installed."""
     try:
@@ -74,7 +111,8 @@ def open_sink(name: str, start: Start) -> Background | None:
     except Exception as error:  # its package may be of a version that does not fit
         logger.warning("LOG.SINKS: nothing goes to %s (%s); pip install %s", name, error, name)
         return None
-    return Background(name, lambda: module.start(start))
+    sent = start.folder / f"{name}.sent.json"
+    return Background(name, lambda: Once(module.start(start), sent, start))
 
 
 def id_of_run(path: Path, start: Start, make: Callable[[], str]) -> str:

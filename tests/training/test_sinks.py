@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -13,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from lib.training import background
-from lib.training.background import Background, Start, id_of_run
+from lib.training.background import Background, Once, Start, id_of_run
 from lib.training.scalars import read_scalars
 from tests.faults.jobs import wait_until
 from tests.helpers import tiny_config
-from tests.runs import killed, train
+from tests.runs import at_step, dies, killed, train
 
 START = Start("output/run", Path("log"), {}, is_resumed=False)
 
@@ -143,6 +145,45 @@ def test_nobody_waits_for_a_service_that_hangs(monkeypatch, caplog):
     assert time.monotonic() - began < 30
     assert [line.split(":")[0] for line in warnings_of(caplog)] == ["slow"]
     goes_on.set()
+
+
+def points(run: Recorder, name: str) -> list[int]:
+    return [call["step"] for call in run.calls if name in call]
+
+
+def test_a_resume_sends_what_was_not_sent_before(config, tmp_path, wandb):
+    """Killed after step 5 was sent, it goes on from the checkpoint of step 3."""
+    opts = ("LOG.SINKS", "[wandb]", "TRAIN.SAVE_STEPS", "3")
+    out, sent = tmp_path / "run", tmp_path / "run/log/wandb.sent.json"
+
+    def die_once_it_is_sent() -> None:
+        wait_until(lambda: sent.exists() and '"train/loss": 5' in sent.read_text())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def until_then() -> None:
+        with at_step(5, die_once_it_is_sent):
+            train(config(*opts), out)
+
+    dies(until_then)
+    train(config(*opts), out)
+    assert points(wandb.runs[-1], "train/loss") == [6]
+    assert points(wandb.runs[-1], "val/AP") == [6]
+
+
+def test_a_point_is_sent_once_unless_settings_differ_or_the_run_is_new(tmp_path):
+    path, seen = tmp_path / "sent.json", []
+    sink = SimpleNamespace(scalars=lambda step, values: seen.append((step, *values)), close=None)
+    for start, lr in ((START, 1), (START._replace(is_resumed=True), 1)):
+        once = Once(sink, path, start._replace(config={"TRAIN.LR": lr}))
+        once.scalars(3, {"train/loss": 0.5})
+        once.scalars(3, {"val/AP": 0.5, "train/loss": 0.5})  # an evaluation after the same step
+    assert seen == [(3, "train/loss"), (3, "val/AP")]
+    for resumed, lr in ((True, 2), (False, 2)):
+        once = Once(sink, path, START._replace(is_resumed=resumed, config={"TRAIN.LR": lr}))
+        once.scalars(2, {"train/loss": 0.5})
+    path.write_text('{"settings": 3, "last"')  # damaged
+    Once(sink, path, START._replace(is_resumed=True)).scalars(2, {"train/loss": 0.5})
+    assert seen[2:] == [(2, "train/loss")] * 3
 
 
 def test_the_id_of_a_run_is_kept_for_its_resumes(tmp_path):
