@@ -23,9 +23,8 @@ import argparse
 import json
 from collections.abc import Sequence
 
-import torch
-
 from lib.utils import cli
+from lib.utils.device import resolve_device
 from tools.benchmark import (
     decode,
     depthwise,
@@ -66,13 +65,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         kind.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        cli.add_device_flag(kind)
         module.add_flags(kind)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve_device(args.gpu)
     kind = KINDS[args.kind]
     report = kind.measure(args, device)
     print(json.dumps(report, indent=2) if args.json else kind.table(report))

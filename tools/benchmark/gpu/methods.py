@@ -73,7 +73,7 @@ def methods_part(device: torch.device, context: Context) -> Iterator[Row]:
 
         def compare(method: Callable[[torch.device], Tensor] = method) -> Row:
             with backends(benchmark=False, allow_tf32=False):
-                values = [method(where).double().cpu() for where in (CPU, device)]
+                values = [method(where).cpu().double() for where in (CPU, device)]
             return difference("difference", values[1], values[0])
 
         yield attempt({"method": name}, compare, device)

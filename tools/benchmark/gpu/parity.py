@@ -168,10 +168,10 @@ def one_step(
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     values = {f"output {i}": output for i, output in enumerate(outputs)}
     values["losses"] = torch.stack([*terms.values()])
-    values["gradients"] = torch.cat([gradient.flatten().double() for gradient in gradients])
+    values["gradients"] = torch.cat([gradient.flatten().cpu().double() for gradient in gradients])
     with torch.no_grad():
         values["evaluation"] = model.eval()(views[0].images)[-1]
-    return {name: value.detach().double().cpu() for name, value in values.items()}
+    return {name: value.detach().cpu().double() for name, value in values.items()}
 
 
 def state_of(cfg: CfgNode, model: torch.nn.Module, device: torch.device) -> StepState:

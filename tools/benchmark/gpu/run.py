@@ -161,6 +161,7 @@ class Run:
         command = [sys.executable, "-m", "tools.benchmark", "gpu", "--keep", "--parts", *args.parts]
         command += ["--budget", str(max(self.left(), 0)), "--out", str(args.out)]
         command += ["--seconds", str(args.seconds)] if args.seconds is not None else []
+        command += ["--gpu", str(args.gpu)] if args.gpu is not None else []
         os.execv(sys.executable, [*command, *(["--json"] if args.json else [])])
 
 
