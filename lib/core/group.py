@@ -12,7 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.codec import REFERENCE, Codec, codec_of
-from lib.core.maps import Maps, first_of_equals, maps_of, strongest
+from lib.core.maps import Maps, find_peaks, maps_of, strongest
 from lib.keypoints import keypoints_of
 
 TIE = 1e-9  # added to costs to break ties; far below the cost difference of two joints
@@ -121,8 +121,7 @@ def find_candidates(maps: Maps, params: GroupParams, adjust: bool) -> list[np.nd
     """
     codec = params.codec
     radius = codec.reach(params.nms_kernel // 2)
-    pixels = maps.local_maxima(params.detection_threshold, radius)
-    pixels = pixels.select(first_of_equals(maps, pixels, radius))
+    pixels = find_peaks(maps, params.detection_threshold, radius)
     windows = maps.windows(pixels)
     best = strongest(pixels, windows[:, 1, 1], params.max_people)
     pixels, windows = pixels.select(best), windows[best]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from lib.utils.blocks import BLOCK, ProjectedBlocks, Projection, WholeBlocks
 
+SQUARE = np.ones((3, 3), np.uint8)  # a pixel and the eight next to it
 PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps compares at a time
 
 
@@ -63,12 +65,15 @@ class HostMaps:
         with np.errstate(invalid="ignore"):  # of infinite values
             return np.asarray(self.det.sum())
 
-    def local_maxima(self, threshold: float, radius: int) -> Pixels:
-        """Pixels above `threshold` that no pixel within `radius` rows and columns exceeds."""
+    def possible_peaks(self, threshold: float, radius: int) -> Pixels:
+        """Pixels above `threshold` that none of the four next to them exceeds.
+
+        All pixels above `threshold` if `radius`, within which `find_peaks` looks, is 0.
+        """
         _, height, width = self.det.shape
         joint, rest = np.divmod(np.flatnonzero(self.det > threshold), height * width)
         pixels = Pixels(joint, *np.divmod(rest, width))
-        return _maxima(pixels, radius, self.shape, lambda *place: self.det[place])
+        return _not_exceeded(pixels, radius, self.shape, lambda *place: self.det[place])
 
     def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
         """(N, D, D), D = 2 radius + 1: heatmap values around pixels, the border repeated."""
@@ -115,36 +120,36 @@ class ProjectedMaps:
         with np.errstate(invalid="ignore"):  # of infinite values
             return np.asarray(self.det.sum())
 
-    def local_maxima(self, threshold: float, radius: int) -> Pixels:
+    def possible_peaks(self, threshold: float, radius: int) -> Pixels:
         """As in HostMaps, in another order.
 
         Only pixels around values above the threshold are interpolated, in squares of step x step.
         """
-        step, inner = self.projection.step, np.arange(self.projection.step)
+        step = self.projection.step
         joint, row, column = self._near(threshold)
+        squares = self.projection.squares(self.det, joint, row, column)  # (step, step, N)
+        possible = squares > threshold
+        if radius:  # within a square, without a search for the next pixels
+            possible[:-1] &= squares[:-1] >= squares[1:]
+            possible[1:] &= squares[1:] >= squares[:-1]
+            possible[:, :-1] &= squares[:, :-1] >= squares[:, 1:]
+            possible[:, 1:] &= squares[:, 1:] >= squares[:, :-1]
+        y, x, square = np.nonzero(possible)
+        pixels = Pixels(joint[square], row[square] * step + y, column[square] * step + x)
         number = np.full(self.det.shape, len(joint), np.int32)  # of each square; the last: none
         number[joint, row, column] = np.arange(len(joint))
-        y, x = row[:, None, None] * step + inner[:, None], column[:, None, None] * step + inner
-        squares = self.projection.at(self.det, joint[:, None, None], y, x)
-        squares = np.concatenate([squares, np.full((1, step, step), -np.inf, np.float32)])
-        square, inner_y, inner_x = np.unravel_index(
-            np.flatnonzero(squares > threshold), squares.shape
-        )
-        pixels = Pixels(joint[square], y[square, inner_y, 0], x[square, 0, inner_x])
+        squares = np.append(squares, np.full((step, step, 1), -np.inf, np.float32), axis=2)
 
         def value(joint: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-            return squares[number[joint, y // step, x // step], y % step, x % step]
+            return squares[y % step, x % step, number[joint, y // step, x // step]]
 
-        return _maxima(pixels, radius, self.shape, value)
+        return _not_exceeded(pixels, radius, self.shape, value)
 
     def _near(self, threshold: float) -> Pixels:
         """Pixels of the map that are above the threshold, or next to one."""
-        shape = self.det.shape
-        above = np.unravel_index(np.flatnonzero(self.det > threshold), shape)
-        joint, y, x = around(Pixels(*above), 1, shape)
-        near = np.zeros(shape, bool)
-        near[joint, y, x] = True
-        return Pixels(*np.unravel_index(np.flatnonzero(near), shape))
+        above = (self.det > threshold).view(np.uint8)
+        near = np.stack([cv2.dilate(plane, SQUARE) for plane in above]).view(bool)
+        return Pixels(*np.unravel_index(np.flatnonzero(near), near.shape))
 
     def windows(self, pixels: Pixels, radius: int = 1) -> np.ndarray:
         """(N, D, D), D = 2 radius + 1: heatmap values around pixels, the border repeated."""
@@ -175,7 +180,7 @@ class DeviceMaps:
     def total(self) -> np.ndarray:
         return self.det.sum().cpu().numpy()
 
-    def local_maxima(self, threshold: float, radius: int) -> Pixels:
+    def possible_peaks(self, threshold: float, radius: int) -> Pixels:
         largest = F.max_pool2d(self.det[None], 2 * radius + 1, 1, radius)[0]
         peaks = (self.det > threshold) & (self.det == largest)
         return Pixels(*peaks.nonzero().cpu().numpy().T)
@@ -223,14 +228,22 @@ def around(
     return pixels.joint[:, None, None], y[:, :, None], x[:, None, :]
 
 
-def first_of_equals(maps: Maps, pixels: Pixels, radius: int) -> np.ndarray:
-    """(N,): whether no earlier pixel within `radius` has the same value as the peak."""
+def find_peaks(maps: Maps, threshold: float, radius: int) -> Pixels:
+    """Pixels above `threshold` that no pixel within `radius` rows and columns exceeds.
+
+    Of equal pixels within `radius`, the first one in row-major order.
+    """
+    pixels = maps.possible_peaks(threshold, radius)
     values = maps.windows(pixels, radius)
+    peaks = values[:, radius, radius, None, None]
+    largest = np.flatnonzero(~np.any(values > peaks, axis=(1, 2)))
+    pixels, values, peaks = pixels.select(largest), values[largest], peaks[largest]
+    # Beyond the border, the window repeats pixels of the map, so their positions are compared.
     _, y, x = around(pixels, radius, maps.shape)
     peak_y, peak_x = pixels.y[:, None, None], pixels.x[:, None, None]
-    earlier = (y < peak_y) | ((y == peak_y) & (x < peak_x))
-    equal = values == values[:, radius, radius, None, None]
-    return ~(earlier & equal).any(axis=(1, 2))
+    is_earlier = (y < peak_y) | ((y == peak_y) & (x < peak_x))
+    has_earlier = np.any(is_earlier & np.equal(values, peaks), axis=(1, 2))
+    return pixels.select(np.flatnonzero(~has_earlier))
 
 
 def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
@@ -241,22 +254,15 @@ def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:
     return order[rank < limit]
 
 
-def _maxima(
+def _not_exceeded(
     pixels: Pixels, radius: int, shape: Sequence[int], value: Callable[..., np.ndarray]
 ) -> Pixels:
-    """The pixels that no pixel within `radius` exceeds; value(joint, y, x): of any pixels."""
+    """The pixels that none of the four next to them exceeds; value(joint, y, x): of any pixels."""
     values = value(*pixels)
-    for dy, dx in _neighbors(radius):
-        # Beyond the border the nearest pixel is compared; it is in the window as well.
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)) if radius else ():
+        # Beyond the border a pixel is compared with itself.
         y = np.clip(pixels.y + dy, 0, shape[1] - 1)
         x = np.clip(pixels.x + dx, 0, shape[2] - 1)
         remains = values >= value(pixels.joint, y, x)
         pixels, values = pixels.select(remains), values[remains]
     return pixels
-
-
-def _neighbors(radius: int) -> list[tuple[int, int]]:
-    """All offsets (dy, dx) within `radius`, the nearest first, since these rule out the most."""
-    reach = range(-radius, radius + 1)
-    steps = [(dy, dx) for dy in reach for dx in reach if dy or dx]
-    return sorted(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)

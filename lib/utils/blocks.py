@@ -161,6 +161,24 @@ class Projection(NamedTuple):
         lower = _between(flat[below + left], flat[below + right], u)
         return _between(upper, lower, v)
 
+    def squares(
+        self, maps: np.ndarray, k: np.ndarray, row: np.ndarray, column: np.ndarray, side: int = 1
+    ) -> np.ndarray:
+        """Squares of maps (K, h, w), enlarged: (D, D, P), D = side * step; the values of `at`.
+
+        k, row, column (P,): the map and the first pixel of each square of side x side pixels.
+        """
+        height, width = self.shape
+        reach = np.arange(-1, side + 1)[:, None]  # one pixel more on each side; the border repeated
+        y = k * height + np.clip(row + reach, 0, height - 1)  # (side + 2, P)
+        x = np.clip(column + reach, 0, width - 1)
+        patches = maps.reshape(-1)[(y * width)[:, None] + x]  # (side + 2, side + 2, P)
+        place = (np.arange(side * self.step, dtype=np.float32) + 0.5) / self.step + 0.5
+        first = place.astype(np.int64)
+        share = (place - first).astype(np.float32)[:, None]
+        across = _between(patches[:, first], patches[:, first + 1], share)
+        return _between(across[first], across[first + 1], share[..., None])
+
     def all(self, one: np.ndarray) -> np.ndarray:
         """A map (h, w) enlarged; the values are those of `at`."""
         above, below, v = self.near(np.arange(self.size[0]), axis=0)
@@ -187,29 +205,20 @@ class ProjectedBlocks(Blocks):
         super().__init__(joints, *projection.size)
         self.det, self.tags, self.projection = det, tags, projection
         self.side = BLOCK // projection.step  # of a block on the map
-        self.top = _over_wide_blocks(np.maximum, det[joints], self.side)
-        of_joints = [tag[joints] for tag in tags]
-        low = [_over_wide_blocks(np.minimum, tag, self.side) for tag in of_joints]
-        high = [_over_wide_blocks(np.maximum, tag, self.side) for tag in of_joints]
+        if len(joints) < len(det):
+            det, tags = det[joints], [tag[joints] for tag in tags]
+        self.top = _over_wide_blocks(np.maximum, det, self.side)
+        low = [_over_wide_blocks(np.minimum, tag, self.side) for tag in tags]
+        high = [_over_wide_blocks(np.maximum, tag, self.side) for tag in tags]
         self.low, self.high = np.stack(low, axis=2), np.stack(high, axis=2)
 
     def pixels(self, k: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        reach = np.arange(-1, self.side + 1)  # one pixel more on each side
-        height, width = self.projection.shape
-        row = np.clip(self.rows[block, None] * self.side + reach, 0, height - 1)
-        column = np.clip(self.columns[block, None] * self.side + reach, 0, width - 1)
-        address = ((k[:, None] * height + row) * width)[:, :, None] + column[:, None, :]
-        det, *tags = (self._enlarged(one.reshape(-1)[address]) for one in (self.det, *self.tags))
+        row, column = self.rows[block] * self.side, self.columns[block] * self.side
+        det, *tags = (
+            self.projection.squares(maps, k, row, column, self.side).transpose(2, 0, 1)
+            for maps in (self.det, *self.tags)
+        )
         return det, np.stack(tags, axis=3)
-
-    def _enlarged(self, patches: np.ndarray) -> np.ndarray:
-        """(P, side + 2, side + 2) -> (P, 16, 16)"""
-        step = self.projection.step
-        place = (np.arange(BLOCK, dtype=np.float32) + 0.5) / step + 0.5  # -0.5, and the added pixel
-        first = place.astype(np.int64)
-        share = (place - first).astype(np.float32)
-        across = _between(patches[:, :, first], patches[:, :, first + 1], share)
-        return _between(across[:, first], across[:, first + 1], share[:, None])
 
     def whole(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         det, *tags = (self.projection.all(maps[k]) for maps in (self.det, *self.tags))

@@ -9,7 +9,7 @@ import torch
 from lib.codec import CODECS
 from lib.core.group import find_candidates
 from lib.core.inference import InferenceSettings, network_maps, prepare
-from lib.core.maps import first_of_equals, maps_of
+from lib.core.maps import find_peaks, maps_of
 from lib.deploy.graph import GRAPHS, is_first_of_equals, local_maxima, subpixel
 from tests.helpers import fill, network, tiny_config
 
@@ -103,8 +103,7 @@ def test_of_equal_neighbors_the_first_is_a_peak(radius):
     address = torch.arange(99).expand(1, 2, 99)
     first = is_first_of_equals(maps, address, radius) & (peaks > 0)
     host = maps_of(maps[0], maps[0, ..., None])
-    pixels = host.local_maxima(0, radius)
-    pixels = pixels.select(first_of_equals(host, pixels, radius))
+    pixels = find_peaks(host, 0, radius)
     assert len(pixels.y) < (peaks > 0).sum()
     _, joint, place = first.nonzero().T
     assert joint.tolist() == pixels.joint.tolist()
