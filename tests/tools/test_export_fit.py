@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tools.device_runner import prepare
 from tools.export.__main__ import free_scale
-from tools.export.fit import best_size, describe_fit, fit
+from tools.export.fit import best_size, describe_fit, fit, without_borders
 
 LANDSCAPE = (640, 480)
 PORTRAIT = (480, 640)
@@ -62,3 +63,16 @@ def test_the_scale_of_a_free_size_is_that_of_the_card():
     for kind, side in (("short", 480), ("long", 640)):
         scale = free_scale({"side": 448, "scale_type": kind}, images)
         np.testing.assert_allclose(scale, [448 / side] * 2)
+
+
+@pytest.mark.parametrize("image", [(480, 640), (640, 480), (384, 683), (100, 1000), (70, 70)])
+@pytest.mark.parametrize("size", [None, (640, 448), (128, 256)])
+def test_an_image_without_borders_fills_the_input(image, size):
+    rules = {"size": size, "side": 448, "scale_type": "short", "multiple_of": 64}
+    white = np.full((*image, 3), 255, np.uint8)
+    filled, _, _ = prepare({"input": rules, "pixel_center": 0}, without_borders(white, rules))
+    assert filled.shape[1] % 64 == filled.shape[2] % 64 == 0
+    assert not size or filled.shape[2:0:-1] == size
+    black = filled[0].max(axis=2) == 0
+    assert black.all(axis=0).sum() <= 8  # less than a pixel of the image
+    assert black.all(axis=1).sum() <= 8

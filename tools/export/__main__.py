@@ -52,7 +52,7 @@ from tools.export.check import (
     compare_people,
     run_of,
 )
-from tools.export.fit import describe_fit
+from tools.export.fit import describe_fit, without_borders
 from tools.export.forms import open_form
 from tools.export.int8 import write_int8
 from tools.export.targets import (
@@ -128,7 +128,10 @@ def main(argv: list[str] | None = None) -> int:
     settings = InferenceSettings.from_config(network.cfg)
     unfolded = GRAPHS[args.graph](settings, model).eval()
     card = make_card(settings, unfolded, size, provenance_of(network))
-    calibration = [prepare(card, image)[0] for image in images_to_calibrate_on(args, network.cfg)]
+    calibration = [
+        prepare(card, without_borders(image, card["input"]))[0]
+        for image in images_to_calibrate_on(args, network.cfg)
+    ]
     graph = GRAPHS[args.graph](settings, fold_norms(model)).eval()
     program = make_program(graph, size)
     content = program_file(program)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,24 @@ def fit(images: np.ndarray, size: Sequence[int]) -> Fit:
     scale = (np.array(size) / images).min(axis=1)
     covered = images.prod(axis=1) * scale**2 / np.prod(size)
     return Fit(scale, float(covered.mean()))
+
+
+def without_borders(image: np.ndarray, rules: Mapping[str, Any]) -> np.ndarray:
+    """The center of `image` (H, W, 3) that fills the network's input, with nothing black around.
+
+    rules: the entry "input" of the card. For example, 640 x 480 pixels in an input of 640 x 448
+    lose a few rows; with a free size of 448 on the short side, 640 x 480 become 448 x 576.
+    """
+    sides = np.array(image.shape[1::-1])
+    size = rules["size"]
+    if not size:
+        side = sides.min() if rules["scale_type"] == "short" else sides.max()
+        ratio, multiple = rules["side"] / side, rules["multiple_of"]
+        size = np.maximum((ratio * sides + 1e-6) // multiple, 1) * multiple
+    ratio = (np.array(size) / sides).max()
+    width, height = np.clip((np.array(size) / ratio + 1e-6).astype(int), 1, sides)
+    left, top = (sides - (width, height)) // 2
+    return image[top : top + height, left : left + width]
 
 
 def best_size(images: np.ndarray, pixels: int) -> tuple[int, int]:
