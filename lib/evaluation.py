@@ -21,7 +21,7 @@ from lib.dataset.build import EvaluationSet
 from lib.dataset.shared import share_joints
 from lib.models.arch import ArchSpec
 from lib.models.load import NetworkFile
-from lib.predictor import build_network
+from lib.predictor import Runtime, build_network
 from lib.utils.reading import hash_of
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def subject_of(
     if network:
         logger.info("weights from %s", network.source)
         cfg = network.cfg
-        model = build_network(network, device, runtime)
+        model = build_network(network, device, Runtime(runtime))
         if share:
             data, scored = share_joints(data, network.spec)
     if oracle or model is None:

@@ -40,6 +40,13 @@ class People(NamedTuple):
     tags: np.ndarray  # (N, K, L), associative embedding; L is 2 with the flip test
 
 
+class Runtime(NamedTuple):
+    """What computes a network."""
+
+    name: str | None = None  # as in `Predictor.load`
+    callers: int = 1  # threads that call `compute` at the same time, each with its share of the CPU
+
+
 class Network(Protocol):
     """A network in three steps, image -> people, each of which may run in another thread."""
 
@@ -48,6 +55,7 @@ class Network(Protocol):
     input_size: int
     codec: str  # MODEL.CODEC
     max_people: int  # in an image (DATASET.MAX_NUM_PEOPLE)
+    callers: int  # threads that may call `compute` at the same time without loss
 
     def prepare(self, image: np.ndarray, /) -> Any:
         """(H, W, 3) uint8 RGB -> the input of the network."""
@@ -65,7 +73,7 @@ class Network(Protocol):
 class TorchNetwork:
     """A network in PyTorch; the steps are those of `lib.core.inference.predict`."""
 
-    def __init__(self, file: NetworkFile, device: torch.device, runtime: str | None = None) -> None:
+    def __init__(self, file: NetworkFile, device: torch.device, runtime: Runtime) -> None:
         self.spec = file.spec
         self.arch = file.arch
         self.input_size = file.input_size
@@ -73,6 +81,7 @@ class TorchNetwork:
         self.settings = InferenceSettings.from_config(file.cfg)
         self.max_people = self.settings.group.max_people
         self.model = build_network(file, device, runtime)
+        self.callers = 1 if runtime.name in (None, PYTORCH) else runtime.callers
         self.device = device
 
     def prepare(self, image: np.ndarray) -> Input:
@@ -105,7 +114,7 @@ class Predictor:
         input_size: int | None = None,
         joints: str | Path | None = None,
         device: str | int | torch.device | None = None,
-        runtime: str | None = None,
+        runtime: str | Runtime | None = None,
     ) -> Predictor:
         """The predictor of a file of weights or of an exported network.
 
@@ -118,17 +127,20 @@ class Predictor:
         "mps" and Intel's "xpu" are untried.
         runtime: "pytorch", "onnxruntime", "openvino" or "openvino-bf16" (half the bits, half the
         time on CPUs that have bfloat16); all but the first run on the CPU. Default: PyTorch for
-        weights, ONNX Runtime for *.onnx, OpenVINO for *.xml.
+        weights, ONNX Runtime for *.onnx, OpenVINO for *.xml. `Runtime("openvino", callers=2)`: two
+        threads call `compute` at the same time (PyTorch ignores it).
 
         ValueError, in one line, if the file cannot be read or the arguments do not fit it.
         """
         path = Path(path)
+        runtime = runtime if isinstance(runtime, Runtime) else Runtime(runtime)
         if path.suffix in EXPORTED:
             if cfg or superconfig or opts or input_size or joints:
                 raise ValueError(f"{path} was exported with its settings; they cannot be changed")
             from lib.deploy.exported import open_exported
 
-            return cls(open_exported(path, runtime))
+            threads = torch.get_num_threads()
+            return cls(open_exported(path, runtime.name, threads, runtime.callers))
         file = read_network(
             path,
             cfg=cfg,
@@ -137,7 +149,7 @@ class Predictor:
             input_size=input_size,
             joints=joints,
         ).expect_subnet()
-        if runtime not in (None, PYTORCH) and device is None:
+        if runtime.name not in (None, PYTORCH) and device is None:
             device = "cpu"
         return cls(TorchNetwork(file, resolve_device(device, file.cfg.GPUS[0]), runtime))
 
@@ -165,6 +177,11 @@ class Predictor:
     def max_people(self) -> int:
         """DATASET.MAX_NUM_PEOPLE: in an image with as many people, there may be more."""
         return self.network.max_people
+
+    @property
+    def callers(self) -> int:
+        """Threads that may call `compute` at the same time without loss (`Runtime`)."""
+        return self.network.callers
 
     @overload
     def __call__(self, image: Image) -> People: ...
@@ -200,12 +217,13 @@ class Predictor:
         return People(people[..., :3], np.array(scores), people[..., 3:])
 
 
-def build_network(file: NetworkFile, device: torch.device, runtime: str | None) -> nn.Module:
-    """The network of a file on `device`, computed by `runtime` (see `Predictor.load`)."""
-    if runtime in (None, PYTORCH):
+def build_network(file: NetworkFile, device: torch.device, runtime: Runtime) -> nn.Module:
+    """The network of a file on `device`, computed by `runtime`."""
+    if runtime.name in (None, PYTORCH):
         return file.build(device)
     if device.type != "cpu":
-        raise ValueError(f"the runtime {runtime} computes on the CPU, not on {device}")
+        raise ValueError(f"the runtime {runtime.name} computes on the CPU, not on {device}")
     from lib.deploy.compiled import CompiledNetwork  # loads onnx
 
-    return CompiledNetwork.convert(file.build(device), str(runtime))
+    network = file.build(device)
+    return CompiledNetwork.convert(network, str(runtime.name), callers=runtime.callers)

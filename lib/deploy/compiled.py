@@ -28,18 +28,20 @@ class CompiledNetwork(nn.Module):
         self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # which inputs are sent to
 
     @classmethod
-    def convert(cls, network: nn.Module, runtime: str, threads: int = 0) -> CompiledNetwork:
+    def convert(
+        cls, network: nn.Module, runtime: str, threads: int = 0, callers: int = 1
+    ) -> CompiledNetwork:
         """`network` with its BatchNorms folded, in some ten seconds.
 
         H and W are multiples of 64. runtime: one of `lib.deploy.session.RUNTIMES`; threads: 0: as
-        many as PyTorch uses.
+        many as PyTorch uses; callers: as in `open_session`.
         """
         load_runtime(runtime)  # before the conversion: it may be missing
         example = torch.zeros(2, 3 * STRIDE, 4 * STRIDE, 3).byte()
         program = any_size_program(OfPixels(fold_norms(network)), example, rows=1)
         stages = [f"stage{i}" for i in range(len(program.graph_signature.user_outputs))]
         threads = threads or torch.get_num_threads()
-        return cls(open_session(onnx_content(program, stages), runtime, threads))
+        return cls(open_session(onnx_content(program, stages), runtime, threads, callers))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()

@@ -71,6 +71,7 @@ class ExportedNetwork:
         self.refine: bool = rules.pop("refine")
         self.group_params = GroupParams(**rules)
         self.max_people = self.group_params.max_people
+        self.callers = 1
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """`image` (H, W, 3) uint8 RGB as the network's input.
@@ -154,12 +155,13 @@ class MapNetwork(ExportedNetwork):
 
 
 def open_exported(
-    path: str | Path, runtime: str | None = None, threads: int = 0
+    path: str | Path, runtime: str | None = None, threads: int = 0, callers: int = 1
 ) -> CandidateNetwork | MapNetwork:
     """The model at `path` with the card.json next to it, on that many threads (0: all cores).
 
     path: *.onnx, or *.xml of OpenVINO. runtime: one of `lib.deploy.session.RUNTIMES`; None: ONNX
-    Runtime, and OpenVINO for its own files. ValueError when one of the files cannot be read.
+    Runtime, and OpenVINO for its own files. callers: as in `open_session`. ValueError when one of
+    the files cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -169,9 +171,11 @@ def open_exported(
         kind = CandidateNetwork if "values" in card["outputs"] else MapNetwork
         spec = _spec_of_card(card, f"the card next to {path}")
         runtime = runtime or ("openvino" if path.suffix == ".xml" else "onnxruntime")
-        return kind(open_session(path, runtime, threads), card, spec)
+        network = kind(open_session(path, runtime, threads, callers), card, spec)
     except (KeyError, TypeError, IndexError):
         raise ValueError(f"the card next to {path} is not of an exported network") from None
+    network.callers = callers
+    return network
 
 
 def _spec_of_card(card: Mapping[str, Any], source: str) -> KeypointSpec:

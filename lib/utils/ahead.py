@@ -1,13 +1,14 @@
-"""Overlapping work: generators that run ahead of their readers in threads."""
+"""Overlapping work: results that threads compute before they are read."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 END: Any = object()  # follows the last item
 
 
@@ -26,4 +27,33 @@ def ahead(items: Generator[Item], limit: int = 2) -> Generator[Item]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)  # waits for the item that is being computed
+        items.close()
+
+
+def spread(
+    function: Callable[[Item], Result], items: Generator[Item], workers: int
+) -> Generator[Result]:
+    """`function` of all items in their order, computed for `workers` of them at the same time.
+
+    An exception of `items` or `function` is raised in the place of the result. Closing this
+    generator closes `items`.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="spread")
+    pending: deque[Future[Result]] = deque()
+    is_open = True
+    try:
+        while is_open or pending:
+            while is_open and len(pending) < workers:
+                try:
+                    pending.append(pool.submit(function, next(items)))
+                except StopIteration:
+                    is_open = False
+                except Exception as error:  # of `items`: after the results before it
+                    pending.append(Future())
+                    pending[-1].set_exception(error)
+                    is_open = False
+            if pending:
+                yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
         items.close()

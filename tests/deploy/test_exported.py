@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_people_are_those_of_pytorch(export, settings, runtime):
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
         np.testing.assert_array_equal(people[..., 2] > 0, expected[..., 2] > 0)
         np.testing.assert_allclose(people, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+@pytest.mark.parametrize("callers", [1, 2])
+def test_threads_that_call_at_the_same_time_get_their_own_people(export, runtime, callers):
+    """Also where fewer were announced."""
+    onnx = open_exported(export(*MAPS).path, runtime, threads=2, callers=callers)
+    assert onnx.callers == callers
+    images = [noise(90 + i, 130, 3) for i in range(12)]
+    alone = [find(onnx, image)[0] for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = [people for people, _ in pool.map(lambda image: find(onnx, image), images)]
+    for ours, theirs in zip(together, alone, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 @pytest.mark.parametrize(

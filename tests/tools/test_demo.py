@@ -72,6 +72,7 @@ class PointPredictor(NamedTuple):
     group: Callable[[Any], People] = find
     keypoints: KeypointSpec = COCO
     max_people: int = 30
+    callers: int = 2
 
 
 POINTS = PointPredictor()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Generator
 
 import pytest
 
-from lib.utils.ahead import ahead
+from lib.utils.ahead import ahead, spread
 
 
 @pytest.fixture(autouse=True)
 def no_thread_stays():
     yield
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("ahead", "spread"))]
 
 
 def count(to: int, closed: list | None = None):
@@ -100,3 +101,55 @@ def test_a_reader_that_stops_ends_all_threads_and_closes_the_source(read):
     with contextlib.closing(chain):
         assert [next(chain) for _ in range(read)] == [str(i) for i in range(read)]
     assert closed == [True]
+
+
+def numbers(count: int):
+    yield from range(count)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_results_come_in_the_order_of_their_items(workers):
+    def slow_if_even(number: int) -> int:
+        time.sleep(0.01 * (number % 2 == 0))
+        return 10 * number
+
+    assert list(spread(slow_if_even, numbers(9), workers)) == [10 * i for i in range(9)]
+    assert list(spread(slow_if_even, numbers(0), workers)) == []
+
+
+def test_two_workers_compute_at_the_same_time():
+    meeting = threading.Barrier(2, timeout=10)  # one alone would wait here
+
+    def meet(number: int) -> int:
+        meeting.wait()
+        return number
+
+    assert list(spread(meet, numbers(6), 2)) == list(range(6))
+
+
+def test_an_error_of_a_worker_is_raised_in_its_place():
+    items = numbers(9)
+    results = spread(lambda number: 1 // (3 - number), items, 2)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(items, None) is None  # closed
+
+
+def test_an_error_of_the_items_is_raised_after_the_results_before_it():
+    def three():
+        yield from range(3)
+        raise OSError("full")
+
+    results = spread(str, three(), 2)
+    assert [next(results) for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(OSError, match="full"):
+        next(results)
+
+
+def test_closing_the_results_closes_the_items():
+    items = numbers(9)
+    results = spread(str, items, 2)
+    assert next(results) == "0"
+    results.close()
+    assert next(items, None) is None

@@ -27,7 +27,7 @@ import cv2
 from tqdm import tqdm
 
 from lib.config.default import _C as DEFAULTS
-from lib.predictor import Predictor
+from lib.predictor import Predictor, Runtime
 from lib.utils import cli
 from lib.utils.shipped import DEFAULT
 from tools.demo.media import Source, find_sources, quiet_opencv
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         superconfig=args.superconfig,
         opts=args.opts,
         device=args.gpu,
-        runtime=args.runtime,
+        runtime=Runtime(args.runtime, callers=2),
     )
     return process(predictor, sources, args.out, args.track, args.min_score, args.show)
 

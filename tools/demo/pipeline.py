@@ -14,7 +14,7 @@ import numpy as np
 from lib.core.pipeline import IMAGE_ERRORS
 from lib.keypoints import KeypointSpec
 from lib.predictor import Predictor
-from lib.utils.ahead import ahead
+from lib.utils.ahead import ahead, spread
 from lib.utils.tables import markdown
 from lib.utils.vis import draw_people
 from tools.demo.media import Frame, Source
@@ -83,7 +83,8 @@ def drawings(
     }
     items = ahead(read(predictor, sources, times["read"]))
     for part, step in steps.items():
-        items = ahead(run_step(step, items, times[part]))
+        callers = predictor.callers if part == "network" else 1
+        items = ahead(run_step(step, items, times[part], callers))
     return items
 
 
@@ -106,14 +107,18 @@ def read(predictor: Predictor, sources: Sequence[Source], times: Mean) -> Genera
 
 
 def run_step(
-    step: Callable[[Item], Any], items: Generator[Item | Problem], times: Mean
+    step: Callable[[Item], Any], items: Generator[Item | Problem], times: Mean, callers: int = 1
 ) -> Generator[Item | Problem]:
-    """`attempt` on all items; the time of each is added to `times`."""
-    with contextlib.closing(items):
-        for item in items:
-            begin = time.perf_counter()
-            result = attempt(step, item)
-            times.add(time.perf_counter() - begin)
+    """`attempt` on all items by so many threads; the time of each item is added to `times`."""
+
+    def timed(item: Item | Problem) -> tuple[Item | Problem, float]:
+        begin = time.perf_counter()
+        result = attempt(step, item)
+        return result, time.perf_counter() - begin
+
+    with contextlib.closing(spread(timed, items, callers)) as results:
+        for result, seconds in results:
+            times.add(seconds)
             yield result
 
 
