@@ -26,6 +26,7 @@ from yacs.config import CfgNode
 from arch_manager import ArchManager
 from lib.config import load_config
 from lib.core.distill import Distillation, Imitation
+from lib.core.flips import FlipConsistency
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import SupernetPlan
 from lib.deploy.fold import fold_norms
@@ -124,9 +125,22 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
 
 def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> nn.Module:
     """The losses of LOSS.*, plus heatmap distillation if `teacher` names a file of weights."""
-    criterion = MultiLossFactory.from_config(cfg)
-    if teacher is None:
-        return criterion
+    loss, criterion = cfg.LOSS, MultiLossFactory.from_config(cfg)
+    taught = distill(cfg, criterion, teacher, device) if teacher else criterion
+    if not loss.FLIP_CONSISTENCY:
+        return taught
+    return FlipConsistency(
+        taught,
+        flip_index=flip_index(cfg, device),
+        heatmap_factors=[loss.FLIP_CONSISTENCY * factor for factor in criterion.heatmap_factors],
+        tag_factors=[loss.FLIP_CONSISTENCY * factor for factor in criterion.pull_factors],
+    )
+
+
+def distill(
+    cfg: CfgNode, criterion: MultiLossFactory, teacher: str, device: torch.device
+) -> Distillation:
+    """`criterion` with the terms of the network in the file `teacher`."""
     network = read_teacher(cfg, teacher)
     size = cfg.TEACHER.INPUT_SIZE or network.input_size
     logger.info("teacher %s at %d px", teacher, size)

@@ -163,6 +163,8 @@ RANGES = {
     "LOSS.AE_LOSS_TYPE": choice("exp", "max"),
     "LOSS.PUSH_LOSS_FACTOR": FACTORS,
     "LOSS.PULL_LOSS_FACTOR": FACTORS,
+    "LOSS.FLIP_CONSISTENCY": number(0, 1e6),
+    "LOSS.FLIP_SHARE": number(0.01, 1),
     #
     "DATASET.ROOT": NAME,
     "DATASET.DATASET": NAME,

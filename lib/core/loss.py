@@ -96,6 +96,11 @@ def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
     return 0.5 * (near * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)
 
 
+def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
+    """The factors of the stages that are switched on, 0 for the others."""
+    return [factor * flag for factor, flag in zip(factors, flags, strict=True)]
+
+
 class MultiLossFactory(nn.Module):
     """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
@@ -124,10 +129,6 @@ class MultiLossFactory(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
         """The losses of LOSS.*."""
-
-        def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
-            return [factor * flag for factor, flag in zip(factors, flags, strict=True)]
-
         loss = cfg.LOSS
         return cls(
             num_joints=cfg.MODEL.NUM_JOINTS,

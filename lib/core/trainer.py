@@ -47,6 +47,7 @@ class StepSettings(ViewSettings):
             codec=codec_of(cfg),
             tag_per_joint=cfg.MODEL.TAG_PER_JOINT,
             channels_last=cfg.MODEL.CHANNELS_LAST,
+            flip_share=cfg.LOSS.FLIP_SHARE if cfg.LOSS.FLIP_CONSISTENCY else 0.0,
             images_per_batch=cfg.TRAIN.IMAGES_PER_GPU,
             accumulate=cfg.TRAIN.ACCUMULATE,
             clip_norm=cfg.TRAIN.CLIP_NORM,
@@ -170,6 +171,7 @@ def add_gradients(
             arch = () if view.arch is None else (view.arch,)
             outputs = [output.float() for output in state.model(view.images, *arch)]
         losses = criterion(view.images, outputs, view.targets)
+        outputs = view.without_copies(outputs)
         if first_outputs and imitate is not None:
             losses |= imitate(outputs, first_outputs, view.targets)
         losses = {name: term * share / len(views) for name, term in losses.items()}

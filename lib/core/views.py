@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,14 +28,20 @@ class ViewSettings:
     codec: Codec
     tag_per_joint: bool = True
     channels_last: bool = True  # MODEL.CHANNELS_LAST: memory format of the images
+    flip_share: float = 0.0  # of the images that have a flipped copy (lib/core/flips.py)
 
 
 class View(NamedTuple):
     """A batch at one resolution, and the network that is trained on it."""
 
-    images: Tensor  # (B, 3, H, W), normalized
+    images: Tensor  # (B + F, 3, H, W), normalized: F flipped copies are last, F may be 0
     targets: Targets
     arch: ArchSpec | None = None  # a sub-network of the supernet; None: any other network
+
+    def without_copies(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Those of the outputs (B + F, C, h, w) that have targets: (B, C, h, w)."""
+        count = len(self.targets.masks[0])
+        return outputs if len(self.images) == count else [output[:count] for output in outputs]
 
 
 def make_views(
@@ -50,6 +58,9 @@ def make_view(batch: Batch, size: int, settings: ViewSettings) -> View:
     images = normalize(batch.images)
     if size != settings.crop_size:
         images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    if settings.flip_share:
+        count = math.ceil(settings.flip_share * len(images))
+        images = torch.cat([images, images[:count].flip(3)])
     if not settings.channels_last:
         images = images.contiguous()  # the maps of a network are in the format of its images
     targets = make_targets(

@@ -44,6 +44,7 @@ STEPS = {
         ["TRAIN.OPTIMIZER", "sgd", "DATASET.SIGMA", "-1", "MODEL.CODEC", "unbiased"],
     ),
     "one tag map, hinge": (TINY, ["MODEL.TAG_PER_JOINT", "False", "LOSS.AE_LOSS_TYPE", "max"]),
+    "modern": (TINY, ["LOSS.WAHR", "True", "LOSS.FLIP_CONSISTENCY", "1.0"]),
     "sandwich": (SMALL, SUPERNET),
 }
 
@@ -54,7 +55,7 @@ STEPS = {
 def test_a_step_reads_nothing_and_stays_on_its_device(coco_root, tmp_path, name, clip_norm):
     arch, opts = STEPS[name]
     cfg = tiny_config(coco_root, tmp_path, *opts, "TRAIN.CLIP_NORM", clip_norm)
-    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    criterion, settings = dist_train.start_criterion(cfg, None, META), StepSettings.from_config(cfg)
     model = place(network(cfg, arch), META, cfg.MODEL.CHANNELS_LAST).train()
     plan = dist_train.supernet_plan(cfg, model)
     archs, imitate = (plan.archs(0), plan.imitate) if plan else ([None], None)
