@@ -23,6 +23,7 @@ import lib  # isort: skip  # noqa: F401  (before torch)
 import json
 import logging
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,7 @@ from lib.dataset.build import (
 )
 from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.load import read_network
+from lib.models.load import NetworkFile, read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.refit import refit
@@ -105,7 +106,8 @@ def main() -> None:
     source = cfg.TEST.MODEL_FILE
     if not source:
         raise ValueError("TEST.MODEL_FILE is empty; set it to the supernet's checkpoint")
-    supernet = read_supernet(args, cfg)
+    network = read_network(cfg.TEST.MODEL_FILE, cfg=args.cfg, opts=args.opts)
+    supernet = read_supernet(args, cfg, network)
     outputs = [target_of(path, output_dir) for path in paths]
     check_outputs([*outputs, args.json], [source, args.cfg, *paths])
     origin = {"supernet": str(source), "sha256": hash_of(find_weights(source))}
@@ -113,7 +115,7 @@ def main() -> None:
     subnets = []
     for path in paths:
         arch = ArchSpec.from_json(path)
-        warn_of_depth(cfg, arch, supernet.arch)
+        warn_of_depth(trained_depths(network), arch, supernet.arch)
         subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
         target = target_of(path, output_dir)
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
@@ -124,9 +126,8 @@ def main() -> None:
         write_file(args.json, json.dumps(rows, indent=2) + "\n")
 
 
-def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
-    """The supernet of TEST.MODEL_FILE; of a LitePose, one with sorted channels."""
-    network = read_network(cfg.TEST.MODEL_FILE, cfg=args.cfg, opts=args.opts)
+def read_supernet(args: Namespace, cfg: CfgNode, network: NetworkFile) -> SuperLitePose:
+    """The supernet of `network`; of a LitePose, one with sorted channels."""
     device = choose_device(cfg, args.gpu)
     model = build_supernet(network, device, partial(sorting_images, cfg, device))
     # Contiguous like the extracted sub-networks: outputs are equal only with equal memory formats.
@@ -135,10 +136,18 @@ def read_supernet(args: Namespace, cfg: CfgNode) -> SuperLitePose:
     return supernet
 
 
-def warn_of_depth(cfg: CfgNode, arch: ArchSpec, largest: ArchSpec) -> None:
+def trained_depths(network: NetworkFile) -> Sequence[float]:
+    """SUPERNET.DEPTHS that the network was trained with, as far as its file or the config knows."""
+    node = network.recorded.get("SUPERNET")
+    depths = node.get("DEPTHS") if isinstance(node, Mapping) else None
+    is_list = isinstance(depths, list) and all(isinstance(depth, (int, float)) for depth in depths)
+    return depths if depths and is_list else network.cfg.SUPERNET.DEPTHS
+
+
+def warn_of_depth(trained: Sequence[float], arch: ArchSpec, largest: ArchSpec) -> None:
     """A warning if `arch` skips blocks, but the supernet was trained with all of them."""
     depths, full = ([len(stage.blocks) for stage in one.stages] for one in (arch, largest))
-    if depths != full and min(cfg.SUPERNET.DEPTHS) == 1:
+    if depths != full and min(trained) == 1:
         logger.warning(
             "stages of %s blocks; trained were all %s (SUPERNET.DEPTHS), so it needs fine-tuning",
             depths,
