@@ -111,8 +111,9 @@ def test_targets_outputs_and_losses_are_on_the_device_of_the_batch(
 ):
     arch, opts = STEPS[name]
     cfg = tiny_config(coco_root, tmp_path, *opts)
-    criterion, settings = MultiLossFactory.from_config(cfg), StepSettings.from_config(cfg)
+    settings = StepSettings.from_config(cfg)
     with pretended(network(cfg, arch), device) as model, Watch():
+        criterion = dist_train.start_criterion(cfg, None, device)
         plan = dist_train.supernet_plan(cfg, model)
         batch = fake_batch(cfg.DATASET.INPUT_SIZE, cfg.DATASET.OUTPUT_SIZE).to(device)
         for one in plan.archs(0) if plan else [None]:
