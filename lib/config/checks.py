@@ -83,6 +83,11 @@ def _check_losses(cfg: CfgNode) -> None:
     terms = [a * on for a, on in heatmaps] + [(a + b) * on for a, b, on in tags]
     if not any(terms):
         raise ValueError("LOSS.* switch off every loss, or their factors are 0")
+    if loss.PUSH_START and loss.AE_LOSS_TYPE != "exp":
+        raise ValueError(
+            f"LOSS.PUSH_START is {loss.PUSH_START}, but LOSS.AE_LOSS_TYPE is {loss.AE_LOSS_TYPE}; "
+            "it changes exp alone"
+        )
 
 
 def _check_joints(cfg: CfgNode) -> None:

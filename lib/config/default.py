@@ -110,6 +110,8 @@ _C.LOSS.HEATMAPS_LOSS_FACTOR = (1.0, 1.0)
 _C.LOSS.WAHR = False  # weights of pixels that adapt to the prediction (docs/modern.md)
 _C.LOSS.WITH_AE_LOSS = (True, False)  # outputs that have tag maps, and train them
 _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
+# s of the push loss exp(-(|d| + s)^2) for tags at a distance d; above 0, equal tags part
+_C.LOSS.PUSH_START = 0.0
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
 _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
 # Weight of the difference between the outputs for an image and its flipped copy; 0: none.

@@ -161,6 +161,7 @@ RANGES = {
     "LOSS.WAHR": FLAG,
     "LOSS.WITH_AE_LOSS": entries(FLAG),
     "LOSS.AE_LOSS_TYPE": choice("exp", "max"),
+    "LOSS.PUSH_START": number(0, 1),
     "LOSS.PUSH_LOSS_FACTOR": FACTORS,
     "LOSS.PULL_LOSS_FACTOR": FACTORS,
     "LOSS.FLIP_CONSISTENCY": number(0, 1e6),

@@ -82,18 +82,32 @@ def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
     return per_person.sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
-def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp") -> Tensor:
+def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp", start: float = 0.0) -> Tensor:
     """Penalty for close mean tags of two people, mean over ordered pairs, halved.
 
     tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. The loss
-    of an image with fewer than two people is 0.
+    of an image with fewer than two people is 0. start: s of exp(-(|d| + s)^2), for "exp".
     """
     mean, present = mean_tags(tags, visible)
     distance = mean[:, :, None] - mean[:, None, :]  # (B, P, P)
+    if start:
+        distance = away_from_0(distance) + start
     near = torch.exp(-distance.square()) if kind == "exp" else (1 - distance.abs()).clamp(min=0)
     pairs = present[:, :, None] & present[:, None, :]
     pairs = pairs & ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
     return 0.5 * (near * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)
+
+
+def away_from_0(distance: Tensor) -> Tensor:
+    """|d| of (B, P, P) differences; at d = 0 its gradient parts the two people.
+
+    exp(-d^2) is flat at d = 0: equal tags stay equal, and nearly equal ones part slowly. With
+    |d| + s its slope there is 2 s exp(-s^2), and of two people with the same tag, the one in the
+    later slot is pushed up.
+    """
+    slot = torch.arange(distance.shape[1], device=distance.device)
+    order = torch.sign(slot[:, None] - slot)  # (P, P), antisymmetric as d is
+    return distance * torch.where(distance == 0, order, distance.detach().sign())
 
 
 def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
@@ -116,6 +130,7 @@ class MultiLossFactory(nn.Module):
         pull_factors: Sequence[float],
         ae_type: str = "exp",
         adaptive: bool = False,
+        push_start: float = 0.0,
     ) -> None:
         """One factor per stage; a factor of 0 leaves the term out."""
         super().__init__()
@@ -125,6 +140,7 @@ class MultiLossFactory(nn.Module):
         self.pull_factors = list(pull_factors)
         self.ae_type = ae_type
         self.adaptive = adaptive
+        self.push_start = push_start
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
@@ -137,6 +153,7 @@ class MultiLossFactory(nn.Module):
             pull_factors=switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
             ae_type=loss.AE_LOSS_TYPE,
             adaptive=loss.WAHR,
+            push_start=loss.PUSH_START,
         )
 
     def forward(
@@ -158,6 +175,7 @@ class MultiLossFactory(nn.Module):
             push, pull = self.push_factors[stage], self.pull_factors[stage]
             if push or pull:
                 tags, visible = read_tags(tag_maps, targets.nodes[stage])
-                terms[f"push/{stage}"] = push * push_loss(tags, visible, self.ae_type).mean()
+                apart = push_loss(tags, visible, self.ae_type, self.push_start)
+                terms[f"push/{stage}"] = push * apart.mean()
                 terms[f"pull/{stage}"] = pull * pull_loss(tags, visible).mean()
         return terms

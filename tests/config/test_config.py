@@ -289,3 +289,10 @@ def test_what_is_wrong_with_a_carried_config_names_its_file(text):
     with pytest.raises(ValueError, match="^run/checkpoint") as caught:
         read_config(text, "run/checkpoint")
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_of_the_push_loss_is_for_exp_alone():
+    message = refused("LOSS.PUSH_START", "0.1", "LOSS.AE_LOSS_TYPE", "max")
+    assert message.endswith(
+        "LOSS.PUSH_START is 0.1, but LOSS.AE_LOSS_TYPE is max; it changes exp alone"
+    )

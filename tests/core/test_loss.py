@@ -142,14 +142,50 @@ def test_vectorized_ae_loss_equals_the_loop(kind):
     assert {int((v.sum(1) > 0).sum()) for v in visible} >= {0, 1, 2, 4}
 
 
+@pytest.mark.parametrize("start", [0.0, 0.3])
+def test_the_start_of_the_push_loss_is_its_definition(start):
+    means = torch.tensor([0.0, 0.5, 0.5, -1.0], dtype=torch.float64)
+    visible = torch.ones(1, 4, 3, dtype=torch.float64)
+    pairs = [(a, b) for i, a in enumerate(means) for j, b in enumerate(means) if i != j]
+    expected = sum(0.5 * math.exp(-((abs(a - b) + start) ** 2)) for a, b in pairs) / len(pairs)
+    tags = means[None, :, None].expand(1, 4, 3).clone().requires_grad_()
+    loss = push_loss(tags, visible, start=start)
+    assert loss.item() == pytest.approx(float(expected))
+    loss.sum().backward()
+    assert torch.isfinite(tags.grad).all()
+    assert tags.grad.sum().item() == pytest.approx(0, abs=1e-12)  # symmetric: nobody drifts
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_equal_tags_part_with_a_start_and_stay_without(noise):
+    """Three people and one without, as at the start of a training: steps of gradient descent."""
+    visible = torch.ones(1, 4, 5)
+    visible[:, 3] = 0
+    ends = {}
+    for start in (0.0, 0.25):
+        generator = torch.Generator().manual_seed(0)
+        tags = noise * torch.randn(1, 4, 5, generator=generator)
+        tags.requires_grad_()
+        for _ in range(20):
+            loss = push_loss(tags, visible, start=start) + pull_loss(tags, visible)
+            [gradient] = torch.autograd.grad(loss.sum(), tags)
+            tags = (tags - gradient).detach().requires_grad_()
+        means = tags[0, :3].mean(dim=1)
+        ends[start] = (means[:, None] - means).abs()[~torch.eye(3, dtype=torch.bool)].min().item()
+        assert not tags[0, 3].any() or noise
+    assert ends[0.0] < 0.05
+    assert ends[0.25] > 0.5
+
+
 def test_images_without_people_cost_nothing_and_keep_gradients_finite():
     for people in (0, 3):
         tag_maps = torch.randn(2, 4, 8, 8, requires_grad=True)
         tags, visible = read_tags(tag_maps, torch.zeros(2, people, 4, 2, dtype=torch.long))
-        loss = push_loss(tags, visible).sum() + pull_loss(tags, visible).sum()
-        loss.backward()
-        assert loss.item() == 0
-        assert not tag_maps.grad.any()
+        for start in (0.0, 0.25):
+            loss = push_loss(tags, visible, start=start).sum() + pull_loss(tags, visible).sum()
+            loss.backward(retain_graph=True)
+            assert loss.item() == 0
+            assert not tag_maps.grad.any()
 
 
 def test_masked_pixels_do_not_count():

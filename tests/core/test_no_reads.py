@@ -44,7 +44,7 @@ STEPS = {
         ["TRAIN.OPTIMIZER", "sgd", "DATASET.SIGMA", "-1", "MODEL.CODEC", "unbiased"],
     ),
     "one tag map, hinge": (TINY, ["MODEL.TAG_PER_JOINT", "False", "LOSS.AE_LOSS_TYPE", "max"]),
-    "modern": (TINY, ["LOSS.WAHR", "True", "LOSS.FLIP_CONSISTENCY", "1.0"]),
+    "modern": (TINY, ["LOSS.WAHR", "True", "LOSS.FLIP_CONSISTENCY", "1", "LOSS.PUSH_START", "0.1"]),
     "sandwich": (SMALL, SUPERNET),
 }
 
