@@ -78,3 +78,16 @@ def test_an_ablation_costs_what_the_paper_says(experiment: str, arch: Path, gmac
 def test_only_the_head_differs_without_fusion():
     with_it = load_config(ABLATION / "scratch.yaml", ["MODEL.FUSION_HEAD", "False"])
     assert load_config(ABLATION / "no_fusion.yaml").dump() == with_it.dump()
+
+
+@pytest.mark.parametrize("faithful", ["coco/mobilenet/finetune", "crowd_pose/mobilenet/mobile"])
+def test_the_modern_recipe_changes_training_alone(faithful):
+    """Network, data, evaluation and number of epochs are those of the faithful one."""
+    path = ROOT / f"experiments/{faithful}.yaml"
+    one, other = (load_config(p, img_size=256) for p in (path, path.with_name("modern.yaml")))
+    assert other.MODEL == one.MODEL
+    assert other.TEST == one.TEST
+    for key in ("ROOT", "DATASET", "TRAIN", "TEST", "SIGMA", "FLIP", "MAX_NUM_PEOPLE"):
+        assert other.DATASET[key] == one.DATASET[key]
+    for key in ("END_EPOCH", "IMAGES_PER_GPU", "OPTIMIZER", "LR", "LR_BATCH"):
+        assert other.TRAIN[key] == one.TRAIN[key]
