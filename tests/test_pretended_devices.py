@@ -15,6 +15,7 @@ torch.cuda.set_device, are in tests/utils/test_device.py.
 from __future__ import annotations
 
 import contextlib
+import platform
 
 import numpy as np
 import pytest
@@ -37,14 +38,16 @@ from lib.dataset.build import build_training_set, make_dataloader
 from lib.models import place
 from lib.models.layers.depthwise import in_pieces
 from lib.models.layers.sync import synchronize_norms
+from lib.search.latency import machine
 from lib.training import batch_size
 from lib.training.optim import get_optimizer, get_scaler
 from lib.utils.device import half_precision
 from lib.utils.dist import ALONE
+from lib.utils.run_card import RUN_CARD, read_starts
 from tests.core.test_no_reads import STEPS, fake_batch
 from tests.devices import CUDA, META, MPS, PRETENDED, XPU, Operations, Watch, on_each, pretended
 from tests.helpers import network, tiny_config
-from tests.runs import step_state
+from tests.runs import step_state, train
 
 # --- a step with gradients ------------------------------------------------------------------
 
@@ -246,6 +249,32 @@ def test_batches_are_pinned_where_there_is_a_gpu(coco_root, tmp_path, monkeypatc
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
         loader = make_dataloader(cfg, build_training_set(cfg))
         assert loader.pin_memory == (available and cfg.PIN_MEMORY)
+
+
+def test_a_resume_restores_the_generators_of_as_many_gpus(coco_root, tmp_path, monkeypatch):
+    """The run card names them, too."""
+    opts = ("TRAIN.VALIDATE_EVERY", "0", "TRAIN.IMAGES_PER_GPU", "8", "TRAIN.END_EPOCH")
+    count, restored = 2, []
+    states = [torch.tensor([gpu], dtype=torch.uint8) for gpu in range(count)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"GPU {gpu}")
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states[:count])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.append)
+    for epochs in ("1", "2"):
+        train(tiny_config(coco_root, tmp_path, *opts, epochs), tmp_path / "run")
+    assert restored == [states]
+    assert read_starts(tmp_path / "run" / RUN_CARD)[0]["hardware"]["gpus"] == ["GPU 0", "GPU 1"]
+    count = 1
+    train(tiny_config(coco_root, tmp_path, *opts, "3"), tmp_path / "run")
+    assert len(restored) == 1
+
+
+def test_a_measurement_names_its_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"name of {device}")
+    names = [machine(device).split(",")[0] for device in (torch.device("cpu"), CUDA, MPS)]
+    arch = platform.machine()
+    cpu = f"{torch.get_num_threads()} threads of {arch}"
+    assert names == [cpu, "name of cuda:0", f"mps of {arch}"]
 
 
 # --- the watch itself -----------------------------------------------------------------------------
