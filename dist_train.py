@@ -33,6 +33,7 @@ from lib.deploy.fold import fold_norms
 from lib.keypoints import keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, width_share
+from lib.models.layers.branches import fold_branches
 from lib.models.layers.sync import synchronize_norms
 from lib.models.load import NetworkFile, read_network
 from lib.models.pieces import arch_macs, pieces_from_config
@@ -43,7 +44,7 @@ from lib.training.run import train
 from lib.training.sorting import sorting_images
 from lib.training.stopping import ignore_sigterm
 from lib.utils import cli
-from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap
+from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap, weights_of
 from lib.utils.complexity import count_macs, count_params
 from lib.utils.dist import Process, leave, start_process, wrap
 from lib.utils.lock import holding
@@ -119,7 +120,10 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
     saved = load_checkpoint(path)
     if parts == "all":
         check_same_joints(config_of(saved, path), path, cfg, is_train=True)
-    fit_weights(model, saved, path, FRESH_PARTS[parts])
+    state = weights_of(saved, path)
+    if not cfg.MODEL.KERNEL_BRANCHES:
+        state = fold_branches(state, path)
+    fit_weights(model, state, path, FRESH_PARTS[parts])
     logger.info("%s weights from %s", parts, path)
 
 

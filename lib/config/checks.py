@@ -38,6 +38,10 @@ def check_config(cfg: CfgNode) -> None:
                 raise ValueError(
                     f"{node}.{name} has {entries} entries, LOSS.NUM_STAGES is {stages}"
                 )
+    if cfg.MODEL.KERNEL_BRANCHES and cfg.MODEL.NAME != "pose_mobilenet":
+        raise ValueError(
+            f"MODEL.KERNEL_BRANCHES is for pose_mobilenet, MODEL.NAME is {cfg.MODEL.NAME}"
+        )
     _check_order(cfg)
     _check_losses(cfg)
     _check_joints(cfg)

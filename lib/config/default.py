@@ -55,6 +55,8 @@ _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
 _C.MODEL.CODEC = "reference"
 _C.MODEL.SYNC_BN = False  # BatchNorm statistics over all processes, for supernets and on CPUs too
 _C.MODEL.FUSION_HEAD = True  # False: the deconv head without the raw branch (paper, ablation)
+# Train 5x5 and 3x3 kernels parallel to the 7x7 ones; everything that reads the weights folds them
+_C.MODEL.KERNEL_BRANCHES = False
 _C.MODEL.ELASTIC_KERNEL = False  # supernet: kernels 5 and 3 too, derived from the 7x7 filters
 # `torch.compile` in training: fuses layers, but takes minutes to start; not for supernets, whose
 # shapes change at every step

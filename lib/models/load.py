@@ -30,6 +30,7 @@ from lib.keypoints import KeypointSpec, keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, largest_arch
 from lib.models.bare_weights import published, settings_of_tensors
+from lib.models.layers.branches import fold_branches
 from lib.models.record import Record, record_of, record_of_run
 from lib.models.structure import (
     NO_SIZE,
@@ -134,12 +135,12 @@ def read_network(
     """
     path = find_weights(path)
     saved = load_checkpoint(path)
-    state = weights_of(saved, path)
+    state = fold_branches(weights_of(saved, path), path)
     structure = _structure_of(state, path)
     record = record_of(saved, path) or record_of_run(path, structure) or Record()
     arch = _architecture(path, record, structure, superconfig)
     size = input_size or _input_size(record, arch, bool(cfg), bool(superconfig))
-    opts = [*_joint_keys(joints), *opts]
+    opts = [*_joint_keys(joints), *opts, "MODEL.KERNEL_BRANCHES", "False"]  # folded already
     if record.is_subnet:
         opts = ["MODEL.NAME", PLAIN, *opts]
     if cfg:

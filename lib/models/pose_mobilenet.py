@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from lib.models.arch import ArchSpec, StageSpec, largest_arch, make_divisible
 from lib.models.head import BackboneMaps, FusionHead, init_weights
+from lib.models.layers.branches import DepthwiseBranches
 from lib.models.layers.conv import conv_bn, conv_bn_relu6
 
 STEM_WIDTH = 32
@@ -39,6 +40,17 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.point_conv(self.depth_conv(self.inv(x)))
         return x + out if self.residual else out
+
+
+class BranchedBottleneck(InvertedBottleneck):
+    """With smaller kernels parallel to the depthwise one, in training (MODEL.KERNEL_BRANCHES)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, kernel: int
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride, expansion, kernel)
+        hidden = self.depth_conv[0].out_channels
+        self.depth_conv[0] = DepthwiseBranches(hidden, kernel, stride)
 
 
 def make_stem(out_channels: int) -> nn.Sequential:
@@ -103,6 +115,12 @@ class LitePose(FusionHead):
         return self.head(BackboneMaps(stem, maps))
 
 
+class BranchedLitePose(LitePose):
+    """A LitePose in training; `fold_branches` gives the weights of a LitePose from its weights."""
+
+    block = BranchedBottleneck
+
+
 def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: bool) -> list[int]:
     """Channels of each output: K heatmaps, plus K tag maps (or one) if the output has tags."""
     tags = num_joints if tag_per_joint else 1
@@ -111,7 +129,8 @@ def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: b
 
 def get_pose_net(cfg: CfgNode, arch: ArchSpec | None = None) -> LitePose:
     """The LitePose of `arch` (None: the largest of the search space) with the head of `cfg`."""
-    return LitePose(arch or default_arch(cfg), **head_settings(cfg))
+    network = BranchedLitePose if cfg.MODEL.KERNEL_BRANCHES else LitePose
+    return network(arch or default_arch(cfg), **head_settings(cfg))
 
 
 def default_arch(cfg: CfgNode) -> ArchSpec:
