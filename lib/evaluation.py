@@ -89,7 +89,7 @@ def exported_subject(
     from lib.deploy.evaluate import each_exported_outcome  # loads onnx
     from lib.deploy.exported import open_exported
 
-    network = open_exported(path, runtime, threads=torch.get_num_threads())
+    network = open_exported(path, runtime, threads=torch.get_num_threads(), callers=2)
     logger.info("exported network from %s", path)
     scored = None
     if share:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from lib.core.results import Failure, Outcome, Prediction
 from lib.dataset.build import EvaluationSet
 from lib.dataset.image_files import ImageRecord
 from lib.deploy.exported import CandidateNetwork, MapNetwork
-from lib.utils.ahead import ahead
+from lib.utils.ahead import ahead, spread
 
 Exported = CandidateNetwork | MapNetwork
 Step = tuple[ImageRecord, Any]  # and the result of the last step, or the Failure of an earlier one
@@ -38,21 +38,18 @@ def each_exported_outcome(
         people, scores = network.group(maps)
         return Prediction(record.id, people if scored is None else people[:, scored], scores)
 
+    def compute(step: Step) -> Step:
+        record, prepared = step
+        return record, attempt(record, network.compute, prepared)
+
     inputs = ((record, attempt(record, read, record)) for record in data.records)
-    items = ahead(each_computed(network, ahead(inputs)))
+    items = ahead(spread(compute, ahead(inputs), network.callers))
     disable = None if progress else True  # None: a bar on a terminal only
     with contextlib.closing(items):
         for record, maps in tqdm(
             items, "evaluate", len(data.records), disable=disable, mininterval=1
         ):
             yield attempt(record, lambda maps, record=record: group(record, maps), maps)
-
-
-def each_computed(network: Exported, inputs: Generator[Step]) -> Generator[Step]:
-    """The maps of all inputs."""
-    with contextlib.closing(inputs):
-        for record, prepared in inputs:
-            yield record, attempt(record, network.compute, prepared)
 
 
 def attempt(record: ImageRecord, step: Callable[[Any], Any], value: Any) -> Any:
