@@ -65,8 +65,8 @@ class Network(Protocol):
         """Input -> the network's maps."""
         ...
 
-    def group(self, maps: Any, /) -> tuple[np.ndarray, Sequence[float]]:
-        """Maps -> people (N, K, 3 + L) in pixels of the image, and N scores."""
+    def group(self, maps: Any, /, min_score: float) -> tuple[np.ndarray, Sequence[float]]:
+        """Maps -> people (N, K, 3 + L) in pixels of the image, and N scores from `min_score` on."""
         ...
 
 
@@ -92,9 +92,10 @@ class TorchNetwork:
         synchronize(self.device)  # so that `group` does not wait for it
         return heatmaps, tags, prepared
 
-    def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
-        heatmaps, tags, prepared = maps
-        return find_people(self.settings, heatmaps, tags, prepared)
+    def group(
+        self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0
+    ) -> tuple[np.ndarray, Sequence[float]]:
+        return find_people(self.settings, *maps, min_score=min_score)
 
 
 class Predictor:
@@ -210,9 +211,12 @@ class Predictor:
         """The network's maps of what `prepare` returned."""
         return self.network.compute(prepared)
 
-    def group(self, maps: Any) -> People:
-        """The people in what `compute` returned; ValueError if it is not finite."""
-        people, scores = self.network.group(maps)
+    def group(self, maps: Any, min_score: float = 0.0) -> People:
+        """The people in what `compute` returned; ValueError if it is not finite.
+
+        People below `min_score` are left out, which saves the search for their missing joints.
+        """
+        people, scores = self.network.group(maps, min_score)
         require_finite(people[..., :3], np.asarray(scores))
         return People(people[..., :3], np.array(scores), people[..., 3:])
 

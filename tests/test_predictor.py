@@ -82,6 +82,16 @@ def test_a_list_gives_a_list_and_steps_give_the_same(predictor):
     assert predictor([]) == []
 
 
+def test_people_of_low_scores_can_be_left_out(predictor):
+    maps = predictor.compute(predictor.prepare(noise(96, 128, 3)))
+    every = predictor.group(maps)
+    limit = float(np.median(every.scores))
+    sure = every.scores >= limit
+    assert 0 < sure.sum() < len(sure)
+    assert_equal(predictor.group(maps, min_score=limit), People(*(part[sure] for part in every)))
+    assert len(predictor.group(maps, min_score=9).scores) == 0
+
+
 def test_an_image_without_people_has_none(trained):
     people = Predictor.load(trained, opts=["TEST.DETECTION_THRESHOLD", "9"])(noise(96, 128, 3))
     assert people.keypoints.shape == (0, 17, 3)
@@ -189,7 +199,7 @@ def test_an_exported_network_takes_no_settings(tmp_path):
 
 def test_maps_that_are_not_finite_are_one_line(predictor, monkeypatch):
     people = np.full((1, 17, 5), np.inf)
-    monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
+    monkeypatch.setattr(lib.predictor, "find_people", lambda *_, **__: (people, [1.0]))
     with pytest.raises(ValueError, match="maps are not finite"):
         predictor(noise(64, 64, 3))
 

@@ -78,18 +78,20 @@ class HeatmapParser:
         adjust: bool = True,
         refine: bool = True,
         enlarge: int = 1,
+        min_score: float = 0.0,
     ) -> tuple[list[np.ndarray], list[float]]:
         """[(N, K, 3 + L)] people as x, y, score, tags of each joint, and N scores; N may be 0.
 
         det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. enlarge:
         as in `maps_of`; people are in pixels of the enlarged maps. A person's score is the mean
-        over its joints before `refine` adds missing ones.
+        over its joints before `refine` adds missing ones; people below `min_score` are left out.
         """
-        people, scores = self.group(maps_of(det[0], tag[0], enlarge), adjust, refine)
+        maps = maps_of(det[0], tag[0], enlarge)
+        people, scores = self.group(maps, adjust, refine, min_score)
         return [people], scores
 
     def group(
-        self, maps: Maps, adjust: bool = True, refine: bool = True
+        self, maps: Maps, adjust: bool = True, refine: bool = True, min_score: float = 0.0
     ) -> tuple[np.ndarray, list[float]]:
         """People (N, K, 3 + L) and their scores, as in `parse`.
 
@@ -97,12 +99,18 @@ class HeatmapParser:
         """
         candidates = find_candidates(maps, self.params, adjust)
         require_finite(maps.total(), *candidates)
-        people = group_by_tag(candidates, self.params)
-        scores = people[..., 2].mean(axis=1).tolist()
+        people, scores = with_scores(group_by_tag(candidates, self.params), min_score)
         if refine:
             fill_missing(people, maps, self.params.codec)
         require_finite(people)
         return people, scores
+
+
+def with_scores(people: np.ndarray, min_score: float) -> tuple[np.ndarray, list[float]]:
+    """Those of people (N, K, 3 + L) whose score, the mean over all joints, is not below; scores."""
+    scores = people[..., 2].mean(axis=1)
+    kept = ~(scores < min_score)  # also those that are not finite, for an error
+    return people[kept], scores[kept].tolist()
 
 
 def require_finite(*parts: np.ndarray) -> None:

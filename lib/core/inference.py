@@ -203,18 +203,23 @@ def network_maps(
 
 @torch.inference_mode()
 def find_people(
-    settings: InferenceSettings, heatmaps: Tensor, tags: Tensor, prepared: Input
+    settings: InferenceSettings,
+    heatmaps: Tensor,
+    tags: Tensor,
+    prepared: Input,
+    min_score: float = 0.0,
 ) -> tuple[np.ndarray, list[float]]:
     """`predict`'s people and scores from heatmaps (1, K, H, W) and tags (1, K, H, W, L).
 
-    Maps that `network_maps` has not projected are enlarged to the input's size.
+    People below `min_score` are left out, before their missing joints are searched. Maps that
+    `network_maps` has not projected are enlarged to the input's size.
     """
     size = (heatmaps.shape[3], heatmaps.shape[2])
     is_small = settings.project2image and can_enlarge(size, prepared.base_size)
     enlarge = prepared.base_size[0] // size[0] if is_small else 1
     size = size[0] * enlarge, size[1] * enlarge
     grouped, scores = settings.parser.parse(
-        heatmaps, tags, settings.adjust, settings.refine, enlarge
+        heatmaps, tags, settings.adjust, settings.refine, enlarge, min_score
     )
     people = get_final_preds(
         grouped, prepared.center, prepared.scale, size, settings.codec.pixel_center

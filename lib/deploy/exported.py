@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lib.codec import CODECS
-from lib.core.group import GroupParams, group_by_tag, require_finite
+from lib.core.group import GroupParams, group_by_tag, require_finite, with_scores
 from lib.core.inference import MAX_SIDE, InferenceSettings, Input, find_people, network_maps
 from lib.core.maps import HostMaps
 from lib.deploy.compiled import CompiledNetwork
@@ -102,16 +102,17 @@ class CandidateNetwork(ExportedNetwork):
         """Run the graph."""
         return Candidates([output[0] for output in self.run(prepared.images)], prepared)
 
-    def group(self, candidates: Candidates) -> tuple[np.ndarray, list[float]]:
-        """People (N, K, 3 + L) in pixels of the image, and their N scores."""
+    def group(
+        self, candidates: Candidates, min_score: float = 0.0
+    ) -> tuple[np.ndarray, list[float]]:
+        """People (N, K, 3 + L) in pixels of the image, and their N scores from `min_score` on."""
         positions, values, tags = candidates.outputs[:3]
         rows = np.concatenate([positions, values[..., None], tags], axis=2)
         above = values > self.group_params.detection_threshold
         strong = [joint[mask] for joint, mask in zip(rows, above, strict=True)]
         # The last but one output: the values of all pixels, or again those of the candidates.
         require_finite(values, candidates.outputs[-2], *strong)
-        people = group_by_tag(strong, self.group_params)
-        scores = people[..., 2].mean(axis=1).tolist()
+        people, scores = with_scores(group_by_tag(strong, self.group_params), min_score)
         height, width = candidates.prepared.images.shape[1:3]
         if self.refine:
             # The last three outputs are those of all pixels, or the candidates themselves.
@@ -149,9 +150,11 @@ class MapNetwork(ExportedNetwork):
         one = Input((torch.from_numpy(images[0]),), size, center, scale)
         return *network_maps(self.settings, self.network, [one], project=False), one
 
-    def group(self, maps: tuple[Tensor, Tensor, Input]) -> tuple[np.ndarray, Sequence[float]]:
-        """People (N, K, 3 + L) in pixels of the image, and their N scores."""
-        return find_people(self.settings, *maps)
+    def group(
+        self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0
+    ) -> tuple[np.ndarray, Sequence[float]]:
+        """People (N, K, 3 + L) in pixels of the image, and their N scores from `min_score` on."""
+        return find_people(self.settings, *maps, min_score=min_score)
 
 
 def open_exported(

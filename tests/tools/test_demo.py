@@ -53,7 +53,7 @@ def points_of(picture: np.ndarray) -> np.ndarray:
     return centers[1:][np.argsort(centers[1:, 0])]
 
 
-def find(picture: np.ndarray) -> People:
+def find(picture: np.ndarray, min_score: float = 0.0) -> People:
     """Somebody around each point; the more to the right, the less sure."""
     shape = np.random.default_rng(0).uniform(-0.5, 0.5, (17, 2)) * SIZE
     points = points_of(picture)
@@ -61,7 +61,8 @@ def find(picture: np.ndarray) -> People:
     people[..., :2] = points[:, None] + shape
     people[..., 2] = 0.9
     scores = np.array([0.9 - 0.1 * i for i in range(len(points))])
-    return People(people, scores, np.zeros((len(points), 17, 1)))
+    sure = scores >= min_score
+    return People(people[sure], scores[sure], np.zeros((sure.sum(), 17, 1)))
 
 
 class PointPredictor(NamedTuple):
@@ -69,7 +70,7 @@ class PointPredictor(NamedTuple):
 
     prepare: Callable[[Any], Any] = lambda image: image
     compute: Callable[[Any], Any] = lambda image: image
-    group: Callable[[Any], People] = find
+    group: Callable[..., People] = find
     keypoints: KeypointSpec = COCO
     max_people: int = 30
     callers: int = 2
@@ -353,11 +354,11 @@ def test_an_error_in_any_thread_ends_a_video_with_its_line_and_leaves_it_whole(
 ):
     calls = []
 
-    def fail(given):
+    def fail(given, *rest):
         calls.append(given)
         if len(calls) == 6:
             raise RuntimeError("out of memory\nsomewhere deep")
-        return getattr(POINTS, step)(given)
+        return getattr(POINTS, step)(given, *rest)
 
     done = run_demo(clip([scene()] * 12), predictor=POINTS._replace(**{step: fail}))
     assert done.code == cli.MISTAKE
@@ -454,7 +455,7 @@ def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
 
 def test_people_of_maps_that_are_not_finite_are_reported(run_demo, trained, street, monkeypatch):
     people = np.full((1, 17, 5), np.inf)
-    monkeypatch.setattr(lib.predictor, "find_people", lambda *_: (people, [1.0]))
+    monkeypatch.setattr(lib.predictor, "find_people", lambda *_, **__: (people, [1.0]))
     done = run_demo(street, predictor=Predictor.load(trained))
     assert done.code == cli.MISTAKE
     assert "street.png: the network's maps are not finite" in done.err

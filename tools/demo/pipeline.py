@@ -131,7 +131,7 @@ def grouping(predictor: Predictor, track: bool, min_score: float) -> Callable[[I
 
     def group(item: Item) -> Detections:
         nonlocal tracker, limit
-        keypoints, scores, _ = predictor.group(item.result)
+        keypoints, scores, _ = predictor.group(item.result, min_score)
         if limit and len(scores) >= limit:
             logger.warning(
                 "%s: %d people; there may be more: the limit DATASET.MAX_NUM_PEOPLE is %d",
@@ -140,7 +140,7 @@ def grouping(predictor: Predictor, track: bool, min_score: float) -> Callable[[I
                 limit,
             )
             limit = 0
-        order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= min_score]
+        order = np.argsort(-scores, kind="stable")
         keypoints, scores = keypoints[order], scores[order].tolist()
         if not (track and item.frame.source.is_video):
             return Detections(keypoints, scores, ids=None)
