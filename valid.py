@@ -109,6 +109,8 @@ def main() -> int:
     make_folders(args.json, args.csv)
     make_page_folder(args.report)
     subject = find_subject(args, cfg, data, output_dir, process)
+    if args.oracle == "both":
+        subject = subject._replace(arch=arch)  # for the report alone
     header = identity(subject.cfg, subject.sha256, subject.arch, args.oracle)
     header |= {"joints": list(subject.data.spec.joints), "runtime": args.runtime or PYTORCH}
     header["others"] = list(subject.others)
