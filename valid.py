@@ -4,7 +4,7 @@
     python valid.py --cfg ... --model ... --vis 16         # also an image of the 16 worst results
     python valid.py --cfg ... --model ... --report output/report   # also a page with all metrics
     python valid.py --cfg ... --model ... --diagnose       # also errors by type
-    python valid.py --cfg ... --model ... --runtime openvino   # on a CPU, in half the time
+    python valid.py --cfg ... --model ... --runtime openvino   # on a CPU, faster
     python valid.py --cfg ... --model exported/model-int8.onnx   # an exported network
     python valid.py --cfg ... --oracle                     # ground-truth maps: AP of the decoder
     python valid.py --cfg ... --model ... --oracle tags    # ground-truth tags, predicted heatmaps
