@@ -29,8 +29,8 @@ RUNTIMES = ("onnxruntime", *PRECISIONS)
 # It rounds layers that an int8 file keeps in floats: the AP of XS fell from .61 to .46.
 DISABLED = ["WeightBiasQuantization"]
 
-# Of two threads whose first inferences overlap, OpenVINO 2026.4 lets one fail: "Object of type
-# 'iterator' is not an instance of 'iterator'".
+# Two threads whose first inferences overlap make the Python types of OpenVINO 2026.4 at the same
+# time: one fails ("Object of type 'iterator' is not an instance of 'iterator'"), or both hang.
 STARTING = threading.Lock()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,15 @@ from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.exported import CandidateNetwork, open_exported
 from lib.deploy.session import open_session
 from lib.keypoints import COCO
-from tests.helpers import EACH_RUNTIME, fill, needs_openvino, network, tiny_config, write_exported
+from tests.helpers import (
+    EACH_RUNTIME,
+    ROOT,
+    fill,
+    needs_openvino,
+    network,
+    tiny_config,
+    write_exported,
+)
 from tools import device_runner
 
 
@@ -99,6 +108,30 @@ def test_threads_that_call_at_the_same_time_get_their_own_people(export, runtime
         together = [people for people, _ in pool.map(lambda image: find(onnx, image), images)]
     for ours, theirs in zip(together, alone, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+FIRST_CALLS = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from lib.deploy.session import open_session
+sys.setswitchinterval(1e-6)  # threads change places as often as possible
+run, gate = open_session(Path(sys.argv[1]), "openvino", 8, 8), threading.Barrier(8)
+def call(_):
+    gate.wait()
+    return len(run(np.zeros((1, 64, 64, 3), np.uint8)))
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(call, range(8))))
+"""
+
+
+@needs_openvino
+def test_first_inferences_of_threads_do_not_meet(export):
+    """In another process: without a lock, most of them hang."""
+    command = [sys.executable, "-c", FIRST_CALLS, str(export(*MAPS).path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("16\n", 0), done.stderr
 
 
 @pytest.mark.parametrize(
