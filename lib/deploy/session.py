@@ -10,7 +10,6 @@ Each runtime is loaded when it is first asked for: OpenVINO is optional. Several
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -52,8 +51,7 @@ def open_session(
     library = load_runtime(runtime)
     try:
         if runtime == "onnxruntime":
-            each = max(1, (threads or os.cpu_count() or 1) // callers)
-            return _open_onnxruntime(library, model, each)
+            return _open_onnxruntime(library, model, threads and max(1, threads // callers))
         return _open_openvino(library, model, PRECISIONS[runtime], threads, callers)
     except Exception as error:  # the errors of a runtime have no other common base
         used = f"{package_of(runtime)} {library.__version__}"
