@@ -180,6 +180,9 @@ _C.TRAIN.IMAGES_PER_GPU = 32  # per process; auto: as many as the memory of a GP
 _C.TRAIN.BEGIN_EPOCH = 0
 _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
+# Smaller inputs first, [[share of the epochs, INPUT_SIZE], ...], e.g. [[0.4, 256], [0.3, 384]]; the
+# remaining epochs are at DATASET.INPUT_SIZE (docs/modern.md); []: all
+_C.TRAIN.PROGRESSIVE = []
 _C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as in the paper) or "sgd"
 _C.TRAIN.LR = 1e-3
 _C.TRAIN.LR_BATCH = 0  # total batch size that LR is meant for; LR scales with it; 0: no scaling

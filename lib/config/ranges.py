@@ -222,6 +222,19 @@ RANGES = {
     "TRAIN.BEGIN_EPOCH": whole(0),
     "TRAIN.END_EPOCH": whole(1),
     "TRAIN.SHUFFLE": FLAG,
+    "TRAIN.PROGRESSIVE": entries(
+        Range(
+            "[share of the epochs, input size], from 0.001 to 0.999 and from 32 to 4096 in steps "
+            "of 32",
+            lambda value: (
+                isinstance(value, (list, tuple))
+                and len(value) == 2
+                and number(0.001, 0.999).accepts(value[0])
+                and whole(32, 4096, step=32).accepts(value[1])
+            ),
+        ),
+        least=0,
+    ),
     "TRAIN.OPTIMIZER": choice("adam", "sgd"),
     "TRAIN.LR": number(1e-12, 1000),
     "TRAIN.LR_BATCH": whole(0),

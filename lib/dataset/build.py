@@ -20,6 +20,7 @@ from lib.dataset.complete import is_hidden, why_nobody_is_judged
 from lib.dataset.image_files import ImageFiles, ImageRecord
 from lib.dataset.mixed import MixedDataset, Part, TrainingSet
 from lib.dataset.pose_dataset import PoseDataset, SampleSettings, SigmaRule
+from lib.dataset.progressive import Growing
 from lib.dataset.reader import (
     Layout,
     ground_truth_of,
@@ -195,7 +196,7 @@ def _pose_dataset(
 
 
 def make_dataloader(
-    cfg: CfgNode, dataset: TrainingSet, rank: int = 0, world_size: int = 1
+    cfg: CfgNode, dataset: TrainingSet | Growing, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Batches of IMAGES_PER_GPU for one process; `loader.sampler.set_epoch` before each epoch."""
     workers = min(cfg.WORKERS, available_cores())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from lib.dataset.build import (
     make_dataloader,
 )
 from lib.dataset.mixed import MixedDataset, TrainingSet
+from lib.dataset.progressive import Growing, InputSizes
 from lib.models.arch import ArchSpec
 from lib.training.average import WeightAverage
 from lib.training.batch_size import settle_batch
@@ -59,10 +60,11 @@ def train(
     plan: the sub-networks of each step of a supernet; None for any other network. TRAIN.* sets when
     checkpoints, evaluations and scalars are written.
     """
-    dataset = build_training_set(cfg)
+    sizes, dataset = InputSizes.from_config(cfg), build_training_set(cfg)
     checkpoint = checkpoint_to_resume(cfg, process, output_dir)
     cfg = settle_batch(cfg, dataset, model, criterion, plan, process, checkpoint)
-    loader = make_dataloader(cfg, dataset, process.rank, process.world_size)
+    crops = Growing(dataset, sizes)
+    loader = make_dataloader(cfg, crops, process.rank, process.world_size)
     images, steps = len(dataset), -(-len(loader) // cfg.TRAIN.ACCUMULATE)  # per epoch
     data = build_evaluation_set(cfg) if cfg.TRAIN.VALIDATE_EVERY else None
     state = start_state(cfg, model, process, images, steps)
@@ -85,12 +87,15 @@ def train(
         f"{images} images, {steps} steps an epoch, epochs {first} to {last} on "
         f"{process.world_size} x {process.device}"
     )
+    if cfg.TRAIN.PROGRESSIVE:
+        logger.info("inputs of %s", sizes)
     settings = StepSettings.from_config(cfg)
     open_board = contextlib.closing(board) if board else contextlib.nullcontext()
     with open_board, StopRequest(process, cfg.DIST_TIMEOUT) as request:
         run = Run(cfg, state, meter, request, output_dir, data, board)
-        for _ in range(first, last):
-            if not do_train(state, loader, criterion, settings, meter, plan, run.after_step):
+        for epoch in range(first, last):
+            sized = replace(settings, crop_size=sizes.at(epoch))
+            if not do_train(state, loader, criterion, sized, meter, plan, run.after_step):
                 barrier(process)  # the first process has saved
                 logger.info("stopped after step %d; the same command resumes", meter.step)
                 return STOPPED
