@@ -86,6 +86,24 @@ def families(series: Mapping[str, Sequence[tuple[str, Point]]], labels: tuple[st
     return figure
 
 
+@rc_context(STYLE)
+def paired(series: Mapping[str, Sequence[float]], spread: float, label: str) -> Figure:
+    """A row for each name: its differences as dots and their mean as a bar; 0 +- `spread` shaded.
+
+    label: of the x axis.
+    """
+    figure = Figure(figsize=(7.2, 1 + 0.28 * len(series)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-spread, spread, color="#e1e1e1", zorder=0)
+    axes.axvline(0, color="#828282")
+    for row, values in enumerate(series.values()):
+        axes.plot(values, [row] * len(values), "o", color=COLORS[0], markersize=4)
+        axes.plot(sum(values) / len(values), row, "|", color=COLORS[1], markersize=14)
+    axes.set_yticks(range(len(series)), list(series))
+    axes.set(xlabel=label, ylim=(len(series) - 0.5, -0.5))
+    return figure
+
+
 def save_figure(path: str | Path, figure: Figure) -> None:
     """Write a figure; the suffix of `path` chooses the format: .png, .svg, .pdf, ...
 

@@ -16,7 +16,8 @@ from lib.models.arch import ArchSpec
 from lib.utils import cli
 from lib.utils.complexity import count_params
 from tests.helpers import ROOT, TINY
-from tools.paper import study
+from tools.study import __main__ as study
+from tools.study import ablation, runs, supernet
 
 QUICK = ["WORKERS", "0", "DEBUG.DEBUG", "False", "TRAIN.IMAGES_PER_GPU", "4"]
 QUICK += ["DATASET.MAX_NUM_PEOPLE", "3", "TEST.FLIP_TEST", "False"]
@@ -33,7 +34,7 @@ def started(monkeypatch, call) -> list[list[str]]:
         return CompletedProcess(arguments, done.code, done.out, done.err)
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(study, "python", run)
+    monkeypatch.setattr(runs, "python", run)
     return commands
 
 
@@ -119,13 +120,13 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(start, started):
 
 
 def test_a_failing_script_is_reported_in_one_line_and_run_again(start, monkeypatch):
-    works = study.python
+    works = runs.python
     failed = CompletedProcess([], 2, "", "log\nerror: no such image\n")
-    monkeypatch.setattr(study, "python", lambda *args: failed)
+    monkeypatch.setattr(runs, "python", lambda *args: failed)
     code, out, err = start("--kernels", "5", "--seeds", "0")
     assert (code, out) == (2, "")
     assert err.endswith("\nerror: dist_train.py ended with 2: error: no such image\n")
-    monkeypatch.setattr(study, "python", works)
+    monkeypatch.setattr(runs, "python", works)
     assert start("--kernels", "5", "--seeds", "0")[0] == 0
 
 
@@ -140,14 +141,14 @@ def test_differences_are_those_of_the_same_seed():
     """Two seeds that differ by .2 from one another: what differs by .1 does so for both."""
     aps = {"7x7": [0.5, 0.3], "3x3": [0.4, 0.2]}
     costs = {name: (1000, 0.01) for name in aps}
-    cells = rows(study.ablation_table([0, 1], aps, costs))
+    cells = rows(ablation.ablation_table([0, 1], aps, costs))
     assert cells["7x7"] == ["1,000", "0.0100", "0.500", "0.300", "0.400 (0.200)", ""]
     assert cells["3x3"][4:] == ["0.300 (0.200)", "-0.100 (-0.100 to -0.100)"]
 
 
 def test_one_seed_has_no_spread():
-    assert study.mean_and_spread([0.5]) == "0.500"
-    assert study.mean_and_spread([0.25, 0.75]) == "0.500 (0.500)"
+    assert runs.mean_and_spread([0.5]) == "0.500"
+    assert runs.mean_and_spread([0.25, 0.75]) == "0.500 (0.500)"
 
 
 def test_a_supernet_is_trained_once_and_its_sub_networks_are_scored(
@@ -163,10 +164,10 @@ def test_a_supernet_is_trained_once_and_its_sub_networks_are_scored(
             Path(arguments[-1]).write_text(json.dumps(report))
         return CompletedProcess(arguments, 0, "", "")
 
-    monkeypatch.setattr(study, "python", pretend)
+    monkeypatch.setattr(runs, "python", pretend)
     out = tmp_path / "out"
     args = ["supernet", "--data", str(coco_root), "--out", str(out), "--seeds", "0"]
-    printed = study.supernet_study(study.parse_args([*args, "--sampling", "sandwich"]))
+    printed = supernet.supernet_study(study.parse_args([*args, "--sampling", "sandwich"]))
     found = rows(printed)
     cells = ["wide", "0.100", "0.400", "0.500", "0.500", "80%", "100%"]
     assert f"| sandwich | {' | '.join(cells)} |" in printed

@@ -1,0 +1,1 @@
+"""Studies: equal trainings that differ in one thing, and a table of their AP."""

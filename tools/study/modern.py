@@ -1,0 +1,164 @@
+"""What each option of docs/modern.md adds to the recipe of the paper, at equal steps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.config import load_config
+from lib.utils.cli import check_range
+from lib.utils.files import write_file
+from lib.utils.plots import save_figure
+from tools.study.comparison import PLAIN, Results, Scores, figure, tables
+from tools.study.runs import Runs, Subparsers, add_flags, read_record, succeed
+
+ALL = "recipe"
+# What is compared: keys and values beyond the paper's recipe. No part changes images or steps.
+PARTS = {
+    "schedule": "TRAIN.LR_SCHEDULE cosine TRAIN.WARMUP_EPOCHS 0.2 TRAIN.EMA 0.98",
+    "wahr": "LOSS.WAHR True",
+    "push_start": "LOSS.PUSH_START 0.1",
+    "flip": "LOSS.FLIP_CONSISTENCY 1 LOSS.FLIP_SHARE 0.0625",
+    "flip_half": "LOSS.FLIP_CONSISTENCY 1 LOSS.FLIP_SHARE 0.5",
+    "colors": "DATASET.BRIGHTNESS 0.3 DATASET.CONTRAST 0.3 DATASET.SATURATION 0.4 DATASET.HUE 15 "
+    "DATASET.GRAY 0.1",
+    "blur": "DATASET.BLUR 0.1 DATASET.JPEG 0.2",
+    "hidden": "DATASET.DROP_JOINTS 0.2",
+    "small": "DATASET.SMALL_PEOPLE 0.25 DATASET.MIN_SCALE 0.5",
+    "unbiased": "MODEL.CODEC unbiased",
+    "branches": "MODEL.KERNEL_BRANCHES True",
+}
+RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur")
+RECIPE += ("hidden", "small")
+FROM_SCRATCH = "branches"  # cannot start from weights without branches
+
+
+SCENES = "--train 1600 --val 200 --size 400x300 --people 1-6 --height 0.3-0.9"  # rendered people
+
+
+class People(NamedTuple):
+    """Images to train on, and to score on."""
+
+    yaml: Path
+    arch: Path
+    sets: tuple[tuple[str, str, str, str], ...]  # name, DATASET.ROOT, DATASET_TEST, TEST
+
+
+PEOPLE = {
+    "rendered": People(
+        Path("experiments/synthetic/study.yaml"),
+        Path("experiments/synthetic/middle.json"),
+        (("rendered", "study", "coco", "val2017"),),
+    ),
+    "real": People(
+        Path("experiments/crowd_pose/mobilenet/study.yaml"),
+        Path("mobile_configs/search-XS.json"),
+        (
+            ("MPII val", "mpii", "crowd_pose", "val"),
+            ("COCO val2017", "coco", "coco", "val2017"),
+            ("COCO val2017, more", "coco_more", "coco", "val2017"),
+        ),
+    ),
+}
+
+
+def add_parser(studies: Subparsers) -> None:
+    parser = studies.add_parser("modern", help="options beyond the recipe of the paper")
+    parser.set_defaults(study=modern_study)
+    parser.add_argument("--people", choices=list(PEOPLE), default="rendered")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="default: all")
+    parser.add_argument("--recipe", nargs="*", choices=list(PARTS), default=list(RECIPE))
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each training")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing: the table of what is finished"
+    )
+    add_flags(parser, out="output/modern")
+
+
+def modern_study(args: argparse.Namespace) -> str:
+    """The tables of docs/modern.md; --out also gets them as files, and a figure."""
+    check_range("--jobs", args.jobs, low=1)
+    check_range("--epochs", args.epochs, low=1)
+    people = PEOPLE[args.people]
+    args.out = args.out / args.people
+    if not args.finished:
+        render(args, people)
+    results: dict[str, dict[int, Scores]] = {}
+    problems = []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        futures = {
+            (name, seed): pool.submit(one_run, args, people, seed, name, keys)
+            for seed in args.seeds  # seed by seed: after an interruption some seeds are complete
+            for name, keys in arms(args).items()
+        }
+        for (name, seed), future in futures.items():
+            try:
+                if scores := result_of(future, pool):
+                    results.setdefault(name, {})[seed] = scores
+            except ValueError as error:
+                problems.append(f"{name}, seed {seed}: {error}")
+    if problems and PLAIN in results:
+        print(write_tables(args.out, results))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return write_tables(args.out, results)
+
+
+def write_tables(out: Path, results: Results) -> str:
+    """The tables as text; `out` gets study.md, study.json and study.png."""
+    if not results.get(PLAIN):
+        raise ValueError(f"{out} has no finished run of {PLAIN!r}, with which all are compared")
+    text = tables(results)
+    write_file(out / "study.json", json.dumps(results, indent=2))
+    write_file(out / "study.md", f"{text}\n")
+    save_figure(out / "study.png", figure(results))
+    return text
+
+
+def render(args: argparse.Namespace, people: People) -> None:
+    """Render the people to train on, where `people` are rendered ones."""
+    if people is PEOPLE["rendered"]:
+        cfg = load_config(people.yaml, args.opts)
+        root = Path(cfg.DATA_DIR) / cfg.DATASET.ROOT
+        succeed(["-m", "tools.make_synthetic", "--root", str(root), *SCENES.split()], os.environ)
+
+
+def arms(args: argparse.Namespace) -> dict[str, str]:
+    """The keys of each training by name: the paper's recipe, each part, the recipe of all."""
+    parts = args.parts or [
+        name for name in PARTS if name != FROM_SCRATCH or "MODEL.PRETRAINED" not in args.opts
+    ]
+    recipe = " ".join(PARTS[name] for name in args.recipe)
+    return {PLAIN: "", **{name: PARTS[name] for name in parts}, ALL: recipe}
+
+
+def result_of(future: Future[Scores | None], pool: ThreadPoolExecutor) -> Scores | None:
+    """The result of a run; Ctrl-C starts no further run, and those at work save a checkpoint."""
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
+def one_run(
+    args: argparse.Namespace, people: People, seed: int, name: str, keys: str
+) -> Scores | None:
+    """Train and score once; None with --finished for a run that is not."""
+    runs = Runs(args, seed, people.yaml)
+    record = runs.out / name / "score.json"
+    if args.finished:
+        finished = read_record(record)
+        return finished and finished["report"]
+    steps = [0.7 * args.epochs, 0.96 * args.epochs]  # 350 and 480 of the paper's 500 epochs
+    training = ["TRAIN.END_EPOCH", str(args.epochs), "TRAIN.LR_STEP", str(steps), *keys.split()]
+    runs.run(name, "dist_train", people.yaml, people.arch, *training)
+    [weights] = (runs.out / name).glob(f"*/*/{people.yaml.stem}/final_state0.pth.tar")
+    scoring = ["-m", "tools.study.score", "--model", str(weights)]
+    scoring += [word for one in people.sets for word in ("--set", *one)]
+    return runs.once(record, scoring, runs.out / name / "report.json")
