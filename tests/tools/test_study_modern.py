@@ -92,8 +92,8 @@ def test_no_part_changes_images_or_steps(start):
     steps = {"DATASET.ROOT", "DATASET.MIX", "DATASET.MAX_IMAGES", "DATASET.TRAIN", "SEED"}
     steps |= {"TRAIN.END_EPOCH", "TRAIN.IMAGES_PER_GPU", "TRAIN.ACCUMULATE", "MODEL.PRETRAINED"}
     assert not steps & set(keys)
-    for people in modern.PEOPLE.values():
-        for part in modern.PARTS.values():
+    for name, people in modern.PEOPLE.items():
+        for part in modern.arms(study.parse_args(["modern", "--people", name])).values():
             load_config(ROOT / people.yaml, part.split())  # keys and values are accepted
 
 

@@ -30,6 +30,7 @@ PARTS = {
     "hidden": "DATASET.DROP_JOINTS 0.2",
     "small": "DATASET.SMALL_PEOPLE 0.25 DATASET.MIN_SCALE 0.5",
     "unbiased": "MODEL.CODEC unbiased",
+    "progressive": "TRAIN.PROGRESSIVE [[0.4,{smaller}]]",
     "branches": "MODEL.KERNEL_BRANCHES True",
 }
 RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur")
@@ -45,6 +46,7 @@ class People(NamedTuple):
 
     yaml: Path
     arch: Path
+    smaller: int  # pixels, the first inputs of "progressive"
     sets: tuple[tuple[str, str, str, str], ...]  # name, DATASET.ROOT, DATASET_TEST, TEST
 
 
@@ -52,11 +54,13 @@ PEOPLE = {
     "rendered": People(
         Path("experiments/synthetic/study.yaml"),
         Path("experiments/synthetic/middle.json"),
+        96,
         (("rendered", "study", "coco", "val2017"),),
     ),
     "real": People(
         Path("experiments/crowd_pose/mobilenet/study.yaml"),
         Path("mobile_configs/search-XS.json"),
+        192,
         (
             ("MPII val", "mpii", "crowd_pose", "val"),
             ("COCO val2017", "coco", "coco", "val2017"),
@@ -134,7 +138,9 @@ def arms(args: argparse.Namespace) -> dict[str, str]:
         name for name in PARTS if name != FROM_SCRATCH or "MODEL.PRETRAINED" not in args.opts
     ]
     recipe = " ".join(PARTS[name] for name in args.recipe)
-    return {PLAIN: "", **{name: PARTS[name] for name in parts}, ALL: recipe}
+    keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, ALL: recipe}
+    smaller = PEOPLE[args.people].smaller
+    return {name: words.format(smaller=smaller) for name, words in keys.items()}
 
 
 def result_of(future: Future[Scores | None], pool: ThreadPoolExecutor) -> Scores | None:
