@@ -176,6 +176,19 @@ def test_branches_are_left_out_where_weights_are_loaded():
     assert "branches" in modern.arms(study.parse_args(["modern"]))
 
 
+def test_parts_and_recipe_may_be_none():
+    only = study.parse_args(["modern", "--parts", "--recipe", "wahr", "blur"])
+    assert list(modern.arms(only)) == ["paper", "recipe"]
+    without = study.parse_args(["modern", "--parts", "wahr", "--recipe"])
+    assert list(modern.arms(without)) == ["paper", "wahr"]
+
+
+def test_an_unknown_part_is_one_line(start, started):
+    code, out, err = start("--recipe", "sharpness")
+    assert (code, out, started) == (2, "", [])
+    assert "there is no part 'sharpness'; parts: schedule, wahr" in err
+
+
 def test_seeds_that_one_of_two_lacks_are_not_compared():
     one = {"images": {"one pass": 0.25, "flip test": 0.5}}
     other = {"images": {"one pass": 0.75, "flip test": 0.75}}

@@ -74,13 +74,13 @@ def add_parser(studies: Subparsers) -> None:
     parser = studies.add_parser("modern", help="options beyond the recipe of the paper")
     parser.set_defaults(study=modern_study)
     parser.add_argument("--people", choices=list(PEOPLE), default="rendered")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="default: all")
-    parser.add_argument("--recipe", nargs="*", choices=list(PARTS), default=list(RECIPE))
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of each training")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument(
-        "--finished", action="store_true", help="train nothing: the table of what is finished"
-    )
+    names = ", ".join(PARTS)
+    add = parser.add_argument
+    add("--parts", nargs="*", metavar="PART", help=f"of: {names} (default: all)")
+    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help="parts of the recipe")
+    add("--epochs", type=int, default=10, help="epochs of each training")
+    add("--jobs", type=int, default=1, help="trainings at a time")
+    add("--finished", action="store_true", help="train nothing: the table of finished runs")
     add_flags(parser, out="output/modern")
 
 
@@ -90,6 +90,7 @@ def modern_study(args: argparse.Namespace) -> str:
     check_range("--epochs", args.epochs, low=1)
     people = PEOPLE[args.people]
     args.out = args.out / args.people
+    trainings = arms(args)
     if not args.finished:
         render(args, people)
     results: dict[str, dict[int, Scores]] = {}
@@ -98,7 +99,7 @@ def modern_study(args: argparse.Namespace) -> str:
         futures = {
             (name, seed): pool.submit(one_run, args, people, seed, name, keys)
             for seed in args.seeds  # seed by seed: after an interruption some seeds are complete
-            for name, keys in arms(args).items()
+            for name, keys in trainings.items()
         }
         for (name, seed), future in futures.items():
             try:
@@ -133,12 +134,16 @@ def render(args: argparse.Namespace, people: People) -> None:
 
 
 def arms(args: argparse.Namespace) -> dict[str, str]:
-    """The keys of each training by name: the paper's recipe, each part, the recipe of all."""
-    parts = args.parts or [
-        name for name in PARTS if name != FROM_SCRATCH or "MODEL.PRETRAINED" not in args.opts
-    ]
-    recipe = " ".join(PARTS[name] for name in args.recipe)
-    keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, ALL: recipe}
+    """The keys of each training by name: the paper's recipe, each part, the recipe."""
+    parts = args.parts
+    if parts is None:
+        loads = "MODEL.PRETRAINED" in args.opts
+        parts = [name for name in PARTS if name != FROM_SCRATCH or not loads]
+    if unknown := [name for name in (*parts, *args.recipe) if name not in PARTS]:
+        raise ValueError(f"there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
+    keys = {PLAIN: "", **{name: PARTS[name] for name in parts}}
+    if args.recipe:
+        keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
     smaller = PEOPLE[args.people].smaller
     return {name: words.format(smaller=smaller) for name, words in keys.items()}
 
