@@ -8,6 +8,7 @@ The study is a file: workers on several machines need a shared folder, and no se
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -47,15 +48,17 @@ def objective(trial: optuna.Trial) -> float:
     }
     run = subprocess.Popen([sys.executable, *TRAIN, *as_opts(settings)], stdout=subprocess.DEVNULL)
     reported = 0
-    while run.poll() is None:
-        time.sleep(1)
-        for epoch, ap in list(enumerate(aps_of(folder), start=1))[reported:]:
-            trial.report(ap, step=epoch)
-            reported = epoch
-            if trial.should_prune():
-                run.terminate()  # it saves a checkpoint
-                run.wait()
-                raise optuna.TrialPruned
+    try:
+        while run.poll() is None:
+            time.sleep(1)
+            for epoch, ap in list(enumerate(aps_of(folder), start=1))[reported:]:
+                trial.report(ap, step=epoch)
+                reported = epoch
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+    finally:
+        run.terminate()  # pruned, or this worker ends: it saves a checkpoint
+        run.wait()
     if run.returncode:  # such as a non-finite loss
         raise optuna.TrialPruned(f"exit code {run.returncode}")
     return max(aps_of(folder))
@@ -69,6 +72,7 @@ def aps_of(folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its training ends, too
     FOLDER.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name="sweep",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from lib.config import load_config
 from lib.models.arch import ArchSpec
+from tests.faults.jobs import wait_until
 from tests.helpers import ROOT
 
 CLUSTER = ROOT / "examples/cluster"
@@ -89,3 +91,20 @@ def test_a_sweep_reads_ap_while_a_training_runs(tmp_path, monkeypatch, least, se
     else:
         assert (trial.state.name, trial.value) == ("COMPLETE", 0.3)
         assert not was_stopped
+
+
+def test_a_worker_that_is_interrupted_ends_its_training(tmp_path, monkeypatch):
+    optuna = pytest.importorskip("optuna", reason="optuna, an optional tool, is not installed")
+    from examples import sweep
+
+    def interrupted(_: float) -> None:
+        wait_until(lambda: any(tmp_path.rglob("scalars.jsonl")))
+        raise KeyboardInterrupt
+
+    (tmp_path / "training.py").write_text(TRAINING)
+    monkeypatch.setattr(sweep, "TRAIN", [str(tmp_path / "training.py"), "60"])
+    monkeypatch.setattr(sweep, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        optuna.create_study().optimize(sweep.objective, n_trials=1)
+    assert (tmp_path / "trial-0/a/b/c/stopped").exists()
