@@ -97,16 +97,7 @@ def _open_onnxruntime(onnxruntime: ModuleType, model: Path | bytes, threads: int
 def _open_openvino(
     openvino: ModuleType, model: Path | bytes, precision: str, threads: int, callers: int
 ) -> Run:
-    options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": callers,
-        "ENABLE_CPU_PINNING": False,  # two programs would be pinned to the same cores
-    }
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", options)
+    compiled = _compile(openvino, model, precision, threads, NUM_STREAMS=callers)
     mine = threading.local()  # a request computes one input at a time
 
     def run(images: np.ndarray) -> list[np.ndarray]:
@@ -117,6 +108,40 @@ def _open_openvino(
             return list(mine.request.infer([images]).values())
 
     return run
+
+
+def _compile(
+    openvino: ModuleType, model: Path | bytes, precision: str, threads: int, **more: Any
+) -> Any:
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # two programs would be pinned to the same cores
+    }
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
+    return core.compile_model(core.read_model(model), "CPU", options | more)
+
+
+def open_layer_times(model: bytes, runtime: str, threads: int = 0) -> Callable[[np.ndarray], float]:
+    """A function input -> milliseconds of the layers of one inference by OpenVINO, once warm.
+
+    runtime: one of PRECISIONS. Changes of the memory layout do not count: inside of a network,
+    layers hand their maps on in the layout that the next one reads.
+    """
+    precision = PRECISIONS[runtime]
+    options = {"NUM_STREAMS": 1, "PERF_COUNT": True}
+    compiled = _compile(load_runtime(runtime), model, precision, threads, **options)
+    request = compiled.create_infer_request()
+
+    def measure(x: np.ndarray) -> float:
+        for _ in range(2):  # the first one warms up
+            request.infer([x])
+        layers = (one for one in request.profiling_info if one.node_type != "Reorder")
+        return 1000 * sum(one.real_time.total_seconds() for one in layers)
+
+    return measure
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,9 @@ prune-S and prune-L took 39, 129, 189, 377, 171 and 345 ms of CPU time (best run
 0.96, 0.94, 0.89, 0.79, 0.81 and 0.97 of that. A piece measured alone has its weights in the cache,
 and the additions of the head are in no piece. So sums are too small, most of all for networks of
 large maps: leave a margin below a hard limit.
+
+With `--runtime openvino`, where layers are timed by the runtime itself and changes of the memory
+layout are left out, sums were 1.07 to 1.24 of the whole (docs/supernet.md): such a limit is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +75,21 @@ def median_times(
 
     The calls take turns, so that other load on the machine affects all of them alike.
     """
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, measured in zip(calls, times, strict=True):
-            call()
-            begin = now(device)
-            call()
-            measured.append(1000 * (now(device) - begin))
-    return [statistics.median(measured) for measured in times]
+    return medians([partial(milliseconds, call, device) for call in calls], rounds)
+
+
+def medians(measures: Sequence[Callable[[], float]], rounds: int) -> list[float]:
+    """The median of `rounds` results of each; they take turns."""
+    turns = [[measure() for measure in measures] for _ in range(rounds)]
+    return [statistics.median(results) for results in zip(*turns, strict=True)]
+
+
+def milliseconds(call: Callable[[], object], device: torch.device = CPU) -> float:
+    """Of one call on `device`, after a warm-up call."""
+    call()
+    begin = now(device)
+    call()
+    return 1000 * (now(device) - begin)
 
 
 def now(device: torch.device) -> float:

@@ -28,15 +28,16 @@ from lib.dataset.synthetic.scene import SceneParams
 from lib.keypoints import COCO
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
-from lib.models.pieces import arch_macs, pieces_from_config
+from lib.models.pieces import Piece, arch_macs, pieces_from_config
 from lib.search import accuracy
 from lib.search.latency import LatencyTable
 from lib.utils import cli
 from lib.utils.checkpoint import save_checkpoint
 from lib.utils.lock import holding
 from tests.conftest import FORK
-from tests.helpers import ROOT, YAMLS, Result
+from tests.helpers import ROOT, YAMLS, Result, needs_openvino
 from tools.benchmark import __main__ as benchmark
+from tools.benchmark import pieces
 from tools.search.__main__ import accuracy_of, main
 
 CFG = str(ROOT / "experiments/coco/mobilenet/supermobile.yaml")
@@ -321,6 +322,19 @@ def test_latency_comes_from_a_measured_table(args, call, scored, data, tmp_path)
     cfg = load_config(CFG, keys(data))
     expected = LatencyTable.read(table).total(pieces_from_config(cfg)(scored[0]))
     assert float(rows(tmp_path / "out")[0]["ms"]) == pytest.approx(expected, abs=1e-3)
+
+
+@needs_openvino
+def test_openvino_measures_the_layers_of_pieces(call, monkeypatch, tmp_path):
+    wanted = [Piece("block", 8, 8, 8, kernel=7, expansion=2), Piece("deconv", 8, 16, 8, kernel=4)]
+    monkeypatch.setattr(pieces, "space_pieces", lambda *_: wanted)
+    path = tmp_path / "table.json"
+    flags = ["--cfg", CFG, "--out", str(path), "--rounds", "1", "--runtime", "openvino"]
+    done = call(["pieces", *flags], benchmark.main)
+    assert (done.code, done.err) == (0, "")
+    table = LatencyTable.read(path)
+    assert table.machine.startswith("openvino 20")
+    assert table.total(wanted) > table.total(wanted[:1]) > 0
 
 
 # --- the held-out images ----------------------------------------------------------------
