@@ -33,6 +33,7 @@ from lib.deploy.fold import fold_norms
 from lib.keypoints import keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, width_share
+from lib.models.head import with_tag_dimensions
 from lib.models.layers.branches import fold_branches
 from lib.models.layers.sync import synchronize_norms
 from lib.models.load import NetworkFile, read_network
@@ -123,6 +124,10 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
     state = weights_of(saved, path)
     if not cfg.MODEL.KERNEL_BRANCHES:
         state = fold_branches(state, path)
+    if cfg.MODEL.AE_TAG_DIMS > 1:
+        state, count = with_tag_dimensions(state, model, cfg.MODEL.NUM_JOINTS)
+        if count:
+            logger.info("%d further tag maps of MODEL.AE_TAG_DIMS start near 0", count)
     fit_weights(model, state, path, FRESH_PARTS[parts])
     logger.info("%s weights from %s", parts, path)
 
@@ -170,7 +175,10 @@ def flip_index(cfg: CfgNode, device: torch.device) -> torch.Tensor:
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:
     """The network in `path`; ValueError if its outputs differ in kind from those of `cfg`."""
     teacher = read_network(path, like=cfg)
-    for node, key in (("MODEL", "NUM_JOINTS"), ("MODEL", "CODEC"), ("LOSS", "NUM_STAGES")):
+    keys = [("MODEL", "NUM_JOINTS"), ("MODEL", "CODEC"), ("LOSS", "NUM_STAGES")]
+    if cfg.TEACHER.TAGS_FACTOR:
+        keys.append(("MODEL", "AE_TAG_DIMS"))
+    for node, key in keys:
         theirs, ours = teacher.cfg[node][key], cfg[node][key]
         if theirs != ours:
             raise ValueError(f"--teacher {path} has {node}.{key} {theirs}, the student {ours}")

@@ -37,7 +37,7 @@ class People(NamedTuple):
 
     keypoints: np.ndarray  # (N, K, 3): x, y in pixels of the image, score; 0 for a missing joint
     scores: np.ndarray  # (N,), of the people
-    tags: np.ndarray  # (N, K, L), associative embedding; L is 2 with the flip test
+    tags: np.ndarray  # (N, K, L), associative embedding; L: AE_TAG_DIMS, twice with flip test
 
 
 class Runtime(NamedTuple):

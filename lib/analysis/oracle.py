@@ -71,7 +71,7 @@ class Oracle(nn.Module):
         """On the outputs of `network`; None: of a ZeroNetwork."""
         settings = InferenceSettings.from_config(cfg)
         joints = settings.num_joints
-        tags = joints if settings.tag_per_joint else 1
+        tags = joints * cfg.MODEL.AE_TAG_DIMS if settings.tag_per_joint else 1
         if network is None:
             network = ZeroNetwork([joints + tags * has_tags for has_tags in cfg.LOSS.WITH_AE_LOSS])
         return cls(settings, network, mode, float(cfg.DATASET.SIGMA))
@@ -99,7 +99,8 @@ class Oracle(nn.Module):
             if self.mode != "heatmaps" and len(tags):
                 # With a network's heatmaps, equal tags must not be all that identifies a person.
                 slope = TAG_SLOPE if self.mode == "tags" else 0.0
-                exact = ground_truth_tags(gaussians, len(tags), slope)
+                exact = ground_truth_tags(gaussians, min(len(tags), joints), slope)
+                exact = exact.repeat(len(tags) // len(exact), 1, 1)  # equal in all dimensions
                 tags = torch.where(exact > 0, exact, tags)
             maps.append(torch.cat([heatmaps, tags]))
         return torch.stack(maps)

@@ -42,6 +42,11 @@ def check_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.KERNEL_BRANCHES is for pose_mobilenet, MODEL.NAME is {cfg.MODEL.NAME}"
         )
+    if cfg.MODEL.AE_TAG_DIMS > 1 and not cfg.MODEL.TAG_PER_JOINT:
+        raise ValueError(
+            f"MODEL.AE_TAG_DIMS is {cfg.MODEL.AE_TAG_DIMS}, but MODEL.TAG_PER_JOINT is False; one "
+            "tag map for all joints has one dimension"
+        )
     _check_order(cfg)
     _check_losses(cfg)
     _check_joints(cfg)

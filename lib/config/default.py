@@ -50,6 +50,7 @@ _C.MODEL.PRETRAINED_PARTS = "all"
 _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
 _C.MODEL.NUM_JOINTS = 17  # equal to DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
+_C.MODEL.AE_TAG_DIMS = 1  # numbers of a joint's tag, each with its map (docs/modern.md)
 # Encoding of joints as heatmaps: "reference" (published weights) or "unbiased". Train and decode
 # with the same codec (docs/codec.md).
 _C.MODEL.CODEC = "reference"

@@ -88,12 +88,14 @@ class Distillation(nn.Module):
 def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tensor:
     """Squared distance of the tags at the labelled joints, mean over the joints of an image.
 
-    tag_maps, teacher_maps: (B, T, H, W); nodes: (B, P, K, 2), as in `read_tags` -> (B,). Each
-    network is free to add a constant to the tags of an image; the mean distance is taken off.
+    tag_maps, teacher_maps: (B, D * K or 1, H, W); nodes: (B, P, K, 2), as in `read_tags` -> (B,).
+    Each network is free to add a constant to the tags of an image; their mean difference is taken
+    off.
     """
     tags, visible = read_tags(tag_maps, nodes)
     goals, _ = read_tags(teacher_maps, nodes)
     count = visible.sum(dim=(1, 2)).clamp(min=1)
-    difference = (tags - goals) * visible  # (B, P, K)
-    offset = difference.sum(dim=(1, 2)) / count
-    return ((difference - offset[:, None, None]).square() * visible).sum(dim=(1, 2)) / count
+    difference = (tags - goals) * visible[..., None]  # (B, P, K, D)
+    offset = difference.sum(dim=(1, 2)) / count[:, None]
+    squares = (difference - offset[:, None, None]).square().sum(dim=3)
+    return (squares * visible).sum(dim=(1, 2)) / count

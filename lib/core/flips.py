@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lib.core.images import tag_dimensions
 from lib.core.loss import heatmap_loss, pull_loss, read_tags
 from lib.dataset.target_generators import Targets
 
@@ -57,10 +58,9 @@ class FlipConsistency(nn.Module):
 
 
 def flipped_back(maps: Tensor, flip_index: Tensor) -> Tensor:
-    """Maps (F, K + T, h, w) of flipped images as those of the images; T is K, 1 or 0."""
+    """Maps (F, K + T, h, w) of flipped images as those of the images; T is D * K, 1 or 0."""
     joints = len(flip_index)
     maps = maps.flip(3)
-    tags = maps[:, joints:]
-    if tags.shape[1] == joints:
-        tags = tags[:, flip_index]
-    return torch.cat([maps[:, flip_index], tags], dim=1)
+    tags = tag_dimensions(maps[:, joints:], joints)
+    swapped = [tag[:, flip_index] if tag.shape[1] == joints else tag for tag in tags]
+    return torch.cat([maps[:, flip_index], *swapped], dim=1)

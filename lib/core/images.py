@@ -38,6 +38,12 @@ def _at_size(flags: Tensor, size: int) -> Tensor:
     return flags[:, torch.arange(size, device=flags.device) * count // size + count // (2 * size)]
 
 
+def tag_dimensions(tags: Tensor, num_joints: int) -> list[Tensor]:
+    """(B, D * K, h, w) -> a (B, K, h, w) for each of the D dimensions; (B, 1, h, w) is one."""
+    is_one = tags.shape[1] in (1, num_joints)
+    return [tags] if is_one else list(tags.split(num_joints, dim=1))
+
+
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear; size: (height, width). Unchanged if equal."""
     if tuple(maps.shape[2:]) == tuple(size):

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from lib.codec import Codec
 from lib.core.group import GroupParams, HeatmapParser
-from lib.core.images import normalize, resize_maps, without_black_borders
+from lib.core.images import normalize, resize_maps, tag_dimensions, without_black_borders
 from lib.core.maps import can_enlarge
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.device import half_precision
@@ -240,7 +240,7 @@ def get_multi_stage_outputs(
 
     Raw outputs: one tensor per stage; with_flip: (2B, ...), those of the flipped images last.
     Heatmaps: (B, K, h, w), averaged over the stages of `with_heatmaps` and over the flip.
-    Tags: a list of (B, K or 1, h, w), one per stage of `with_ae`, then those of the flip.
+    Tags: a list of (B, K or 1, h, w), one per stage of `with_ae` and dimension, then the flip's.
     Maps of the flip are flipped back and left and right joints are swapped. h, w: the size of the
     finest map, or `size_projected` (width, height) with `project2image`. Maps are float32.
     """
@@ -290,10 +290,10 @@ def stage_maps(
 ) -> tuple[Tensor, list[Tensor]]:
     """Mean heatmaps over the stages of `with_heatmaps`, and the tags of the stages of `with_ae`.
 
-    outputs: (B, C, h, w) per stage, resized to one size.
+    outputs: (B, C, h, w) per stage, resized to one size. Tags: as in `get_multi_stage_outputs`.
     """
     joints = settings.num_joints
     stages = list(zip(outputs, settings.with_heatmaps, settings.with_ae, strict=True))
     heatmaps = [output[:, :joints] for output, used, _ in stages if used]
-    tags = [output[:, joints:] for output, _, used in stages if used]
-    return reduce(torch.add, heatmaps) / len(heatmaps), tags
+    tags = [tag_dimensions(output[:, joints:], joints) for output, _, used in stages if used]
+    return reduce(torch.add, heatmaps) / len(heatmaps), sum(tags, [])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from lib.core.images import tag_dimensions
 from lib.dataset.target_generators import Targets
 
 SOFT_BOUNDARY = 0.01  # the gamma of `adaptive_weights`
@@ -52,32 +53,37 @@ def adaptive_weights(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def read_tags(tag_maps: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Tags at the addresses of `nodes`, and 1 for a labelled joint, else 0; both (B, P, K).
+    """Tags (B, P, K, D) at the addresses of `nodes`; (B, P, K) 1 for a labelled joint, else 0.
 
-    tag_maps: (B, T, H, W), T = K or 1. nodes: (B, P, K, 2), a flat address in the tag maps of an
-    image, and whether there is a joint (`lib.dataset.target_generators.joint_nodes`).
+    tag_maps: (B, D * K or 1, H, W). nodes: (B, P, K, 2), a flat address in the tag maps of an image
+    (of the first dimension), and whether there is a joint
+    (`lib.dataset.target_generators.joint_nodes`).
     """
     address = nodes[..., 0].flatten(1)  # (B, P * K)
-    tags = tag_maps.flatten(1).gather(1, address).view(nodes.shape[:3])
-    return tags, nodes[..., 1].to(tags.dtype)
+    tags = [
+        one.flatten(1).gather(1, address).view(nodes.shape[:3])
+        for one in tag_dimensions(tag_maps, nodes.shape[2])
+    ]
+    return torch.stack(tags, dim=3), nodes[..., 1].to(tag_maps.dtype)
 
 
 def mean_tags(tags: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean tag of each person slot, and whether the slot holds a person; both (B, P).
+    """Mean tag (B, P, D) of each person slot, and (B, P) whether the slot holds a person.
 
-    tags, visible: (B, P, K), as from `read_tags`.
+    tags (B, P, K, D), visible (B, P, K): as from `read_tags`.
     """
     joints = visible.sum(dim=2)
-    return (tags * visible).sum(dim=2) / joints.clamp(min=1), joints > 0
+    sums = (tags * visible[..., None]).sum(dim=2)
+    return sums / joints.clamp(min=1)[..., None], joints > 0
 
 
 def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
-    """Variance of each person's tags, mean over people.
+    """Mean squared distance of each person's tags to their mean, mean over people.
 
-    tags, visible: (B, P, K) -> (B,); 0 for an image without people.
+    tags (B, P, K, D), visible (B, P, K) -> (B,); 0 for an image without people.
     """
     mean, present = mean_tags(tags, visible)
-    spread = (tags - mean[..., None]).square() * visible  # (B, P, K)
+    spread = (tags - mean[:, :, None]).square().sum(dim=3) * visible  # (B, P, K)
     per_person = spread.sum(dim=2) / visible.sum(dim=2).clamp(min=1)  # (B, P)
     return per_person.sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
@@ -85,29 +91,33 @@ def pull_loss(tags: Tensor, visible: Tensor) -> Tensor:
 def push_loss(tags: Tensor, visible: Tensor, kind: str = "exp", start: float = 0.0) -> Tensor:
     """Penalty for close mean tags of two people, mean over ordered pairs, halved.
 
-    tags, visible: (B, P, K) -> (B,). `kind` "exp": exp(-d^2); "max": hinge 1 - |d|. The loss
-    of an image with fewer than two people is 0. start: s of exp(-(|d| + s)^2), for "exp".
+    tags (B, P, K, D), visible (B, P, K) -> (B,). `kind` "exp": exp(-|d|^2); "max": hinge 1 - |d|.
+    The loss of an image with fewer than two people is 0. start: s of exp(-(|d| + s)^2), for "exp".
     """
     mean, present = mean_tags(tags, visible)
-    distance = mean[:, :, None] - mean[:, None, :]  # (B, P, P)
-    if start:
-        distance = away_from_0(distance) + start
-    near = torch.exp(-distance.square()) if kind == "exp" else (1 - distance.abs()).clamp(min=0)
+    difference = mean[:, :, None] - mean[:, None, :]  # (B, P, P, D)
+    if kind != "exp":
+        near = (1 - torch.linalg.vector_norm(difference, dim=3)).clamp(min=0)
+    elif start:
+        near = torch.exp(-(away_from_0(difference) + start).square())
+    else:
+        near = torch.exp(-difference.square().sum(dim=3))
     pairs = present[:, :, None] & present[:, None, :]
     pairs = pairs & ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
     return 0.5 * (near * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)
 
 
-def away_from_0(distance: Tensor) -> Tensor:
-    """|d| of (B, P, P) differences; at d = 0 its gradient parts the two people.
+def away_from_0(difference: Tensor) -> Tensor:
+    """|d| of (B, P, P, D) differences; at d = 0 its gradient parts the two people.
 
     exp(-d^2) is flat at d = 0: equal tags stay equal, and nearly equal ones part slowly. With
     |d| + s its slope there is 2 s exp(-s^2), and of two people with the same tag, the one in the
-    later slot is pushed up.
+    later slot is pushed up, in the first dimension.
     """
-    slot = torch.arange(distance.shape[1], device=distance.device)
+    slot = torch.arange(difference.shape[1], device=difference.device)
     order = torch.sign(slot[:, None] - slot)  # (P, P), antisymmetric as d is
-    return distance * torch.where(distance == 0, order, distance.detach().sign())
+    distance = torch.linalg.vector_norm(difference, dim=3)  # its gradient at 0 is 0
+    return torch.where(distance == 0, order * difference[..., 0], distance)
 
 
 def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
@@ -119,7 +129,7 @@ class MultiLossFactory(nn.Module):
     """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
     Terms are weighted means over the batch; their sum is the loss. Each output stage is
-    (B, K + T, H, W): K heatmaps, then T tag maps (0, 1 or K).
+    (B, K + T, H, W): K heatmaps, then T tag maps (0, 1 or D * K).
     """
 
     def __init__(

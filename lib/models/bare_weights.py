@@ -55,6 +55,7 @@ def settings_of_tensors(
         "NAME": structure.kind,
         "NUM_JOINTS": outputs.num_joints,
         "TAG_PER_JOINT": outputs.tag_per_joint,
+        "AE_TAG_DIMS": outputs.tag_dims,
         **({"CODEC": like.MODEL.CODEC} if like else {}),
         **structure.model,
     }

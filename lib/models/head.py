@@ -13,7 +13,7 @@ raw map. Sides of all maps for an input of 256 pixels (-: no prediction):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -118,3 +118,23 @@ def init_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, SepConv2d):
             nn.init.normal_(module.conv[-1].weight, std=1e-3)
+
+
+def with_tag_dimensions(
+    state: Mapping[str, Tensor], model: nn.Module, num_joints: int
+) -> tuple[dict[str, Tensor], int]:
+    """`state` with the tag maps that its outputs lack for those of `model`, and their number.
+
+    They are those of `model`, which start near 0, so that distances between tags stay nearly the
+    same. Copies of the first dimension would have equal gradients, and stay copies.
+    """
+    extended, added = dict(state), 0
+    finals = {name: one for name, one in model.state_dict().items() if name.startswith("final")}
+    for name, initial in finals.items():
+        known = state.get(name)
+        if known is None or not known.dim() or known.shape[1:] != initial.shape[1:]:
+            continue
+        if len(known) in range(2 * num_joints, len(initial), num_joints):
+            extended[name] = torch.cat([known, initial[len(known) :]])
+            added = len(initial) - len(known)
+    return extended, added

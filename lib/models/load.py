@@ -45,6 +45,10 @@ from lib.utils.shipped import find_weights
 from lib.utils.text import brief
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
+AS_TRAINED = {  # keys of MODEL that settings must share with a file, and the default in old files
+    "CODEC": ("reference", "decode with the same codec"),
+    "AE_TAG_DIMS": (1, "set MODEL.AE_TAG_DIMS"),
+}
 
 
 @dataclass(frozen=True)
@@ -197,19 +201,19 @@ def _joint_keys(joints: str | Path | None) -> list[str]:
 
 
 def _check_record(path: Path, record: Record, structure: Structure | None, cfg: CfgNode) -> None:
-    """ValueError if `cfg` has other joints or another codec than the network was trained with."""
+    """ValueError if `cfg` has other joints, or another of AS_TRAINED, than the network."""
     if record.config is None:
         if structure is not None:
             _check_number_of_joints(path, structure, cfg)
         return
     check_same_joints(record.config, path, cfg, is_train=False)
-    trained_with = typed(record.config.get("MODEL", {}), "CODEC", str, path) or "reference"
-    if trained_with != cfg.MODEL.CODEC:
-        name = brief(trained_with)[1:-1]
-        raise ValueError(
-            f"{path} was trained with MODEL.CODEC {name}, not {cfg.MODEL.CODEC}; decode with the "
-            f"same codec"
-        )
+    for key, (default, remedy) in AS_TRAINED.items():
+        trained_with = typed(record.config.get("MODEL", {}), key, type(default), path) or default
+        if trained_with != cfg.MODEL[key]:
+            value = brief(trained_with).strip("'")
+            raise ValueError(
+                f"{path} was trained with MODEL.{key} {value}, not {cfg.MODEL[key]}; {remedy}"
+            )
 
 
 def _check_number_of_joints(path: Path, structure: Structure, cfg: CfgNode) -> None:

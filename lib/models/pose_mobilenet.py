@@ -121,9 +121,14 @@ class BranchedLitePose(LitePose):
     block = BranchedBottleneck
 
 
-def output_channels(num_joints: int, with_tags: Sequence[bool], tag_per_joint: bool) -> list[int]:
-    """Channels of each output: K heatmaps, plus K tag maps (or one) if the output has tags."""
-    tags = num_joints if tag_per_joint else 1
+def output_channels(
+    num_joints: int, with_tags: Sequence[bool], tag_per_joint: bool, tag_dims: int = 1
+) -> list[int]:
+    """Channels of each output: K heatmaps, plus K tag maps (or one) if the output has tags.
+
+    tag_dims: D; of several dimensions, the K tag maps of the first come first: K + D * K channels.
+    """
+    tags = num_joints * tag_dims if tag_per_joint else 1
     return [num_joints + tags * has_tags for has_tags in with_tags]
 
 
@@ -147,7 +152,7 @@ def head_settings(cfg: CfgNode) -> dict[str, Any]:
     model = cfg.MODEL
     return {
         "out_channels": output_channels(
-            model.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, model.TAG_PER_JOINT
+            model.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, model.TAG_PER_JOINT, model.AE_TAG_DIMS
         ),
         "deconv_kernels": model.EXTRA.NUM_DECONV_KERNELS,
         "fusion": model.FUSION_HEAD,

@@ -46,6 +46,7 @@ class Outputs:
     num_joints: int
     tag_per_joint: bool
     with_tags: tuple[bool, ...]  # one flag per output
+    tag_dims: int = 1
 
 
 def read_structure(state: Mapping[str, Tensor], source: object) -> Structure:
@@ -68,17 +69,19 @@ def read_structure(state: Mapping[str, Tensor], source: object) -> Structure:
 def split_channels(channels: Sequence[int], joint_counts: Iterable[int]) -> Outputs:
     """Channels of each output -> number of joints and tag maps.
 
-    An output has K heatmaps, then K tag maps, one, or none: (34, 17) is K = 17 with tags at the
-    first output. If every output has tags there are two solutions: (34, 34) is K = 17 with a tag
-    per joint, or K = 33 with one tag map. The first with K in `joint_counts` (those of known data
-    sets) is returned, else the first.
+    An output has K heatmaps, then D * K tag maps, one, or none: (34, 17) is K = 17 with tags at the
+    first output, (51, 17) with tags of two dimensions. If every output has tags there are two
+    solutions: (34, 34) is K = 17 with a tag per joint, or K = 33 with one tag map. The first with K
+    in `joint_counts` (those of known data sets) is returned, else the first. D is 1 then.
     """
     least, readings = min(channels), []
     for joints in (least, least // 2, least - 1):
         with_tags = {count for count in channels if count != joints}
+        flags = tuple(count != joints for count in channels)
         if with_tags in ({2 * joints}, {joints + 1}):
-            flags = tuple(count != joints for count in channels)
             readings.append(Outputs(joints, with_tags == {2 * joints}, flags))
+        elif len(with_tags) == 1 and joints == least and max(with_tags) % joints == 0:
+            readings.append(Outputs(joints, True, flags, max(with_tags) // joints - 1))
     if not readings:
         raise ValueError(f"outputs of {list(channels)} channels are no heatmaps and tag maps")
     known = set(joint_counts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import torch
 import yaml
 from yacs.config import CfgNode
 
@@ -115,7 +116,7 @@ class Board:
         heatmaps, tags = stage_maps(self.settings, resized)
         grouped = self.settings.group.num_joints  # joints, without an ignored center
         [people], _ = self.settings.parser.parse(
-            heatmaps[:, :grouped], tags[0][:, :grouped, ..., None]
+            heatmaps[:, :grouped], torch.stack(tags, dim=4)[:, :grouped]
         )
         people[..., :2] *= image.shape[0] / size[0]  # map pixels -> crop pixels
         target, predicted = result.targets.heatmaps[-1][i], heatmaps[0, : self.settings.num_joints]

@@ -23,6 +23,7 @@ MEANING = (
     "DATASET.WITH_CENTER",
     "MODEL.NUM_JOINTS",
     "MODEL.TAG_PER_JOINT",
+    "MODEL.AE_TAG_DIMS",
     "MODEL.CODEC",
     "MODEL.FUSION_HEAD",
     "MODEL.KERNEL_BRANCHES",
@@ -34,7 +35,8 @@ MEANING = (
 ORDER = ("SEED", "TRAIN.SHUFFLE", "DATASET.MIX")  # of the images within an epoch
 SCORE = ("DATASET.TEST", "DATASET.INPUT_SIZE", "TEST.")  # what the best AP was measured with
 NEUTRAL = ("TEST.MODEL_FILE", "TEST.IMAGES_PER_GPU", "TEST.LOG_PROGRESS")
-OLD = {"MODEL.CODEC": "reference"}  # values of checkpoints that lack the key
+# Values of checkpoints that lack the key
+OLD = {"MODEL.CODEC": "reference", "MODEL.AE_TAG_DIMS": 1}
 REMEDY = "choose another OUTPUT_DIR, or set AUTO_RESUME False to start over"
 
 

@@ -22,6 +22,7 @@ VARIANTS = {
     "as it is": (),
     "no flip test": ("TEST.FLIP_TEST", "False"),
     "one tag map": ("MODEL.TAG_PER_JOINT", "False"),
+    "tags of two dimensions": ("MODEL.AE_TAG_DIMS", "2"),
     "a center, ignored": CENTER,
     "a center, grouped": (*CENTER, "TEST.IGNORE_CENTER", "False"),
     "a center and one tag map": (*CENTER, "MODEL.TAG_PER_JOINT", "False"),

@@ -36,7 +36,7 @@ def case(tag_maps: int = 17):
     ]
     nodes = torch.zeros(2, 3, 17, 2, dtype=torch.long)
     pixel = torch.randint(0, 64, (2, 2, 17), generator=generator)
-    layer = torch.arange(17) * 64 if tag_maps == 17 else 0
+    layer = torch.arange(17) * 64 if tag_maps > 1 else 0
     nodes[:, :2, :, 0] = pixel + layer
     nodes[:, :2, :, 1] = 1
     masks = [torch.ones(2, side, side) for side in (8, 16)]
@@ -46,7 +46,7 @@ def case(tag_maps: int = 17):
 def flipped(output: torch.Tensor, offset: float = 0.0) -> torch.Tensor:
     """What a network without a preferred side answers to the flipped image."""
     joints, tags = output[:, SWAP], output[:, 17:]
-    tags = tags[:, SWAP] if tags.shape[1] == 17 else tags
+    tags = tags[:, [*SWAP, *(17 + SWAP)][: tags.shape[1]]] if tags.shape[1] > 1 else tags
     return torch.cat([joints, tags + offset], dim=1).flip(3)
 
 
@@ -56,7 +56,7 @@ def terms_of(outputs, copies, targets) -> dict[str, torch.Tensor]:
     return EVEN(torch.zeros(4, 3, 32, 32), both, targets)
 
 
-@pytest.mark.parametrize("tag_maps", [17, 1])
+@pytest.mark.parametrize("tag_maps", [17, 1, 34])
 def test_an_answer_that_is_only_flipped_costs_nothing(tag_maps):
     outputs, targets = case(tag_maps)
     for offset in (0.0, 3.0):  # all tags of a person may move together

@@ -137,6 +137,7 @@ def test_vectorized_ae_loss_equals_the_loop(kind):
     person_there = torch.rand(40, 5, 1, generator=generator) > 0.5
     visible = (joint_seen & person_there).double()
     expected = [naive_ae(t, v, kind) for t, v in zip(tags, visible, strict=True)]
+    tags = tags[..., None]
     np.testing.assert_allclose(pull_loss(tags, visible), [pull for pull, _ in expected])
     np.testing.assert_allclose(push_loss(tags, visible, kind), [push for _, push in expected])
     assert {int((v.sum(1) > 0).sum()) for v in visible} >= {0, 1, 2, 4}
@@ -148,7 +149,7 @@ def test_the_start_of_the_push_loss_is_its_definition(start):
     visible = torch.ones(1, 4, 3, dtype=torch.float64)
     pairs = [(a, b) for i, a in enumerate(means) for j, b in enumerate(means) if i != j]
     expected = sum(0.5 * math.exp(-((abs(a - b) + start) ** 2)) for a, b in pairs) / len(pairs)
-    tags = means[None, :, None].expand(1, 4, 3).clone().requires_grad_()
+    tags = means[None, :, None, None].expand(1, 4, 3, 1).clone().requires_grad_()
     loss = push_loss(tags, visible, start=start)
     assert loss.item() == pytest.approx(float(expected))
     loss.sum().backward()
@@ -156,25 +157,49 @@ def test_the_start_of_the_push_loss_is_its_definition(start):
     assert tags.grad.sum().item() == pytest.approx(0, abs=1e-12)  # symmetric: nobody drifts
 
 
+@pytest.mark.parametrize("dims", [1, 3])
 @pytest.mark.parametrize("noise", [0.0, 1e-3])
-def test_equal_tags_part_with_a_start_and_stay_without(noise):
+def test_equal_tags_part_with_a_start_and_stay_without(noise, dims):
     """Three people and one without, as at the start of a training: steps of gradient descent."""
     visible = torch.ones(1, 4, 5)
     visible[:, 3] = 0
     ends = {}
     for start in (0.0, 0.25):
         generator = torch.Generator().manual_seed(0)
-        tags = noise * torch.randn(1, 4, 5, generator=generator)
+        tags = noise * torch.randn(1, 4, 5, dims, generator=generator)
         tags.requires_grad_()
         for _ in range(20):
             loss = push_loss(tags, visible, start=start) + pull_loss(tags, visible)
             [gradient] = torch.autograd.grad(loss.sum(), tags)
             tags = (tags - gradient).detach().requires_grad_()
         means = tags[0, :3].mean(dim=1)
-        ends[start] = (means[:, None] - means).abs()[~torch.eye(3, dtype=torch.bool)].min().item()
+        apart = (means[:, None] - means).norm(dim=2)
+        ends[start] = apart[~torch.eye(3, dtype=torch.bool)].min().item()
         assert not tags[0, 3].any() or noise
     assert ends[0.0] < 0.05
     assert ends[0.25] > 0.5
+
+
+@pytest.mark.parametrize(("kind", "start"), [("exp", 0.0), ("exp", 0.2), ("max", 0.0)])
+def test_the_losses_of_vectors_know_distances_alone(kind, start):
+    """Tags on a line in any direction cost what their positions on the line cost."""
+    generator = torch.Generator().manual_seed(0)
+    line = torch.randn(4, 5, 7, 1, generator=generator, dtype=torch.float64)
+    visible = (torch.rand(4, 5, 7, generator=generator) > 0.3).double()
+    direction = torch.tensor([2.0, -1, 2], dtype=torch.float64) / 3  # of length 1
+    for tags in (line * direction, torch.cat([line, 0 * line], dim=3)):
+        torch.testing.assert_close(pull_loss(tags, visible), pull_loss(line, visible))
+        pushes = (push_loss(one, visible, kind, start) for one in (tags, line))
+        torch.testing.assert_close(*pushes)
+
+
+def test_tags_of_several_dimensions_are_read_map_by_map():
+    """K = 2 joints, D = 3: the maps of the first dimension come first."""
+    maps = torch.arange(6.0)[None, :, None, None].expand(1, 6, 4, 4)
+    nodes = torch.zeros(1, 1, 2, 2, dtype=torch.long)
+    nodes[0, 0, :, 0] = torch.tensor([5, 16 + 9])  # of joint 0 and joint 1
+    tags, _ = read_tags(maps, nodes)
+    assert tags[0, 0].tolist() == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_images_without_people_cost_nothing_and_keep_gradients_finite():
@@ -199,7 +224,7 @@ def test_masked_pixels_do_not_count():
 
 def test_separated_tags_cost_less_than_equal_ones():
     visible = torch.ones(1, 2, 3)
-    apart = torch.tensor([[[0.0] * 3, [5.0] * 3]])
-    together = torch.zeros(1, 2, 3)
+    apart = torch.tensor([[[0.0] * 3, [5.0] * 3]])[..., None]
+    together = torch.zeros(1, 2, 3, 1)
     assert push_loss(apart, visible).item() < 1e-6 < push_loss(together, visible).item() == 0.5
     assert pull_loss(apart, visible).item() == 0

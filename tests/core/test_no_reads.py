@@ -45,6 +45,10 @@ STEPS = {
     ),
     "one tag map, hinge": (TINY, ["MODEL.TAG_PER_JOINT", "False", "LOSS.AE_LOSS_TYPE", "max"]),
     "modern": (TINY, ["LOSS.WAHR", "True", "LOSS.FLIP_CONSISTENCY", "1", "LOSS.PUSH_START", "0.1"]),
+    "tags of three dimensions": (
+        TINY,
+        ["MODEL.AE_TAG_DIMS", "3", "LOSS.PUSH_START", "0.1"],
+    ),
     "sandwich": (SMALL, SUPERNET),
 }
 

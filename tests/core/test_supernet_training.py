@@ -72,7 +72,10 @@ def test_a_tag_is_read_on_its_joint_at_every_resolution(coco_root, tmp_path, siz
         expected = (torch.arange(17) * side + y) * side + x
         for i in range(len(seen)):
             for p in range(seen.shape[1]):
-                assert places[i, p][there[i, p] > 0].tolist() == expected[i, p][seen[i, p]].tolist()
+                assert (
+                    places[i, p, :, 0][there[i, p] > 0].tolist()
+                    == expected[i, p][seen[i, p]].tolist()
+                )
 
 
 def test_views_of_one_size_are_made_once(batch):

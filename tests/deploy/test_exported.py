@@ -53,9 +53,12 @@ def export(tmp_path_factory) -> Callable[..., Exported]:
     """Export the tiny network; each combination once."""
 
     @cache
-    def make(kind: str, size: tuple[int, int] | None, codec: str, flip: bool) -> Exported:
+    def make(
+        kind: str, size: tuple[int, int] | None, codec: str, flip: bool, tag_dims: int = 1
+    ) -> Exported:
         folder = tmp_path_factory.mktemp("exported")
         opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", str(flip))
+        opts += ("MODEL.AE_TAG_DIMS", str(tag_dims))
         cfg = tiny_config(folder, folder, *opts)
         model = network(cfg).eval()
         with torch.no_grad():
@@ -70,7 +73,7 @@ def export(tmp_path_factory) -> Callable[..., Exported]:
 REFERENCE = ("pixels", None, "reference", True)
 UNBIASED = ("pixels", None, "unbiased", False)
 FIXED = ("candidates", (128, 64), "unbiased", False)
-MAPS = ("network", None, "reference", True)
+MAPS = ("network", None, "reference", True, 2)  # tags of two dimensions, twice with the flip
 FIXED_MAPS = ("network", (128, 64), "unbiased", True)
 
 
@@ -177,7 +180,7 @@ def test_a_threshold_that_is_edited_in_the_card_holds_for_maps(export, tmp_path)
     grouping = dict(made.card["grouping"], detection_threshold=1e9)
     (tmp_path / "card.json").write_text(json.dumps(made.card | {"grouping": grouping}))
     people, scores = find(open_exported(tmp_path / "model.onnx", threads=1), noise(40, 40, 3))
-    assert (people.shape, scores) == ((0, 17, 5), [])
+    assert (people.shape, scores) == ((0, 17, 7), [])
 
 
 def test_an_image_without_people_has_none(export):

@@ -30,12 +30,14 @@ def graph_of(tmp_path, kind: str, *opts: str):
 
 @pytest.mark.parametrize("codec", list(CODECS))
 @pytest.mark.parametrize("flip", ["True", "False"])
-@pytest.mark.parametrize("tag_per_joint", ["True", "False"])
+@pytest.mark.parametrize(
+    "tags",
+    [(), ("MODEL.TAG_PER_JOINT", "False"), ("MODEL.AE_TAG_DIMS", "3")],
+    ids=["per joint", "shared", "of three dimensions"],
+)
 @pytest.mark.parametrize("mask", ["True", "False"])
-def test_its_candidates_are_those_of_the_evaluation(
-    tmp_path, image, codec, flip, tag_per_joint, mask
-):
-    opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, "MODEL.TAG_PER_JOINT", tag_per_joint)
+def test_its_candidates_are_those_of_the_evaluation(tmp_path, image, codec, flip, tags, mask):
+    opts = ("MODEL.CODEC", codec, "TEST.FLIP_TEST", flip, *tags)
     graph = graph_of(tmp_path, "candidates", *opts, "TEST.MASK_BORDERS", mask)
     prepared = prepare(graph.settings, image)
     with torch.no_grad():

@@ -179,6 +179,7 @@ def test_an_unknown_architecture_needs_its_input_size(cfg, tmp_path):
     [
         ["MODEL.FUSION_HEAD", "False"],
         ["MODEL.TAG_PER_JOINT", "False"],
+        ["MODEL.AE_TAG_DIMS", "3"],
         ["LOSS.WITH_AE_LOSS", "[True, True]", "TEST.WITH_AE", "[True, True]"],
     ],
 )

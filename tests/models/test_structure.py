@@ -124,6 +124,14 @@ def test_channels_are_heatmaps_and_tag_maps(channels, joints, tag_per_joint, fla
     assert split_channels(channels, (14, 17)) == Outputs(joints, tag_per_joint, flags)
 
 
+@pytest.mark.parametrize(
+    ("channels", "flags", "dims"),
+    [((51, 17), (True, False), 2), ((17, 85), (False, True), 4), ((42, 14), (True, False), 2)],
+)
+def test_more_tag_maps_than_joints_are_dimensions(channels, flags, dims):
+    assert split_channels(channels, (14, 17)) == Outputs(min(channels), True, flags, dims)
+
+
 def test_channels_without_tags_are_refused():
     with pytest.raises(ValueError, match=r"outputs of \[17, 20\] channels are no heatmaps"):
         split_channels((17, 20), (14, 17))

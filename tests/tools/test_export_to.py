@@ -204,12 +204,11 @@ def test_outputs_of_other_shapes_differ_without_bound():
 
 def test_channels_are_those_that_the_evaluation_reads(settings):
     """Stage 0 has heatmaps and tags of 17 joints, stage 1 heatmaps alone."""
-    assert channels_of(settings, 0) == {"heatmaps": [0, 17], "tags": [17, 34]}
-    assert channels_of(settings, 1) == {"heatmaps": [0, 17], "tags": None}
+    assert channels_of(settings, 0, 34) == {"heatmaps": [0, 17], "tags": [17, 34]}
+    assert channels_of(settings, 1, 17) == {"heatmaps": [0, 17], "tags": None}
     settings = replace(settings, with_heatmaps=(False, True))
-    assert channels_of(settings, 0)["heatmaps"] is None
-    settings = replace(settings, group=replace(settings.group, tag_per_joint=False))
-    assert channels_of(settings, 0)["tags"] == [17, 18]
+    assert channels_of(settings, 0, 34)["heatmaps"] is None
+    assert channels_of(settings, 0, 18)["tags"] == [17, 18]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ CENTER = ("DATASET.WITH_CENTER", "True", "DATASET.NUM_JOINTS", "18", "MODEL.NUM_
     [
         (("MODEL.CODEC", "unbiased"), "MODEL.CODEC", "'reference'", "'unbiased'"),
         (("MODEL.TAG_PER_JOINT", "False"), "MODEL.TAG_PER_JOINT", "True", "False"),
+        (("MODEL.AE_TAG_DIMS", "2"), "MODEL.AE_TAG_DIMS", "1", "2"),
         (("MODEL.FUSION_HEAD", "False"), "MODEL.FUSION_HEAD", "True", "False"),
         (TWO_TAGS, "LOSS.WITH_AE_LOSS", "[True, False]", "[True, True]"),
         (CENTER, "DATASET.WITH_CENTER", "False", "True"),

@@ -109,8 +109,8 @@ def write_ncnn(
     width, height = size or (4 * STRIDE, 3 * STRIDE)
     example = torch.zeros(1, 3, height, width)
     rows, columns = (STRIDE * Dim(name, min=1, max=512) for name in ("rows", "columns"))
-    shapes = None if size else ({2: rows, 3: columns},)
-    program = torch.export.export(graph.network, (example,), dynamic_shapes=shapes)
+    sizes = None if size else ({2: rows, 3: columns},)
+    program = torch.export.export(graph.network, (example,), dynamic_shapes=sizes)
     with tempfile.TemporaryDirectory() as work:
         write_onnx(Path(work) / "model.onnx", program, names)
         layers, weights = run_pnnx(Path(work), half)
@@ -118,7 +118,7 @@ def write_ncnn(
     write_file(folder / f"{name}.bin", weights)
     write_file(folder / f"{name}.param", layers)
     with torch.no_grad():
-        steps = [width // output.shape[3] for output in graph.network(example)]
+        shapes = [output.shape for output in graph.network(example)]
     return {
         "versions": {name: version(name) for name in NCNN.modules},
         "input": {
@@ -128,8 +128,12 @@ def write_ncnn(
             "norm": [1 / (255 * std) for std in STD],
         },
         "outputs": [
-            {"name": f"out{i}", **channels_of(graph.settings, i), "pixels_of_input": step}
-            for i, step in enumerate(steps)
+            {
+                "name": f"out{i}",
+                **channels_of(graph.settings, i, shape[1]),
+                "pixels_of_input": width // shape[3],
+            }
+            for i, shape in enumerate(shapes)
         ],
         "then": steps_after(graph.settings),
     }
@@ -155,13 +159,12 @@ def refuse_unknown(types: Iterable[str]) -> None:
         raise ValueError(f"ncnn cannot run this network: it has no layer {', '.join(unknown)}")
 
 
-def channels_of(settings: InferenceSettings, stage: int) -> dict[str, Any]:
+def channels_of(settings: InferenceSettings, stage: int, channels: int) -> dict[str, Any]:
     """First and last + 1 channels of heatmaps and of tags in an output; None: none, or unused."""
     joints = settings.num_joints
-    tags = joints if settings.tag_per_joint else 1
     return {
         "heatmaps": [0, joints] if settings.with_heatmaps[stage] else None,
-        "tags": [joints, joints + tags] if settings.with_ae[stage] else None,
+        "tags": [joints, channels] if settings.with_ae[stage] else None,
     }
 
 

@@ -53,7 +53,10 @@ def read_extra(cfg: CfgNode, arch: ArchSpec | None, network_keys: Sequence[str])
         raise ValueError(
             f"LOSS.NUM_STAGES is {cfg.LOSS.NUM_STAGES}; MODEL.EXTRA.DECONV gives {outputs} outputs"
         )
-    channels = output_channels(cfg.MODEL.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, cfg.MODEL.TAG_PER_JOINT)
+    model = cfg.MODEL
+    channels = output_channels(
+        model.NUM_JOINTS, cfg.LOSS.WITH_AE_LOSS, model.TAG_PER_JOINT, model.AE_TAG_DIMS
+    )
     return Settings(stages, deconv, channels, final_kernel)
 
 
