@@ -117,6 +117,8 @@ _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
 _C.LOSS.PUSH_START = 0.0
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
 _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
+# Weight of the loss that ties tags of several dimensions to the size of a person (docs/modern.md)
+_C.LOSS.TAG_SIZE_FACTOR = 0.0
 # Weight of the difference between the outputs for an image and its flipped copy; 0: none.
 # FLIP_SHARE of the images of a batch have a copy, and a step costs as much more (docs/modern.md)
 _C.LOSS.FLIP_CONSISTENCY = 0.0

@@ -166,6 +166,7 @@ RANGES = {
     "LOSS.PUSH_START": number(0, 1),
     "LOSS.PUSH_LOSS_FACTOR": FACTORS,
     "LOSS.PULL_LOSS_FACTOR": FACTORS,
+    "LOSS.TAG_SIZE_FACTOR": number(0, 1e6),
     "LOSS.FLIP_CONSISTENCY": number(0, 1e6),
     "LOSS.FLIP_SHARE": number(0.01, 1),
     #

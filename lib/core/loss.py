@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -17,6 +18,7 @@ from lib.core.images import tag_dimensions
 from lib.dataset.target_generators import Targets
 
 SOFT_BOUNDARY = 0.01  # the gamma of `adaptive_weights`
+SIZE_SHARPNESS = 1e-3  # of `size_loss`: a size this near to a middle is in it
 
 
 def heatmap_loss(
@@ -120,6 +122,35 @@ def away_from_0(difference: Tensor) -> Tensor:
     return torch.where(distance == 0, order * difference[..., 0], distance)
 
 
+def size_loss(tags: Tensor, visible: Tensor, sizes: Tensor) -> Tensor:
+    """How badly a person's mean tag tells its size, mean over people: Wang et al. 2022.
+
+    tags (B, P, K, D), visible (B, P, K), sizes (B, P) -> (B,). 1 - cosine between the absolute
+    values of the mean tag and a profile of the size: 1 / distance to the middles of D equal parts
+    of 0 to 1. So each dimension is large for people of its sizes. People of size 0 cost nothing.
+    """
+    mean, _ = mean_tags(tags, visible)
+    dims = tags.shape[3]
+    middles = (torch.arange(dims, device=tags.device) + 0.5) / dims
+    profile = 1 / ((sizes[..., None] - middles).abs() + SIZE_SHARPNESS)  # (B, P, D)
+    error = 1 - F.cosine_similarity(mean.abs(), profile, dim=2)
+    has_size = sizes > 0
+    return (error * has_size).sum(dim=1) / has_size.sum(dim=1).clamp(min=1)
+
+
+def person_sizes(nodes: Tensor, height: int, width: int) -> Tensor:
+    """(B, P, K, 2), as in `read_tags` of maps of height x width -> (B, P), shares of the map.
+
+    The longer side of the labelled joints on it; 0 for a single joint and for nobody.
+    """
+    address, seen = nodes[..., 0], nodes[..., 1] > 0
+    spans = [
+        torch.where(seen, axis, -1).amax(dim=2) - torch.where(seen, axis, side).amin(dim=2)
+        for axis, side in ((address // width % height, height), (address % width, width))
+    ]
+    return torch.maximum(*spans).clamp(min=0) / max(height, width)
+
+
 def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
     """The factors of the stages that are switched on, 0 for the others."""
     return [factor * flag for factor, flag in zip(factors, flags, strict=True)]
@@ -141,6 +172,7 @@ class MultiLossFactory(nn.Module):
         ae_type: str = "exp",
         adaptive: bool = False,
         push_start: float = 0.0,
+        size_factor: float = 0.0,
     ) -> None:
         """One factor per stage; a factor of 0 leaves the term out."""
         super().__init__()
@@ -151,6 +183,7 @@ class MultiLossFactory(nn.Module):
         self.ae_type = ae_type
         self.adaptive = adaptive
         self.push_start = push_start
+        self.size_factor = size_factor
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
@@ -164,6 +197,7 @@ class MultiLossFactory(nn.Module):
             ae_type=loss.AE_LOSS_TYPE,
             adaptive=loss.WAHR,
             push_start=loss.PUSH_START,
+            size_factor=loss.TAG_SIZE_FACTOR,
         )
 
     def forward(
@@ -188,4 +222,8 @@ class MultiLossFactory(nn.Module):
                 apart = push_loss(tags, visible, self.ae_type, self.push_start)
                 terms[f"push/{stage}"] = push * apart.mean()
                 terms[f"pull/{stage}"] = pull * pull_loss(tags, visible).mean()
+                if self.size_factor:
+                    sizes = person_sizes(targets.nodes[stage], *tag_maps.shape[2:])
+                    untold = size_loss(tags, visible, sizes)
+                    terms[f"tag_size/{stage}"] = self.size_factor * untold.mean()
         return terms

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.loss import MultiLossFactory, heatmap_loss, pull_loss, push_loss, read_tags
+from lib.core.loss import (
+    MultiLossFactory,
+    heatmap_loss,
+    person_sizes,
+    pull_loss,
+    push_loss,
+    read_tags,
+    size_loss,
+)
 from lib.dataset.target_generators import Targets
 from tests.helpers import GOLDEN, tiny_config
 
@@ -228,3 +236,38 @@ def test_separated_tags_cost_less_than_equal_ones():
     together = torch.zeros(1, 2, 3, 1)
     assert push_loss(apart, visible).item() < 1e-6 < push_loss(together, visible).item() == 0.5
     assert pull_loss(apart, visible).item() == 0
+
+
+def test_the_size_of_a_person_is_that_of_its_labelled_joints():
+    """On maps of 8 rows and 10 columns: 6 columns apart, a single joint, nobody."""
+    nodes = torch.zeros(1, 3, 2, 2, dtype=torch.long)
+    nodes[0, 0] = torch.tensor([[3 * 10 + 2, 1], [80 + 5 * 10 + 8, 1]])
+    nodes[0, 1, 0] = torch.tensor([77, 1])
+    torch.testing.assert_close(person_sizes(nodes, 8, 10), torch.tensor([[0.6, 0, 0]]))
+
+
+def test_a_tag_that_tells_the_size_costs_nothing_and_others_learn_it():
+    """D = 4: sizes around 1/8, 3/8, 5/8, 7/8. The third person has no size."""
+    sizes, visible = torch.tensor([[0.125, 0.875, 0.0]]), torch.ones(1, 3, 5)
+    tags = torch.zeros(1, 3, 5, 4)
+    tags[0, 0, :, 0], tags[0, 1, :, 3] = 2, -0.1
+    assert size_loss(tags, visible, sizes).item() == pytest.approx(0, abs=1e-4)
+    tags = torch.randn(1, 3, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses = []
+    for _ in range(50):
+        loss = size_loss(tags, visible, sizes)
+        losses.append(loss.item())
+        [gradient] = torch.autograd.grad(loss.sum(), tags)
+        assert not gradient[0, 2].any()
+        tags = (tags - 2 * gradient).detach().requires_grad_()
+    assert losses[0] > 0.2
+    assert losses[-1] < 0.05
+    assert push_loss(tags[:, :2], visible[:, :2]).item() < 0.3  # of other sizes: apart
+
+
+def test_nobody_has_no_size_and_finite_gradients():
+    tags = torch.zeros(1, 2, 3, 4, requires_grad=True)
+    loss = size_loss(tags, torch.zeros(1, 2, 3), torch.zeros(1, 2)).sum()
+    [gradient] = torch.autograd.grad(loss, tags)
+    assert loss.item() == 0
+    assert not gradient.any()
