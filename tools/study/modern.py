@@ -31,6 +31,7 @@ PARTS = {
     "small": "DATASET.SMALL_PEOPLE 0.25 DATASET.MIN_SCALE 0.5",
     "unbiased": "MODEL.CODEC unbiased",
     "progressive": "TRAIN.PROGRESSIVE [[0.4,{smaller}]]",
+    "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
     "branches": "MODEL.KERNEL_BRANCHES True",
 }
 RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur")
