@@ -20,44 +20,29 @@ number of threads. Measure on an idle machine.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lib.utils import cli
 from lib.utils.device import resolve_device
-from tools.benchmark import (
-    decode,
-    depthwise,
-    keys,
-    latency,
-    loader,
-    memory,
-    pieces,
-    track,
-    train,
-    valid,
-)
-from tools.benchmark.gpu import run as gpu
 
-KINDS = {
-    "train": train,
-    "memory": memory,
-    "loader": loader,
-    "keys": keys,
-    "depthwise": depthwise,
-    "pieces": pieces,
-    "latency": latency,
-    "decode": decode,
-    "valid": valid,
-    "track": track,
-    "gpu": gpu,
-}
+KINDS = "train memory loader keys depthwise pieces latency decode valid track gpu".split()
+
+
+def module_of(kind: str) -> Any:
+    """The module that measures; only that of one kind is imported, as some need more packages."""
+    return importlib.import_module(f"tools.benchmark.{kind}" + (".run" if kind == "gpu" else ""))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    argv = sys.argv[1:] if argv is None else argv
     parser = cli.new_parser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name, module in KINDS.items():
+    for name in argv[:1] if argv and argv[0] in KINDS else KINDS:
+        module = module_of(name)
         kind = kinds.add_parser(
             name,
             help=(module.__doc__ or "").splitlines()[0],
@@ -73,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     device = resolve_device(args.gpu)
-    kind = KINDS[args.kind]
+    kind = module_of(args.kind)
     report = kind.measure(args, device)
     print(json.dumps(report, indent=2) if args.json else kind.table(report))
 

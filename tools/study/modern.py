@@ -54,7 +54,7 @@ class People(NamedTuple):
 PEOPLE = {
     "rendered": People(
         Path("experiments/synthetic/study.yaml"),
-        Path("experiments/synthetic/middle.json"),
+        Path("experiments/synthetic/narrow.json"),
         96,
         (("rendered", "study", "coco", "val2017"),),
     ),
