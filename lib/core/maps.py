@@ -21,6 +21,7 @@ from torch import Tensor
 from lib.utils.blocks import BLOCK, ProjectedBlocks, Projection, WholeBlocks
 
 SQUARE = np.ones((3, 3), np.uint8)  # a pixel and the eight next to it
+SLACK = 1e-3  # of the largest value; far more than rounding changes
 PAIRS_AT_ONCE = 64  # whole maps that DeviceMaps compares at a time
 
 
@@ -124,10 +125,16 @@ class ProjectedMaps:
         """As in HostMaps, in another order.
 
         Only pixels around values above the threshold are interpolated, in squares of step x step.
+        Squares in which `find_peaks` can find none are left out.
         """
         step = self.projection.step
-        joint, row, column = self._near(threshold)
-        squares = self.projection.squares(self.det, joint, row, column)  # (step, step, N)
+        near = self._near(threshold)
+        patches = self.projection.patches(self.det, *near)
+        if 2 * radius >= step:  # `find_peaks` looks beyond the middle of a square
+            which = may_hold_peak(patches, slack=SLACK * np.abs(self.det).max())
+            near, patches = near.select(which), patches[..., which]
+        joint, row, column = near
+        squares = self.projection.enlarged(patches)  # (step, step, N)
         possible = squares > threshold
         if radius:  # within a square, without a search for the next pixels
             possible[:-1] &= squares[:-1] >= squares[1:]
@@ -244,6 +251,21 @@ def find_peaks(maps: Maps, threshold: float, radius: int) -> Pixels:
     is_earlier = (y < peak_y) | ((y == peak_y) & (x < peak_x))
     has_earlier = np.any(is_earlier & np.equal(values, peaks), axis=(1, 2))
     return pixels.select(np.flatnonzero(~has_earlier))
+
+
+def may_hold_peak(patches: np.ndarray, slack: float) -> np.ndarray:
+    """Indices of patches (3, 3, N) of a map in whose middle squares, enlarged, a peak may lie.
+
+    Pixels are interpolated between two rows. At a peak, what lies between them does not rise to the
+    left or to the right; so one of the rows does not rise to the left, and one not to the right.
+    The same holds for columns. `slack` is more than rounding changes.
+    """
+    possible = np.ones(patches.shape[2], bool)
+    for rows in (patches, patches.swapaxes(0, 1)):
+        for side in (0, 2):
+            with np.errstate(invalid="ignore"):  # of infinite values
+                possible &= (rows[:, side] - rows[:, 1] <= slack).any(axis=0)
+    return np.flatnonzero(possible)
 
 
 def strongest(pixels: Pixels, values: np.ndarray, limit: int) -> np.ndarray:

@@ -168,11 +168,21 @@ class Projection(NamedTuple):
 
         k, row, column (P,): the map and the first pixel of each square of side x side pixels.
         """
+        return self.enlarged(self.patches(maps, k, row, column, side))
+
+    def patches(
+        self, maps: np.ndarray, k: np.ndarray, row: np.ndarray, column: np.ndarray, side: int = 1
+    ) -> np.ndarray:
+        """(side + 2, side + 2, P): squares of maps, as in `squares`, and the pixels around them."""
         height, width = self.shape
-        reach = np.arange(-1, side + 1)[:, None]  # one pixel more on each side; the border repeated
+        reach = np.arange(-1, side + 1)[:, None]  # beyond the border, it is repeated
         y = k * height + np.clip(row + reach, 0, height - 1)  # (side + 2, P)
         x = np.clip(column + reach, 0, width - 1)
-        patches = maps.reshape(-1)[(y * width)[:, None] + x]  # (side + 2, side + 2, P)
+        return maps.reshape(-1)[(y * width)[:, None] + x]
+
+    def enlarged(self, patches: np.ndarray) -> np.ndarray:
+        """The squares (D, D, P) in the middle of `patches`."""
+        side = len(patches) - 2
         place = (np.arange(side * self.step, dtype=np.float32) + 0.5) / self.step + 0.5
         first = place.astype(np.int64)
         share = (place - first).astype(np.float32)[:, None]
