@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -35,25 +35,16 @@ def spread(
 ) -> Generator[Result]:
     """`function` of all items in their order, computed for `workers` of them at the same time.
 
-    An exception of `items` or `function` is raised in the place of the result. Closing this
-    generator closes `items`.
+    One more item waits for the next worker that is free. A result is there as soon as it is
+    computed, also while `items` waits for the next item. An exception of `items` or `function` is
+    raised in the place of the result. Closing this generator closes `items`.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="spread")
-    pending: deque[Future[Result]] = deque()
-    is_open = True
+    started = ahead((pool.submit(function, item) for item in items), limit=workers + 1)
     try:
-        while is_open or pending:
-            while is_open and len(pending) < workers:
-                try:
-                    pending.append(pool.submit(function, next(items)))
-                except StopIteration:
-                    is_open = False
-                except Exception as error:  # of `items`: after the results before it
-                    pending.append(Future())
-                    pending[-1].set_exception(error)
-                    is_open = False
-            if pending:
-                yield pending.popleft().result()
+        for future in started:
+            yield future.result()
     finally:
+        started.close()
         pool.shutdown(cancel_futures=True)
         items.close()

@@ -127,6 +127,20 @@ def test_two_workers_compute_at_the_same_time():
     assert list(spread(meet, numbers(6), 2)) == list(range(6))
 
 
+def test_a_result_does_not_wait_for_the_next_item():
+    is_read = threading.Event()
+
+    def camera():
+        yield "first"
+        assert is_read.wait(timeout=10)
+        yield "second"
+
+    results = spread(str, camera(), 2)
+    assert next(results) == "first"
+    is_read.set()
+    assert list(results) == ["second"]
+
+
 def test_an_error_of_a_worker_is_raised_in_its_place():
     items = numbers(9)
     results = spread(lambda number: 1 // (3 - number), items, 2)
