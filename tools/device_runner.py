@@ -23,8 +23,7 @@ def open_model(path: str | Path, threads: int = 0) -> tuple[ort.InferenceSession
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads sleep
-    cpu, off = ["CPUExecutionProvider"], ["WeightBiasQuantization"]  # would round float layers
-    return ort.InferenceSession(path, options, cpu, disabled_optimizers=off), card
+    return ort.InferenceSession(path, options, ["CPUExecutionProvider"]), card
 
 
 def find_people(session: ort.InferenceSession, card: dict, image: Array) -> tuple[Array, Array]:

@@ -22,7 +22,8 @@ from onnxruntime.quantization import (
 from lib.utils.files import replacing
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-QUANTIZED = (*CONVOLUTIONS, "Clip", "Concat", "Relu")  # not Add: sums of residuals stay in floats
+ACTIVATIONS = ("Clip", "Relu")
+QUANTIZED = (*CONVOLUTIONS, *ACTIVATIONS, "Concat")  # not Add: sums of residuals stay in floats
 
 
 class Inputs(CalibrationDataReader):
@@ -42,9 +43,9 @@ def quantize(
 ) -> None:
     """Write the int8 model of `path` to `target`; `images` give the ranges of the maps.
 
-    floats: names of layers, such as "stage.0.0.inv.0", that stay in floats. In the QDQ format:
-    pairs of QuantizeLinear and DequantizeLinear mark what runs in integers, weights signed, maps
-    unsigned.
+    floats: names of layers, such as "stage.0.0.inv.0", that stay in floats, and so do their inputs.
+    In the QDQ format: pairs of QuantizeLinear and DequantizeLinear mark what runs in integers,
+    weights signed, maps unsigned.
     """
     model = onnx.load(path)
     logging.getLogger().addFilter(_is_no_advice)
@@ -61,6 +62,9 @@ def quantize(
                 nodes_to_quantize=quantized_nodes(model, floats),
                 extra_options={"CalibMovingAverage": True},  # the mean of the images' ranges
             )
+            quantized = onnx.load(partial)
+            connect_to_floats(quantized.graph, model.graph, floats)
+            onnx.save(quantized, partial)
     finally:
         logging.getLogger().removeFilter(_is_no_advice)
 
@@ -74,6 +78,47 @@ def quantized_nodes(model: onnx.ModelProto, floats: Collection[str] = ()) -> lis
         for node in nodes[: last + 1]
         if node.op_type in QUANTIZED and not any(layer_of(name) in floats for name in node.input)
     ]
+
+
+def connect_to_floats(
+    graph: onnx.GraphProto, original: onnx.GraphProto, floats: Collection[str]
+) -> None:
+    """Give the layers `floats` of a quantized graph the maps before they are rounded, in place.
+
+    quantize_static rounds all maps, and leaves out activations after which a map is rounded: the
+    rounding has their bounds. ONNX Runtime would also round the weights of a layer between two
+    rounded maps.
+    """
+    producers = {node.output[0]: node for node in graph.node}
+    activations = {node.output[0]: node for node in original.node if node.op_type in ACTIVATIONS}
+    inputs = set()
+    for node in graph.node:
+        if node.op_type in CONVOLUTIONS and layer_of(node.input[1]) in floats:
+            rounded = producers.get(node.input[0])
+            if rounded is not None and rounded.op_type == "DequantizeLinear":
+                node.input[0] = producers[rounded.input[0]].input[0]
+            inputs.add(node.input[0])
+    for name in sorted(inputs & activations.keys()):
+        if producers[name].op_type in CONVOLUTIONS:
+            restore(graph, original, activations[name])
+    for op_type in ("DequantizeLinear", "QuantizeLinear"):  # pairs without a reader
+        read = {name for node in graph.node for name in node.input}
+        for node in [node for node in graph.node if node.op_type == op_type]:
+            if node.output[0] not in read:
+                graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input}
+    for constant in [one for one in graph.initializer if one.name not in read]:
+        graph.initializer.remove(constant)
+
+
+def restore(graph: onnx.GraphProto, original: onnx.GraphProto, activation: onnx.NodeProto) -> None:
+    """Add an activation of the `original` graph, whose output its convolution has in `graph`."""
+    index = next(i for i, node in enumerate(graph.node) if activation.output[0] in node.output)
+    graph.node[index].output[0] = activation.input[0]
+    graph.node.insert(index + 1, activation)
+    known = {one.name for one in graph.initializer}
+    bounds = set(activation.input[1:]) - known
+    graph.initializer.extend(one for one in original.initializer if one.name in bounds)
 
 
 def layer_of(weights: str) -> str:

@@ -7,7 +7,7 @@ weights go up to 938, and a bias cancels nearly all of the product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import mean
 from typing import Any
 
@@ -24,15 +24,22 @@ SMALLEST = 1e-12  # of a range
 
 
 @torch.no_grad()
-def round_weights(network: nn.Module, images: Sequence[Tensor]) -> None:
+def round_weights(
+    network: nn.Module, images: Sequence[Tensor], floats: Collection[str] = ()
+) -> None:
     """Round the weights of all convolutions, one scale for each output channel, in place.
 
-    network: in evaluation mode, BatchNorms folded; images: batches (B, 3, H, W), normalized. A
+    network: in evaluation mode, BatchNorms folded; images: batches (B, 3, H, W), normalized;
+    floats: names of layers that do not change. A
     quantizer with the same scales finds these weights on its grid, and their biases corrected for
     maps of 8 bits with the ranges of `images`. Transposed convolutions are left alone: rounding
     them costs nearly nothing.
     """
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    convolutions = [
+        layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d) and name not in floats
+    ]
     ranges = input_ranges(network, convolutions, images)
     errors = {layer: torch.zeros_like(layer.weight[:, 0, 0, 0]) for layer in convolutions}
 

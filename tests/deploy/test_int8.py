@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.deploy.damage import layer_damage
-from lib.deploy.quantize import layer_of, quantized_nodes
+from lib.deploy.quantize import connect_to_floats, layer_of, quantized_nodes
 from lib.deploy.round_weights import in_8_bits, input_ranges, round_weights, rounded
 
 IMAGES = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -72,6 +72,14 @@ def test_biases_absorb_the_mean_error(network):
     assert errors[0] < errors[1] / 3
 
 
+def test_a_layer_in_floats_keeps_its_weights(network):
+    before = copy.deepcopy(network.state_dict())
+    round_weights(network, IMAGES, floats=["first"])
+    assert torch.equal(network.first.weight, before["first.weight"])
+    assert torch.equal(network.first.bias, before["first.bias"])
+    assert not torch.equal(network.last.weight, before["last.weight"])
+
+
 def test_the_damage_of_a_layer_is_that_of_its_inputs_alone(network):
     table = layer_damage(network, IMAGES, joints=2)
     assert sorted(one.layer for one in table) == ["first", "last"]
@@ -115,3 +123,37 @@ def test_layers_in_floats_and_sums_are_not_quantized():
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], []))
     assert quantized_nodes(model) == ["one", "two", "four"]
     assert quantized_nodes(model, floats=["a.0"]) == ["two", "four"]
+
+
+def test_a_layer_in_floats_reads_maps_before_they_are_rounded():
+    """a -> ReLU -> b, c: the quantizer leaves out the ReLU, whose bounds are those of rounding."""
+    make, constant = onnx.helper.make_node, onnx.helper.make_tensor
+    original = [
+        make("Conv", ["x", "network.a.weight"], ["y"], "a"),
+        make("Relu", ["y"], ["z"], "relu"),
+        make("Conv", ["z", "network.b.weight"], ["s"], "b"),
+        make("Conv", ["z", "network.c.weight"], ["t"], "c"),
+    ]
+    quantized = [
+        make("Conv", ["x", "network.a.weight"], ["z"], "a"),
+        make("QuantizeLinear", ["z", "scale"], ["q"]),
+        make("DequantizeLinear", ["q", "scale"], ["d"]),
+        make("Conv", ["d", "network.b.weight"], ["s"], "b"),
+        make("Conv", ["d", "network.c.weight"], ["t"], "c"),
+    ]
+
+    def connected(*floats: str) -> list[tuple[str, str, str]]:
+        scale = [constant("scale", onnx.TensorProto.FLOAT, [], [0.1])]
+        first = onnx.helper.make_graph(original, "original", [], [])
+        graph = onnx.helper.make_graph(quantized, "graph", [], [], scale)
+        connect_to_floats(graph, first, floats)
+        pairs = [node for node in graph.node if node.op_type.endswith("izeLinear")]
+        assert len(graph.initializer) == bool(pairs)
+        return [(node.op_type, node.input[0], node.output[0]) for node in graph.node]
+
+    pair = [("QuantizeLinear", "z", "q"), ("DequantizeLinear", "q", "d")]
+    a, relu = ("Conv", "x", "y"), ("Relu", "y", "z")
+    readers = [("Conv", "d", "s"), ("Conv", "d", "t")]
+    assert connected() == connected("a") == [("Conv", "x", "z"), *pair, *readers]
+    assert connected("b") == [a, relu, *pair, ("Conv", "z", "s"), readers[1]]
+    assert connected("b", "c") == [a, relu, ("Conv", "z", "s"), ("Conv", "z", "t")]

@@ -28,15 +28,15 @@ def write_int8(
 ) -> str:
     """Write the int8 model of `graph`, calibrated on `images` (1, H, W, 3); return a table.
 
-    Weights are rounded, their biases corrected, and the layers that lose most in 8 bits stay in
-    floats. `graph` is not changed.
+    The layers that lose most in 8 bits stay in floats; the weights of all others are rounded, and
+    their biases corrected. `graph` is not changed.
     """
     inputs = [normalize(torch.from_numpy(image)) for image in images]
     folded = fold_norms(graph.network)  # a copy
-    round_weights(folded, inputs)
     squares = [center(one) for one in inputs[:IMAGES]]
     damage = layer_damage(folded, squares, graph.settings.num_joints)
     floats = [one.layer for one in damage if one.share > MAX_DAMAGE]
+    round_weights(folded, inputs, floats)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rounded.onnx"
         copied = type(graph)(graph.settings, folded).eval()
