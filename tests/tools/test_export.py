@@ -22,6 +22,7 @@ from lib.core.inference import InferenceSettings, predict, settings_of
 from lib.core.inference import prepare as prepare_for_torch
 from lib.core.results import Prediction
 from lib.deploy.graph import GRAPHS
+from lib.keypoints import COCO
 from lib.models import build_model
 from lib.models.subnet import extract_subnet
 from lib.utils import cli
@@ -30,7 +31,12 @@ from tests.helpers import OTHER, ROOT, TINY, YAMLS, fill, load_weights, network,
 from tools import device_runner
 from tools.device_runner import assign, find_people
 from tools.export import __main__ as export
-from tools.export.check import compare_outputs, describe_differences, difference
+from tools.export.check import (
+    compare_outputs,
+    describe_differences,
+    difference,
+    people_in_common,
+)
 from tools.export.forms import open_form
 
 RUNNER = ROOT / "tools/device_runner.py"
@@ -137,6 +143,20 @@ def test_a_checkpoint_alone_becomes_a_model_in_floats_and_in_8_bits(checkpoint, 
     assert onnx.TensorProto.INT8 in weights.values()
     assert "QuantizeLinear" not in kinds
     assert "QuantizeLinear" in [node.op_type for node in quantized.node]
+
+
+def test_people_in_common_are_those_at_the_same_place():
+    person = np.stack([*(np.random.default_rng(0).random((2, 17)) * 200), np.ones(17)], axis=1)
+    near, far = person + [1, 0, 0], person + [500, 0, 0]
+
+    def common(found: list[np.ndarray], reference: list[np.ndarray], scores: list[float]) -> str:
+        sets = [Prediction(1, np.array(p).reshape(-1, 17, 3), scores) for p in (found, reference)]
+        return people_in_common(sets[:1], sets[1:], np.array(COCO.sigmas))
+
+    assert common([person, far], [far, near], [0.9, 0.5]) == "100.0 %"
+    assert common([person, far], [person, person], [0.9, 0.5]) == "75.0 %"
+    assert common([person, far], [person, person], [0.9, 0.1]) == "100.0 %"  # too uncertain
+    assert common([], [], []) == "-"
 
 
 def test_the_card_says_what_a_device_must_know(pixels):

@@ -116,6 +116,34 @@ def test_other_files_have_another_version():
     assert b"development" not in version
 
 
+@pytest.fixture
+def exported(tiny_page, tmp_path) -> Path:
+    """model.onnx with a card as tools.export writes it."""
+    path = tmp_path / "exported/model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(gzip.decompress((tiny_page / "model.onnx.gz").read_bytes()))
+    card = json.loads((tiny_page / "card.json").read_text(encoding="utf-8"))
+    del card["web"]
+    card["provenance"] = {"weights": "/home/someone/a.pth.tar", "config": "", "arch": None}
+    path.with_name("card.json").write_text(json.dumps(card), encoding="utf-8")
+    return path
+
+
+def test_an_exported_network_is_taken_as_it_is(exported, tiny_page, no_runtime, tmp_path):
+    out = tmp_path / "page"
+    flags = ["--model", str(exported), "--runtime", str(no_runtime)]
+    assert web.main([*flags, "--out", str(out)]) == 0
+    assert (out / "model.onnx.gz").read_bytes() == (tiny_page / "model.onnx.gz").read_bytes()
+    cards = [
+        json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        for folder in (out, tiny_page)
+    ]
+    provenance, _ = (card.pop("provenance") for card in cards)
+    assert provenance["weights"] == "model.onnx"
+    assert provenance.keys() == {"weights", "sha256"}
+    assert cards[0] == cards[1]
+
+
 # --- mistakes ---------------------------------------------------------------------------
 
 
@@ -131,6 +159,19 @@ def refused(call_tool, monkeypatch, no_runtime, checkpoint):
         return line
 
     return run
+
+
+def test_an_exported_network_keeps_its_settings(refused, exported, tmp_path):
+    out = ("--out", tmp_path / "out")
+    assert "cannot be changed" in refused(*out, "--size", "64x64", model=exported)
+    assert "is the file of the input" in refused("--out", exported.parent, model=exported)
+    card = json.loads(exported.with_name("card.json").read_text(encoding="utf-8"))
+    maps = json.dumps(card | {"outputs": ["stage0", "stage1"]})
+    exported.with_name("card.json").write_text(maps, encoding="utf-8")
+    assert "returns maps, not candidates" in refused(*out, model=exported)
+    exported.with_name("card.json").unlink()
+    assert "card.json" in refused(*out, model=exported)
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_do_not_exist_are_named(refused, tmp_path):

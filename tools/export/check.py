@@ -18,6 +18,7 @@ from lib.core.results import Prediction
 from lib.dataset.build import EvaluationSet
 from lib.deploy.graph import CandidateGraph, Graph
 from lib.utils.tables import markdown
+from tools.demo.track import similarity
 from tools.device_runner import find_people
 from tools.export.forms import Form, Run, open_form
 
@@ -27,6 +28,8 @@ TOLERANCE, TIMES_ROUNDING = 1e-4, 4.0
 MAX_ROUNDING = 1e-3  # of the largest value; more is no rounding
 ROUNDING = "rounding"
 SAME_PLACE = 0.5  # pixels of the image, between two joints that count as equal
+CERTAIN = 0.2  # score of a person; many of a lower score are found by one of two networks alone
+SAME_PERSON = 0.9  # OKS of two people that count as one
 MAX_DIFFERENT = 0.05  # of the images: two peaks of nearly equal value may swap
 PEAKS = ("positions", "tags", "pixel_positions")
 
@@ -134,7 +137,7 @@ def compare_people(
     evaluated = find_all(data, partial(predict, graph.settings, graph.network))
     reference = find_all(data, finder(RunSession(run_of(graph)), card))
     rows = [row_of("PyTorch, as valid.py", "", data, evaluated, reference)]
-    rows.append(["PyTorch, this graph", "", *scores_of(data, reference), ""])
+    rows.append(["PyTorch, this graph", "", *scores_of(data, reference), "", ""])
     problems = []
     for model in models:
         predictions = find_all(data, finder(model.session, card))
@@ -143,7 +146,7 @@ def compare_people(
         problem = describe_differences(predictions, reference, card["joints"])
         if problem and model.as_pytorch:
             problems.append(f"{model.files[0]}: {problem}")
-    head = ["", "MiB", "AP", "AP .5", "AP .75", "images with the same people"]
+    head = ["", "MiB", "AP", "AP .5", "AP .75", "images with the same people", "people in common"]
     return PeopleCheck(markdown(head, rows), problems)
 
 
@@ -163,7 +166,26 @@ def row_of(
     same = sum(
         difference(one, other, ()) is None for one, other in zip(found, reference, strict=True)
     )
-    return [name, size, *scores_of(data, found), f"{same} of {len(reference)}"]
+    common = people_in_common(found, reference, np.array(data.spec.sigmas))
+    return [name, size, *scores_of(data, found), f"{same} of {len(reference)}", common]
+
+
+def people_in_common(
+    found: Sequence[Prediction], reference: Sequence[Prediction], sigmas: np.ndarray
+) -> str:
+    """The share of people, of a score of at least CERTAIN, that the other predictions have, too.
+
+    These have a person with an OKS of SAME_PERSON. Both sides count; "-" without people.
+    """
+    common = total = 0
+    for pair in zip(found, reference, strict=True):
+        for one, other in (pair, pair[::-1]):
+            people = one.people[np.array(one.scores) >= CERTAIN]
+            total += len(people)
+            if len(people) and len(other.people):
+                oks = similarity(people, other.people, sigmas).max(axis=1)
+                common += int((oks >= SAME_PERSON).sum())
+    return f"{100 * common / total:.1f} %" if total else "-"
 
 
 def describe_differences(

@@ -3,6 +3,7 @@
     python -m tools.web --out page
     python -m http.server -d page          # then open http://localhost:8000
     python -m tools.web --model checkpoint.pth.tar --size 512x448 --out page
+    python -m tools.web --model exported/model-int8.onnx --out page    # a network of tools.export
 
 The folder is complete: it works on any web server, in any folder of it, without others. ONNX
 Runtime comes from npm (`npm pack`), or from --runtime. Exit code 0; 2 for a user's mistake.
@@ -16,7 +17,8 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,18 @@ from lib.utils.files import check_outputs, write_file
 from lib.utils.reading import hash_of
 from lib.utils.shipped import DEFAULT
 from tools.export.__main__ import fixed_size_opts, read_size
+from tools.export.forms import read_card
 from tools.web.runtime import SCRIPT, WASM, Runtime, find_runtime, read_runtime
 
 PAGE = Path(__file__).with_name("page")
 VERSION = 'VERSION = "development"'  # in sw.js, which keeps the files of one version
+Opened = tuple[list[Path], Callable[[], tuple[bytes, dict[str, Any]]]]  # files; model and card
 GENERATED = ("card.json", "model.onnx.gz", "ort.js", "ort.wasm.gz")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
-    weights = f"a file of weights (default: {DEFAULT}, which comes with the project)"
+    weights = f"weights, or *.onnx of tools.export (default: {DEFAULT}, part of the project)"
     parser.add_argument("--model", type=Path, default=Path(DEFAULT), metavar="FILE", help=weights)
     parser.add_argument("--cfg", help="experiments/*/*/*.yaml; default: the settings in the file")
     parser.add_argument("--superconfig", help="mobile_configs/*.json; default: as in the file")
@@ -53,8 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--graph",
         choices=["pixels", "candidates"],
-        default="pixels",
-        help="where missing joints are searched: among all pixels, or among peaks (faster)",
+        help="where missing joints are searched: all pixels (default), or peaks (faster)",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser.parse_intermixed_args(argv)
@@ -63,18 +66,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    size = read_size(args.size) if args.size else None
-    opts = [*fixed_size_opts(args.size), *args.opts, "TEST.FLIP_TEST", "False"]
-    network = read_network(args.model, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
-    network.expect_subnet()
+    weights, load = open_exported(args) if args.model.suffix == ".onnx" else open_weights(args)
     page = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir())}
     outputs = [args.out / name for name in (*page, *GENERATED)]
     runtime_files = [args.runtime / name for name in (SCRIPT, WASM)] if args.runtime else []
-    check_outputs(outputs, [network.source, args.cfg, args.superconfig, *runtime_files])
+    check_outputs(outputs, [*weights, args.cfg, args.superconfig, *runtime_files])
     make_folders(*map(str, outputs))
     runtime = read_runtime(args.runtime) if args.runtime else find_runtime()
 
-    model, card = export(network, args.graph, size)
+    model, card = load()
     files = page | pack(model, card, runtime)
     files["sw.js"] = with_version(files)
     for name, content in files.items():
@@ -82,6 +82,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.out}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB to load")
     print(f"python -m http.server -d {args.out}   # then open http://localhost:8000")
     return 0
+
+
+def open_weights(args: argparse.Namespace) -> Opened:
+    """A file of weights, to be exported without the flip test."""
+    size = read_size(args.size) if args.size else None
+    opts = [*fixed_size_opts(args.size), *args.opts, "TEST.FLIP_TEST", "False"]
+    network = read_network(args.model, cfg=args.cfg, superconfig=args.superconfig, opts=opts)
+    network.expect_subnet()
+    return [network.source], partial(export, network, args.graph or "pixels", size)
+
+
+def open_exported(args: argparse.Namespace) -> Opened:
+    """A network of tools.export; ValueError where the page cannot show it."""
+    path, card_path = args.model, args.model.with_name("card.json")
+    if args.cfg or args.superconfig or args.size or args.graph or args.opts:
+        raise ValueError(f"{path} was exported with its settings; they cannot be changed")
+    card = read_card(card_path)
+    if "values" not in card["outputs"]:
+        raise ValueError(f"{path} returns maps, not candidates: export it with another --graph")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    return [path, card_path], lambda: (content, card | {"provenance": provenance_of(path)})
 
 
 def export(
@@ -95,8 +119,12 @@ def export(
         path = Path(folder) / "model.onnx"
         write_onnx(path, make_program(graph, size), graph.outputs)
         content = path.read_bytes()
-    provenance = {"weights": network.source.name, "sha256": hash_of(network.source)}
-    return content, make_card(settings, graph, size, provenance)
+    return content, make_card(settings, graph, size, provenance_of(network.source))
+
+
+def provenance_of(path: Path) -> dict[str, str]:
+    """The name and the hash of the file that the network comes from."""
+    return {"weights": path.name, "sha256": hash_of(path)}
 
 
 def pack(model: bytes, card: Mapping[str, Any], runtime: Runtime) -> dict[str, bytes]:
