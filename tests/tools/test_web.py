@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -165,6 +166,13 @@ def test_an_exported_network_keeps_its_settings(refused, exported, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "cannot be changed" in refused(*out, "--size", "64x64", model=exported)
     assert "is the file of the input" in refused("--out", exported.parent, model=exported)
+    rounded = onnx.helper.make_node("QuantizeLinear", ["x", "scale"], ["q"])
+    graph = onnx.helper.make_graph([rounded], "graph", [], [])
+    int8 = exported.with_name("model-int8.onnx")
+    onnx.save(onnx.helper.make_model(graph), int8)
+    assert "model-int8.onnx is in 8 bits" in refused(*out, model=int8)
+    int8.write_bytes(b"no model")
+    assert "model-int8.onnx is not an ONNX model" in refused(*out, model=int8)
     card = json.loads(exported.with_name("card.json").read_text(encoding="utf-8"))
     maps = json.dumps(card | {"outputs": ["stage0", "stage1"]})
     exported.with_name("card.json").write_text(maps, encoding="utf-8")

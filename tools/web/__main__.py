@@ -3,7 +3,7 @@
     python -m tools.web --out page
     python -m http.server -d page          # then open http://localhost:8000
     python -m tools.web --model checkpoint.pth.tar --size 512x448 --out page
-    python -m tools.web --model exported/model-int8.onnx --out page    # a network of tools.export
+    python -m tools.web --model exported/model.onnx --out page    # a network of tools.export
 
 The folder is complete: it works on any web server, in any folder of it, without others. ONNX
 Runtime comes from npm (`npm pack`), or from --runtime. Exit code 0; 2 for a user's mistake.
@@ -22,7 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from google.protobuf.message import DecodeError
 
 from lib.analysis.report import make_folders
 from lib.core.inference import InferenceSettings
@@ -103,8 +105,16 @@ def open_exported(args: argparse.Namespace) -> Opened:
         raise ValueError(f"{path} returns maps, not candidates: export it with another --graph")
     try:
         content = path.read_bytes()
+        nodes = onnx.load_from_string(content).graph.node
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except DecodeError:
+        raise ValueError(f"{path} is not an ONNX model") from None
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
+        raise ValueError(
+            f"{path} is in 8 bits, which browsers compute slower than floats, and with other "
+            "people than the runner: take model.onnx"
+        )
     return [path, card_path], lambda: (content, card | {"provenance": provenance_of(path)})
 
 
