@@ -25,6 +25,11 @@ MAX_LITERAL = 4000  # characters of a list or a number
 OPEN = ("MODEL.EXTRA.", "DATASET.KEYPOINTS.")  # nodes that accept keys without a default
 
 
+def default_config() -> CfgNode:
+    """Every key with its default; a copy."""
+    return _C.clone()
+
+
 def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
     """Defaults <- experiment yaml <- architecture's img_size <- command line; checked, frozen.
 

@@ -20,8 +20,16 @@ Json = dict[str, Any]
 class Journal:
     """Entries by key: lines {"key": [...], ...} after a header."""
 
-    def __init__(self, path: str | Path, header: Mapping[str, Any], sync: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        header: Mapping[str, Any],
+        sync: bool = True,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Open the journal at `path` or start it; ValueError when it has another header.
+
+        defaults: a tree as `header`, for entries that the header of an older version lacks.
 
         WriteError, here and in `add`, when the file cannot be written.
 
@@ -34,7 +42,7 @@ class Journal:
         plain = json.loads(json.dumps(header))  # tuples become lists, as in the file
         lines = self._read()
         if lines:
-            _check_same(self.path, lines[0], plain)
+            _check_same(self.path, lines[0], plain, json.loads(json.dumps(defaults or {})))
             self.entries = {tuple(entry["key"]): entry for entry in lines[1:]}
         else:
             self._append(plain)
@@ -81,9 +89,10 @@ class Journal:
         return lines
 
 
-def _check_same(path: Path, saved: Json, header: Json) -> None:
+def _check_same(path: Path, saved: Json, header: Json, defaults: Json) -> None:
     """ValueError naming the first setting in which two headers differ."""
-    theirs, ours = leaves(saved), leaves(header)
+    theirs, ours, older = leaves(saved), leaves(header), leaves(defaults)
+    theirs |= {name: older[name] for name in ours if name in older and name not in theirs}
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise ValueError(

@@ -414,6 +414,18 @@ def test_another_search_is_not_continued(args, call, scored, flags, words):
     assert_one_line(done, "journal.jsonl is of another run", words, "another folder")
 
 
+def test_a_journal_from_before_a_config_key_is_continued(args, call, scored, tmp_path):
+    """A key that came with an update counts as its default, and as nothing else."""
+    call(args())
+    journal = tmp_path / "out" / "journal.jsonl"
+    content = journal.read_text()
+    assert '"AE_TAG_DIMS": 1, ' in content
+    journal.write_text(content.replace('"AE_TAG_DIMS": 1, ', ""))
+    assert call(args()).code == 0
+    journal.write_text(content.replace('"WITH_CENTER": false, ', '"WITH_CENTER": true, '))
+    assert_one_line(call(args()), "its config.DATASET.WITH_CENTER is true, not false")
+
+
 def test_a_journal_of_positions_is_refused(args, call, scored, tmp_path):
     """Earlier searches wrote positions of options in place of names."""
     call(args())

@@ -183,6 +183,14 @@ def test_parts_and_recipe_may_be_none():
     assert list(modern.arms(without)) == ["paper", "wahr"]
 
 
+def test_other_keys_are_compared_like_a_part(start, started):
+    code, out, err = start("--seeds", "0", "--with", "blur", "DATASET.BLUR 1", "--recipe")
+    assert code == 0, err
+    found = trainings(started)
+    assert list(found) == [("seed0", "paper"), ("seed0", "wahr"), ("seed0", "blur")]
+    assert found["seed0", "blur"] == [*found["seed0", "paper"], "DATASET.BLUR", "1"]
+
+
 def test_an_unknown_part_is_one_line(start, started):
     code, out, err = start("--recipe", "sharpness")
     assert (code, out, started) == (2, "", [])

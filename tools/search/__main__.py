@@ -36,6 +36,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from arch_manager import ArchManager
+from lib.config import default_config
 from lib.core.calibrate import Calibration
 from lib.core.inference import InferenceSettings
 from lib.core.pipeline import LoaderSettings
@@ -245,7 +246,8 @@ def make_folder(out: Path) -> None:
 
 def open_journal(out: Path, header: Mapping[str, Any]) -> Journal:
     try:
-        journal = Journal(out / "journal.jsonl", header)
+        # A key that came with an update had no effect before it, as its default has none now.
+        journal = Journal(out / "journal.jsonl", header, defaults={"config": default_config()})
     except WriteError:
         raise
     except ValueError as error:

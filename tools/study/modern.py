@@ -17,13 +17,14 @@ from tools.study.comparison import PLAIN, Results, Scores, figure, tables
 from tools.study.runs import Runs, Subparsers, add_flags, read_record, succeed
 
 ALL = "recipe"
+LR_STEPS = (0.7, 0.96)  # shares of the epochs: 350 and 480 of the paper's 500
 # What is compared: keys and values beyond the paper's recipe. No part changes images or steps.
 PARTS = {
     "schedule": "TRAIN.LR_SCHEDULE cosine TRAIN.WARMUP_EPOCHS 0.2 TRAIN.EMA 0.98",
     "wahr": "LOSS.WAHR True",
     "push_start": "LOSS.PUSH_START 0.1",
-    "flip": "LOSS.FLIP_CONSISTENCY 1 LOSS.FLIP_SHARE 0.0625",
-    "flip_half": "LOSS.FLIP_CONSISTENCY 1 LOSS.FLIP_SHARE 0.5",
+    "flip": "LOSS.FLIP_CONSISTENCY 0.1 LOSS.FLIP_SHARE 0.0625",
+    "flip_half": "LOSS.FLIP_CONSISTENCY 0.1 LOSS.FLIP_SHARE 0.5",
     "colors": "DATASET.BRIGHTNESS 0.3 DATASET.CONTRAST 0.3 DATASET.SATURATION 0.4 DATASET.HUE 15 "
     "DATASET.GRAY 0.1",
     "blur": "DATASET.BLUR 0.1 DATASET.JPEG 0.2",
@@ -79,6 +80,15 @@ def add_parser(studies: Subparsers) -> None:
     add = parser.add_argument
     add("--parts", nargs="*", metavar="PART", help=f"of: {names} (default: all)")
     add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help="parts of the recipe")
+    add(
+        "--with",
+        dest="others",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", '"KEY VALUE ..."'),
+        help="one more training, with these keys; repeat it for several",
+    )
     add("--epochs", type=int, default=10, help="epochs of each training")
     add("--jobs", type=int, default=1, help="trainings at a time")
     add("--finished", action="store_true", help="train nothing: the table of finished runs")
@@ -142,11 +152,11 @@ def arms(args: argparse.Namespace) -> dict[str, str]:
         parts = [name for name in PARTS if name != FROM_SCRATCH or not loads]
     if unknown := [name for name in (*parts, *args.recipe) if name not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
-    keys = {PLAIN: "", **{name: PARTS[name] for name in parts}}
+    keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, **dict(args.others)}
     if args.recipe:
         keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
     smaller = PEOPLE[args.people].smaller
-    return {name: words.format(smaller=smaller) for name, words in keys.items()}
+    return {name: words.replace("{smaller}", str(smaller)) for name, words in keys.items()}
 
 
 def result_of(future: Future[Scores | None], pool: ThreadPoolExecutor) -> Scores | None:
@@ -167,7 +177,9 @@ def one_run(
     if args.finished:
         finished = read_record(record)
         return finished and finished["report"]
-    steps = [0.7 * args.epochs, 0.96 * args.epochs]  # 350 and 480 of the paper's 500 epochs
+    steps = [
+        round(share * args.epochs, 2) for share in (0.7, 0.96)
+    ]  # 350 and 480 of the paper's 500 epochs
     training = ["TRAIN.END_EPOCH", str(args.epochs), "TRAIN.LR_STEP", str(steps), *keys.split()]
     runs.run(name, "dist_train", people.yaml, people.arch, *training)
     [weights] = (runs.out / name).glob(f"*/*/{people.yaml.stem}/final_state0.pth.tar")
