@@ -94,7 +94,7 @@ def test_maps_and_people_of_a_runtime_are_compared(run, plain, tmp_path, graph):
     assert result.code == 0
     assert "model.plain.onnx: differs by at most " in result.out
     [row] = [line for line in result.out.splitlines() if line.startswith("| model.plain")]
-    assert row.endswith("| 4 of 4 |")
+    assert row.endswith("| 4 of 4 | 100.0 % |")
     card = json.loads((tmp_path / "out/card.json").read_text())
     assert card["runtimes"] == {
         "plain": {"files": ["model.plain.onnx"], "outputs": ["stage0", "stage1"]}
@@ -248,7 +248,7 @@ def test_ncnn_finds_the_people_of_pytorch(ncnn, run, tmp_path, flags):
         assert result.code == 0, result.err
         rows = [line.split(" | ") for line in result.out.splitlines() if ".ncnn.bin | " in line]
         assert [row[0] for row in rows] == ["| model.ncnn.bin", "| model-fp16.ncnn.bin"]
-        assert rows[0][-1] == "4 of 4 |"
+        assert rows[0][-2:] == ["4 of 4", "100.0 % |"]
         path = tmp_path / "out/model.ncnn.bin"
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(ValueError, match=r"model\.ncnn\.bin cannot be run by ncnn"):
@@ -271,7 +271,8 @@ def test_executorch_finds_the_people_of_pytorch(run, tmp_path, graph):
     assert result.code == 0, result.err
     assert "model.pte: differs by at most " in result.out
     rows = [line for line in result.out.splitlines() if line.startswith("| model.pte")]
-    assert [row.endswith("| 4 of 4 |") for row in rows] == ([True] if graph == "pixels" else [])
+    same = "| 4 of 4 | 100.0 % |"
+    assert [row.endswith(same) for row in rows] == ([True] if graph == "pixels" else [])
     card = json.loads((tmp_path / "out/card.json").read_text())
     assert card["runtimes"]["executorch"]["outputs"] == card["outputs"]
     path = tmp_path / "out/model.pte"
