@@ -197,6 +197,13 @@ def test_an_unknown_part_is_one_line(start, started):
     assert "there is no part 'sharpness'; parts: schedule, wahr" in err
 
 
+@pytest.mark.parametrize("name", ["paper", "recipe", "a/b", ""])
+def test_other_keys_need_a_name_of_their_own(start, started, name):
+    code, out, err = start("--with", name, "DATASET.BLUR 1")
+    assert (code, out, started) == (2, "", [])
+    assert f"--with: {name!r} cannot be the name" in err
+
+
 def test_seeds_that_one_of_two_lacks_are_not_compared():
     one = {"images": {"one pass": 0.25, "flip test": 0.5}}
     other = {"images": {"one pass": 0.75, "flip test": 0.75}}

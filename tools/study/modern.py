@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -35,11 +36,8 @@ PARTS = {
     "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
     "branches": "MODEL.KERNEL_BRANCHES True",
 }
-RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur")
-RECIPE += ("hidden", "small")
+RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur", "hidden", "small")
 FROM_SCRATCH = "branches"  # cannot start from weights without branches
-
-
 SCENES = "--train 1600 --val 200 --size 400x300 --people 1-6 --height 0.3-0.9"  # rendered people
 
 
@@ -152,6 +150,9 @@ def arms(args: argparse.Namespace) -> dict[str, str]:
         parts = [name for name in PARTS if name != FROM_SCRATCH or not loads]
     if unknown := [name for name in (*parts, *args.recipe) if name not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
+    for name, _ in args.others:
+        if name in (PLAIN, ALL) or not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"--with: {name!r} cannot be the name of a training and of its folder")
     keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, **dict(args.others)}
     if args.recipe:
         keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
@@ -177,9 +178,7 @@ def one_run(
     if args.finished:
         finished = read_record(record)
         return finished and finished["report"]
-    steps = [
-        round(share * args.epochs, 2) for share in (0.7, 0.96)
-    ]  # 350 and 480 of the paper's 500 epochs
+    steps = [round(share * args.epochs, 2) for share in LR_STEPS]
     training = ["TRAIN.END_EPOCH", str(args.epochs), "TRAIN.LR_STEP", str(steps), *keys.split()]
     runs.run(name, "dist_train", people.yaml, people.arch, *training)
     [weights] = (runs.out / name).glob(f"*/*/{people.yaml.stem}/final_state0.pth.tar")
