@@ -53,10 +53,10 @@ def points_of(picture: np.ndarray) -> np.ndarray:
     return centers[1:][np.argsort(centers[1:, 0])]
 
 
-def find(picture: np.ndarray, min_score: float = 0.0) -> People:
+def find(image: np.ndarray, min_score: float = 0.0) -> People:
     """Somebody around each point; the more to the right, the less sure."""
     shape = np.random.default_rng(0).uniform(-0.5, 0.5, (17, 2)) * SIZE
-    points = points_of(picture)
+    points = points_of(image)
     people = np.zeros((len(points), 17, 3))
     people[..., :2] = points[:, None] + shape
     people[..., 2] = 0.9

@@ -93,7 +93,9 @@ def test_no_part_changes_images_or_steps(start):
     steps |= {"TRAIN.END_EPOCH", "TRAIN.IMAGES_PER_GPU", "TRAIN.ACCUMULATE", "MODEL.PRETRAINED"}
     assert not steps & set(keys)
     for name, people in modern.PEOPLE.items():
-        for part in modern.arms(study.parse_args(["modern", "--people", name])).values():
+        for part in modern.keys_of_trainings(
+            study.parse_args(["modern", "--people", name])
+        ).values():
             load_config(ROOT / people.yaml, part.split())  # keys and values are accepted
 
 
@@ -172,15 +174,15 @@ def test_without_the_run_that_all_are_compared_with_there_is_one_line(start):
 
 def test_branches_are_left_out_where_weights_are_loaded():
     args = study.parse_args(["modern", "MODEL.PRETRAINED", "a.pth.tar"])
-    assert "branches" not in modern.arms(args)
-    assert "branches" in modern.arms(study.parse_args(["modern"]))
+    assert "branches" not in modern.keys_of_trainings(args)
+    assert "branches" in modern.keys_of_trainings(study.parse_args(["modern"]))
 
 
 def test_parts_and_recipe_may_be_none():
     only = study.parse_args(["modern", "--parts", "--recipe", "wahr", "blur"])
-    assert list(modern.arms(only)) == ["paper", "recipe"]
+    assert list(modern.keys_of_trainings(only)) == ["paper", "recipe"]
     without = study.parse_args(["modern", "--parts", "wahr", "--recipe"])
-    assert list(modern.arms(without)) == ["paper", "wahr"]
+    assert list(modern.keys_of_trainings(without)) == ["paper", "wahr"]
 
 
 def test_other_keys_are_compared_like_a_part(start, started):

@@ -15,7 +15,7 @@ with the same steps; with the first kernel size also without the raw half of its
 section 3).
 
 modern (docs/modern.md), for every seed: the recipe of the paper, the same with each option beyond
-it, and with all that help; scored with and without the flip test.
+it, and with those of modern.yaml together; scored with and without the flip test.
 
 Every run is a command of the scripts at the root. The same command again does not repeat finished
 runs, and resumes a training that was interrupted.

@@ -99,7 +99,7 @@ def modern_study(args: argparse.Namespace) -> str:
     check_range("--epochs", args.epochs, low=1)
     people = PEOPLE[args.people]
     args.out = args.out / args.people
-    trainings = arms(args)
+    trainings = keys_of_trainings(args)
     if not args.finished:
         render(args, people)
     results: dict[str, dict[int, Scores]] = {}
@@ -142,7 +142,7 @@ def render(args: argparse.Namespace, people: People) -> None:
         succeed(["-m", "tools.make_synthetic", "--root", str(root), *SCENES.split()], os.environ)
 
 
-def arms(args: argparse.Namespace) -> dict[str, str]:
+def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
     """The keys of each training by name: the paper's recipe, each part, the recipe."""
     parts = args.parts
     if parts is None:
