@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -75,6 +76,9 @@ def start_process(cfg: CfgNode, args: Namespace, backend: str | None = None) -> 
         if not 0 <= rank < world_size:
             raise ValueError(f"--rank is {rank}; possible: 0 to {world_size - 1}")
         store = None
+    # The group is a default argument of its functions. If an optimizer imported it later, the group
+    # would live until the interpreter ends, and its threads could abort the process then.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(
         backend or (cfg.DIST_BACKEND if device.type == "cuda" else "gloo"),
         init_method=None if store else args.dist_url,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from torch import nn
 
 from lib.utils import cli
 from lib.utils.dist import ALONE, Process, agree, broadcast, gather, leave, meet, share_buffers
+from tests.helpers import ROOT
 
 
 def told(process: Process) -> Any:
@@ -42,6 +47,40 @@ def test_a_single_process_leaves_the_group_that_torchrun_makes():
     leave(ALONE)
     assert not dist.is_initialized()
     leave(ALONE)  # without a group
+
+
+GROUP_AND_OPTIMIZER = """
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from lib.config import default_config
+from lib.utils.dist import leave, start_process
+
+args = Namespace(gpu="cpu", world_size=1, rank=0, dist_url="")
+process = start_process(default_config(), args)
+import torch.distributed.nn.functional  # as the first optimizer does
+leave(process)
+threads = Path("/proc/self/task").iterdir()
+print([(thread / "comm").read_text() for thread in threads])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in /proc")
+def test_a_group_that_was_left_has_no_threads(tmp_path):
+    (tmp_path / "job.py").write_text(GROUP_AND_OPTIMIZER, encoding="utf-8")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        str(tmp_path / "job.py"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
 
 
 def test_exit_codes_agree(together):
