@@ -12,7 +12,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from lib.utils.text import escaped
 
@@ -21,15 +23,23 @@ logger = logging.getLogger(__name__)
 MISTAKE = 2  # exit code after a user's mistake
 STOPPED = 75  # exit code after a signal: a checkpoint is saved, the same command resumes from it
 BROKEN_PIPE = 141  # exit code after the reader of standard output has left, as in a shell
+ANSWER = timedelta(seconds=5)  # longest wait for torchrun's store, and for another process there
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 DISK_ERRORS |= {errno.EACCES, errno.EPERM}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are printed by one of several processes."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_end(f"{self.format_usage()}{self.prog}: error: {message}", MISTAKE))
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose --help shows the command and, line by line, the docstring `description`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     module = spec.name.removesuffix(".__main__") if spec else ""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m {module}" if module.startswith("tools.") else None,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -128,7 +138,8 @@ def code_of(main: Callable[[], int | None]) -> int | None:
         logger.debug("", exc_info=True)
         return _code_of_disk(error)
     except KeyboardInterrupt:
-        return _end("interrupted", 130)
+        _print("interrupted")
+        return 130
 
 
 def _code_of_disk(error: OSError) -> int:
@@ -141,10 +152,44 @@ def _code_of_disk(error: OSError) -> int:
     return _end(f"error: cannot write or read {where}: {error.strerror}", MISTAKE)
 
 
-def _end(line: str, code: int) -> int:
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+def _end(text: str, code: int) -> int:
+    """Print the `text`, in one process, and return the `code`."""
+    once(text, lambda: _print(text))
     return code
+
+
+def once(text: str, say: Callable[[], None]) -> None:
+    """Call `say`; of the processes that torchrun started, in the first one that has this `text`.
+
+    Most mistakes of a user are found by every process, but some by one alone, and not always by
+    rank 0. So each asks the store of torchrun, which is there before a process group is, and lives
+    as long as torchrun. The others return when the text is out, since torchrun ends all processes
+    as soon as one has failed. Without an answer of the store, each process speaks.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        say()
+        return
+    from torch.distributed.rendezvous import rendezvous  # here: most commands are one process
+
+    key = f"said in start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}: {text}"
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=ANSWER))
+        is_first = store.add(key, 1) == 1
+    except (RuntimeError, ValueError):
+        say()
+        return
+    if is_first:
+        say()
+    with contextlib.suppress(RuntimeError):
+        if is_first:
+            store.set(f"{key}, out", "")
+        else:
+            store.wait([f"{key}, out"], ANSWER)
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _one_line(error: Exception) -> str:
