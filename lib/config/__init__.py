@@ -30,6 +30,11 @@ def default_config() -> CfgNode:
     return _C.clone()
 
 
+def is_key(word: str) -> bool:
+    """Whether a word of a command line is a config key, such as TEST.FLIP_TEST."""
+    return word.split(".")[0] in _C and " " not in word
+
+
 def load_config(path: str | Path, opts: Sequence[str] = (), img_size: int | None = None) -> CfgNode:
     """Defaults <- experiment yaml <- architecture's img_size <- command line; checked, frozen.
 

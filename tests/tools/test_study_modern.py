@@ -193,6 +193,32 @@ def test_other_keys_are_compared_like_a_part(start, started):
     assert found["seed0", "blur"] == [*found["seed0", "paper"], "DATASET.BLUR", "1"]
 
 
+def test_keys_may_follow_flags_of_several_words(start, started):
+    code, _, err = start(
+        "--recipe", "wahr", "TRAIN.LR", "1e-4", "--seeds", "0", "1", "WORKERS", "0"
+    )
+    assert code == 0, err
+    for command in trainings(started).values():
+        assert (word_after(command, "TRAIN.LR"), word_after(command, "WORKERS")) == ("1e-4", "0")
+    parsed = study.parse_args(["modern", "--with", "more", "DATASET.BLUR 1", "--parts", "SEED"])
+    assert (parsed.others, parsed.parts) == ([["more", "DATASET.BLUR 1"]], [])
+    assert parsed.opts == ["SEED"]  # without a value: `load_config` says so
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--recipe", "TRAIN.NOTHING", "3"], "unknown key TRAIN.NOTHING"),
+        (["--with", "more", "DATASET.BLUR 7"], "DATASET.BLUR is 7"),
+    ],
+)
+def test_a_mistake_in_a_key_is_one_line_before_any_training(start, started, flags, problem):
+    code, out, err = start("--people", "real", *flags)
+    assert (code, out, started) == (2, "", [])
+    assert problem in err
+    assert err.count("\n") == 1
+
+
 def test_an_unknown_part_is_one_line(start, started):
     code, out, err = start("--recipe", "sharpness")
     assert (code, out, started) == (2, "", [])

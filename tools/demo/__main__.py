@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from lib.config.default import _C as DEFAULTS
+from lib.config import is_key
 from lib.predictor import Predictor, Runtime
 from lib.utils import cli
 from lib.utils.shipped import DEFAULT
@@ -54,15 +54,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     cli.add_runtime_flag(parser)
     cli.add_network_flags(parser)
     args = parser.parse_intermixed_args(argv)
-    keys = [i for i, word in enumerate(args.input) if i and is_key(word)]
+    words = enumerate(args.input)
+    keys = [i for i, word in words if i and is_key(word) and not Path(word).exists()]
     if keys:  # --input takes all words that follow
         args.input, args.opts = args.input[: keys[0]], [*args.input[keys[0] :], *args.opts]
     return args
-
-
-def is_key(word: str) -> bool:
-    """Whether `word` is a config key like TEST.FLIP_TEST, and no file."""
-    return word.split(".")[0] in DEFAULTS and not Path(word).exists()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,14 +18,18 @@ modern (docs/modern.md), for every seed: the recipe of the paper, the same with 
 it, and with those of modern.yaml together; scored with and without the flip test.
 
 Every run is a command of the scripts at the root. The same command again does not repeat finished
-runs, and resumes a training that was interrupted.
+runs, and resumes a training that was interrupted. On SIGTERM or Ctrl-C the trainings at work save
+their checkpoints and end.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 
+from lib.config import is_key
 from lib.utils import cli
 from tools.study import ablation, modern, supernet
 
@@ -35,7 +39,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     studies = parser.add_subparsers(required=True)
     for study in (supernet, ablation, modern):
         study.add_parser(studies)
-    return parser.parse_args(argv)
+    flags, keys = keys_apart(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(flags)
+    args.opts += keys
+    return args
+
+
+def keys_apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags, and all KEY VALUE, which flags of several words (--seeds 0 1) would take."""
+    flags, keys = [], []
+    words = iter(argv)
+    for word in words:
+        if is_key(word):
+            keys += [word, *([value] if (value := next(words, None)) is not None else [])]
+        else:
+            flags.append(word)
+    return flags, keys
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,4 +63,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     cli.run(main)

@@ -15,7 +15,7 @@ from lib.utils.cli import check_range
 from lib.utils.files import write_file
 from lib.utils.plots import save_figure
 from tools.study.comparison import PLAIN, Results, Scores, figure, tables
-from tools.study.runs import Runs, Subparsers, add_flags, read_record, succeed
+from tools.study.runs import STOPPED, Runs, Subparsers, add_flags, read_record, succeed
 
 ALL = "recipe"
 LR_STEPS = (0.7, 0.96)  # shares of the epochs: 350 and 480 of the paper's 500
@@ -100,6 +100,8 @@ def modern_study(args: argparse.Namespace) -> str:
     people = PEOPLE[args.people]
     args.out = args.out / args.people
     trainings = keys_of_trainings(args)
+    for keys in trainings.values():
+        load_config(people.yaml, [*args.opts, *keys.split()])  # a mistake shows before hours
     if not args.finished:
         render(args, people)
     results: dict[str, dict[int, Scores]] = {}
@@ -165,6 +167,7 @@ def result_of(future: Future[Scores | None], pool: ThreadPoolExecutor) -> Scores
     try:
         return future.result()
     except KeyboardInterrupt:
+        STOPPED.set()
         pool.shutdown(cancel_futures=True)
         raise
 

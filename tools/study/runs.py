@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lib.utils.files import write_file
 
+STOPPED = threading.Event()  # set on Ctrl-C by studies that run scripts in threads
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -91,9 +94,25 @@ def succeed(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 def python(
     arguments: Sequence[str], environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a new process."""
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """Run a script in a new process.
+
+    On Ctrl-C, or in another thread than the main one on STOPPED, it gets SIGTERM, on which a
+    training saves a checkpoint; KeyboardInterrupt is raised once it has ended.
+    """
+    command, pipe = [sys.executable, *arguments], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            while not STOPPED.is_set():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    output, errors = process.communicate(timeout=1)
+                    return subprocess.CompletedProcess(
+                        arguments, process.returncode, output, errors
+                    )
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            process.terminate()
+            process.communicate()
+            raise
 
 
 # --------------------------------------------------------------------------------- the tables
