@@ -175,6 +175,17 @@ def test_times_of_a_variable_frame_rate_are_kept(tmp_path, suffix):
         assert container.duration >= expected[-1] * 1e6  # players show the last frame, too
 
 
+def test_an_avi_of_reordered_frames_keeps_its_times(tmp_path):
+    """AVI stores no times of display, and B-frames are stored after the frame that they precede."""
+    coding = H264._replace(options={"preset": "fast", "bf": "3", "b-adapt": "0"})
+    ticks = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]  # two frames are missing
+    images = [np.full((48, 64, 3), 15 * i, np.uint8) for i in ticks]
+    frames = read(write(tmp_path / "clip.avi", images, ticks, coding=coding))
+    np.testing.assert_allclose([frame.seconds for frame in frames], [i / 10 for i in ticks])
+    shades = [frame.image.mean() for frame in frames]
+    assert np.abs(np.subtract(shades, [15 * i for i in ticks])).max() < 5
+
+
 def test_a_video_begins_with_its_first_frame(tmp_path):
     given = write(tmp_path / "in.mkv", [scene()] * 3, [500, 600, 700], Fraction(1, 1000))
     assert [frame.seconds for frame in read(given)] == [0.0, 0.1, 0.2]

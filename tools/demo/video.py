@@ -30,6 +30,7 @@ from tools.demo.media import DEFAULT_FPS, MAX_FPS, Frame, Source, Timing
 logger = logging.getLogger(__name__)
 
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,gif,ogg,mxf,dv"
+DECODING_TIMES = {"avi"}  # formats that store no times of display
 MAX_GAP = 600  # seconds between two frames; a longer gap is an error of the timestamps
 UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, of a video that does not name its color matrix
 IDENTITY = np.array([1, 0, 0, 0, 1, 0, 0, 0, 1], np.int32) << 16  # a display matrix
@@ -139,6 +140,7 @@ def open_video(
 def decode(video: Video, progress: Progress) -> Generator[VideoFrame]:
     """The frames of a video to its end or to an error of reading, without undecodable ones."""
     packets = video.container.demux(video.stream)
+    is_by_decoding = video.container.format.name in DECODING_TIMES
     packet = True
     while packet:
         try:
@@ -156,7 +158,12 @@ def decode(video: Video, progress: Progress) -> Generator[VideoFrame]:
         except FFmpegError as error:
             progress.fail(error)
             continue
-        yield from frames
+        for frame in frames:
+            if is_by_decoding:
+                # FFmpeg invents times of display, in the order of storage; where frames are
+                # reordered they step back. Those of decoding are late by a constant.
+                frame.pts = frame.dts
+            yield frame
 
 
 def timing_of(stream: VideoStream) -> Timing:
