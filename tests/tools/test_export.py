@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ from tools.export.check import (
     people_in_common,
 )
 from tools.export.forms import open_form
+from tools.export.int8 import folder_inputs
 
 RUNNER = ROOT / "tools/device_runner.py"
 NO_FLIP = ("TEST.FLIP_TEST", "False")
@@ -416,6 +418,17 @@ def test_int8_is_calibrated_on_any_folder_of_images(checkpoint, tmp_path, capsys
     assert "layers stay in floats:" in capsys.readouterr().out
 
 
+def test_damaged_and_very_long_images_are_left_out_of_the_calibration(pixels, tmp_path, caplog):
+    for name, width in (("a.png", 90), ("b.png", 70000), ("c.png", 80)):
+        cv2.imwrite(str(tmp_path / name), noise(2 if width > 100 else 60, width, 3))
+    (tmp_path / "d.jpg").write_bytes(b"no image")
+    card = json.loads((pixels.folder / "card.json").read_text(encoding="utf-8"))
+    inputs = list(folder_inputs(tmp_path, 9, partial(export.filled_input, card)))
+    assert len(inputs) == 2
+    assert "b.png is left out of the calibration: 70000 x 2 pixels become" in caplog.text
+    assert "d.jpg is left out of the calibration: " in caplog.text
+
+
 def test_a_folder_to_calibrate_on_needs_images_and_their_number(checkpoint, tmp_path, capsys):
     out = ("--model", str(checkpoint), "--out", str(tmp_path / "out"))
     with pytest.raises(SystemExit):
@@ -424,7 +437,11 @@ def test_a_folder_to_calibrate_on_needs_images_and_their_number(checkpoint, tmp_
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.jpg").write_bytes(b"no image")
-    words = {"gone": "--calibrate: there is no folder", "empty": "has no images", "bad": "a.jpg"}
+    words = {
+        "gone": "--calibrate: there is no folder",
+        "empty": "has no images",
+        "bad": "no image of",
+    }
     for folder, word in words.items():
         flags = ("--int8", "3", "--calibrate", str(tmp_path / folder))
         assert_refused(capsys, *out, *flags, words=(word,))

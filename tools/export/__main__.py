@@ -19,7 +19,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,10 @@ from lib.deploy.graph import GRAPHS, CandidateGraph, Graph, PixelGraph
 from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.files import check_outputs, write_file
-from lib.utils.images import read_image
 from lib.utils.reading import hash_of
 from lib.utils.run_card import CODE, git_state, versions
 from lib.utils.transforms import STRIDE
-from tools.demo.media import find_images
+from tools.demo.media import quiet_opencv
 from tools.device_runner import prepare
 from tools.export.check import (
     TOLERANCE,
@@ -54,7 +54,7 @@ from tools.export.check import (
 )
 from tools.export.fit import describe_fit, without_borders
 from tools.export.forms import open_form
-from tools.export.int8 import write_int8
+from tools.export.int8 import folder_inputs, spread, write_int8
 from tools.export.targets import (
     TARGETS,
     NetworkElsewhere,
@@ -114,6 +114,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_opencv()
     size = read_size(args.size) if args.size else None
     targets = {name: TARGETS[name] for name in args.to}
     for name in targets:
@@ -128,10 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = InferenceSettings.from_config(network.cfg)
     unfolded = GRAPHS[args.graph](settings, model).eval()
     card = make_card(settings, unfolded, size, provenance_of(network))
-    calibration = [
-        prepare(card, without_borders(image, card["input"]))[0]
-        for image in images_to_calibrate_on(args, network.cfg)
-    ]
+    calibration = list(calibration_inputs(args, network.cfg, partial(filled_input, card)))
     graph = GRAPHS[args.graph](settings, fold_norms(model)).eval()
     program = make_program(graph, size)
     content = program_file(program)
@@ -198,22 +196,21 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     write_file(folder / "card.json", json.dumps(card, indent=2) + "\n")
 
 
-def images_to_calibrate_on(args: argparse.Namespace, cfg: CfgNode) -> Iterator[np.ndarray]:
-    """--int8 images of --calibrate, or of the training split; none without --int8."""
-    if args.calibrate is None:
-        if args.int8:
-            training = build_dataset(cfg)
-            for index in spread(training.records, args.int8):
-                yield training.files.read(training.records[index])
-        return
-    names = find_images(args.calibrate, "--calibrate")
-    for index in spread(names, args.int8):
-        yield read_image(args.calibrate / names[index])
+def calibration_inputs(
+    args: argparse.Namespace, cfg: CfgNode, prepare: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Inputs of --int8 images of --calibrate, or of the training split; none without --int8."""
+    if args.calibrate:
+        yield from folder_inputs(args.calibrate, args.int8, prepare)
+    elif args.int8:
+        training = build_dataset(cfg)
+        for index in spread(training.records, args.int8):
+            yield prepare(training.files.read(training.records[index]))
 
 
-def spread(items: Sequence[Any], count: int) -> np.ndarray:
-    """Indices of at most `count` items from all over a list: neighbors are often alike."""
-    return np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+def filled_input(card: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+    """(1, H, W, 3): the part of an image that fills the network's input."""
+    return prepare(dict(card), without_borders(image, card["input"]))[0]
 
 
 def free_scale(rules: Mapping[str, Any], images: np.ndarray) -> np.ndarray:

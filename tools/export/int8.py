@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,11 @@ from lib.deploy.fold import fold_norms
 from lib.deploy.graph import Graph
 from lib.deploy.quantize import quantize
 from lib.deploy.round_weights import round_weights
+from lib.utils.images import read_image
 from lib.utils.tables import markdown
+from tools.demo.media import find_images
+
+logger = logging.getLogger(__name__)
 
 MAX_DAMAGE = 2e-3  # of a layer in 8 bits; see `lib.deploy.damage`
 IMAGES, SIDE = 4, 256  # of squares, to measure the damage of every layer on
@@ -54,3 +60,29 @@ def center(image: torch.Tensor) -> torch.Tensor:
     """The middle of images (B, 3, H, W), at most SIDE pixels on each side."""
     top, left = (max(0, side - SIDE) // 2 for side in image.shape[2:])
     return image[:, :, top : top + SIDE, left : left + SIDE]
+
+
+def folder_inputs(
+    folder: Path, count: int, prepare: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Inputs that `prepare` makes of at most `count` images of --calibrate.
+
+    A damaged or very long image is left out, with a warning; ValueError where none is left.
+    """
+    names = find_images(folder, "--calibrate")
+    number = 0
+    for index in spread(names, count):
+        try:
+            prepared = prepare(read_image(folder / names[index]))
+        except ValueError as error:
+            logger.warning("%s is left out of the calibration: %s", names[index], error)
+            continue
+        number += 1
+        yield prepared
+    if not number:
+        raise ValueError(f"--calibrate: no image of {folder} can be used")
+
+
+def spread(items: Sequence[Any], count: int) -> np.ndarray:
+    """Indices of at most `count` items from all over a list: neighbors are often alike."""
+    return np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
