@@ -34,8 +34,7 @@ def find_people(session: ort.InferenceSession, card: dict, image: Array) -> tupl
     outputs = [np.asarray(o)[0] for o in session.run(None, {session.get_inputs()[0].name: images})]
     if not all(np.isfinite(outputs[i]).all() for i in (1, 2, -2)):
         raise ValueError("the network's maps are not finite")
-    people = group(card["grouping"], *outputs[:3])
-    scores = people[..., 2].mean(axis=1)
+    scores = (people := group(card["grouping"], *outputs[:3]))[..., 2].mean(axis=1)
     if card["grouping"]["refine"]:
         fill_missing(people, *outputs[-3:])
     middle, has = np.array(images.shape[2:0:-1]) / 2, people[..., 2] > 0
@@ -130,6 +129,8 @@ def read_image(path: str) -> Array:
     from PIL import Image, ImageOps  # needed here alone
 
     image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode == "F":
+        raise ValueError("the image has floating-point values; save it with 8 or 16 bits")
     if not image.mode.startswith("I"):
         return np.array(image.convert("RGB"))
     gray = np.array(image).astype(int)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from lib.utils.images import read_image
 from tests.dataset.test_image_files import TURNS, save_turned, upright
@@ -26,6 +27,14 @@ def test_gray_of_16_bits_is_scaled_as_elsewhere(tmp_path, top):
     cv2.imwrite(path, np.linspace(0, top, 48 * 64).astype(np.uint16).reshape(48, 64))
     gray = device_runner.read_image(path)
     np.testing.assert_array_equal(gray, read_image(path)[..., 0])
+
+
+def test_floating_point_values_are_refused_as_elsewhere(tmp_path):
+    path = str(tmp_path / "gray.tif")
+    Image.fromarray(np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(48, 64)).save(path)
+    for read in (device_runner.read_image, read_image):
+        with pytest.raises(ValueError, match="with 8 or 16 bits|no image"):
+            read(path)
 
 
 @pytest.mark.parametrize("orientation", TURNS)
