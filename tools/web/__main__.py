@@ -19,7 +19,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import onnx
@@ -115,7 +115,9 @@ def open_exported(args: argparse.Namespace) -> Opened:
             f"{path} is in 8 bits, which browsers compute slower than floats, and with other "
             "people than the runner: take model.onnx"
         )
-    return [path, card_path], lambda: (content, card | {"provenance": provenance_of(path)})
+    weights = PurePath(card["provenance"].get("weights", path)).name  # the path stays behind
+    provenance = provenance_of(path) | {"weights": weights}
+    return [path, card_path], lambda: (content, card | {"provenance": provenance})
 
 
 def export(
