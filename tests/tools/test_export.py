@@ -271,6 +271,14 @@ def test_a_large_image_is_shrunk_into_a_fixed_size(fixed):
     assert (np.abs(found[:, :2] - middle) <= reach).all()
 
 
+def test_files_of_an_earlier_export_are_named(tmp_path, caplog):
+    for name in ("model-int8.onnx", "model.pte", "notes.txt", "model.onnx", "card.json"):
+        (tmp_path / name).write_text("earlier", encoding="utf-8")
+    export.name_leftovers(tmp_path, ["model.onnx", "model.pt2", "card.json"])
+    [line] = caplog.messages
+    assert line.endswith("files of an earlier export are left: model-int8.onnx, model.pte")
+
+
 def test_where_nobody_is_there_are_no_people(fixed):
     session, card = open_model(fixed.folder / "model.onnx")
     card["grouping"]["detection_threshold"] = 1e9

@@ -19,7 +19,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ from tools.export.targets import (
 
 logger = logging.getLogger("lib.export")
 
-OUTPUTS = ("model.pt2", "model.onnx", "model-int8.onnx", "card.json")  # in --out
+INT8 = "model-int8.onnx"
+OUTPUTS = ("model.pt2", "model.onnx", INT8, "card.json")  # in --out
 CHECKED = 8  # images of the test split that are compared without --evaluate
 
 
@@ -136,9 +137,10 @@ def main(argv: list[str] | None = None) -> int:
     write_file(args.out / "model.pt2", content)
     write_onnx(args.out / "model.onnx", program, graph.outputs)
     write_card(args.out, card)
+    name_leftovers(args.out, files if calibration else set(files) - {INT8})
     models = [args.out / "model.onnx"]
     if calibration:
-        models.append(args.out / "model-int8.onnx")
+        models.append(args.out / INT8)
         print(write_int8(models[1], unfolded, size, calibration), flush=True)
     for name in targets:
         card.setdefault("runtimes", {})[name] = write_target(name, graph, size, args.out)
@@ -190,6 +192,14 @@ def equal_people(
     for problem in check.problems:
         print(f"error: {problem}", file=sys.stderr)
     return not check.problems
+
+
+def name_leftovers(folder: Path, written: Collection[str]) -> None:
+    """Warn of files of an earlier export, possibly of another network than the new card's."""
+    names = {*OUTPUTS, *(file for target in TARGETS.values() for file in target.files)}
+    left = sorted(name for name in names - set(written) if (folder / name).exists())
+    if left:
+        logger.warning("%s: files of an earlier export are left: %s", folder, ", ".join(left))
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
