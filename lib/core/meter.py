@@ -64,7 +64,7 @@ class Meter:
 
     Reading from the device waits for it, so losses stay there between two log lines. The logged
     values also go to `sink`. `describe` returns numbers of a sub-network (such as its GMACs), which
-    are averaged like losses.
+    are averaged like losses. `work` is proportional to the time that the first n steps take.
     """
 
     total_steps: int
@@ -74,6 +74,7 @@ class Meter:
     sink: Sink | None = None
     process: Process = ALONE
     describe: Callable[[ArchSpec], dict[str, float]] | None = None
+    work: Callable[[int], float] = float
     traces: list[Trace] = field(default_factory=list)  # since the last log line
 
     def __post_init__(self) -> None:
@@ -172,8 +173,6 @@ class Meter:
         }
 
     def _print(self, epoch: int, values: dict[str, float]) -> None:
-        per_step = (time.perf_counter() - self.begin) / (self.step - self.begin_step)
-        minutes = per_step * (self.total_steps - self.step) / 60
         speed = f"{values['images/s']:.1f} images/s, data wait {values['data wait']:.0%}"
         self.bar.set_postfix_str(f"epoch {epoch}, loss {values['loss']:.3g}, {speed}")
         # In a terminal the bar replaces the line, which then goes to the log file only.
@@ -181,8 +180,13 @@ class Meter:
             logging.INFO if self.bar.disable else logging.DEBUG,
             f"epoch {epoch}, step {self.step}/{self.total_steps}: loss {values['loss']:.3g}, "
             f"gradient norm {values.get('gradient norm', math.nan):.2g}, lr {values['lr']:.2g}, "
-            f"{speed}, {minutes:.1f} minutes to go",
+            f"{speed}, {self.minutes_to_go():.1f} minutes to go",
         )
+
+    def minutes_to_go(self) -> float:
+        done = self.work(self.step) - self.work(self.begin_step)
+        left = self.work(self.total_steps) - self.work(self.step)
+        return (time.perf_counter() - self.begin) / 60 * left / done
 
     def _restart(self) -> None:
         self.since = time.perf_counter()

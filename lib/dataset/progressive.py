@@ -56,6 +56,12 @@ class InputSizes:
         """Pixels."""
         return self.sizes[bisect_right(self.starts, epoch)]
 
+    def pixels(self, begin: int, epochs: float) -> float:
+        """Pixels of a crop, summed over so many `epochs` from epoch `begin`, the last in part."""
+        whole = int(epochs)
+        areas = (self.at(begin + epoch) ** 2 for epoch in range(whole))
+        return sum(areas) + (epochs - whole) * self.at(begin + whole) ** 2
+
     def __str__(self) -> str:
         later = zip(self.sizes[1:], self.starts, strict=True)
         return ", ".join([f"{self.sizes[0]} px", *(f"{s} px from epoch {e}" for s, e in later)])

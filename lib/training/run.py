@@ -82,7 +82,7 @@ def train(
     if process.is_main:
         add_start(output_dir / RUN_CARD, describe_start(cfg, state, dataset, checkpoint, done))
         board = Board(cfg, log_dir, output_dir, done)
-    meter = start_meter(cfg, process, plan, board, steps, done)
+    meter = start_meter(cfg, process, plan, board, sizes, steps, done)
     logger.info(
         f"{images} images, {steps} steps an epoch, epochs {first} to {last} on "
         f"{process.world_size} x {process.device}"
@@ -138,6 +138,7 @@ def start_meter(
     process: Process,
     plan: SupernetPlan | None,
     board: Board | None,
+    sizes: InputSizes,
     steps: int,
     done: int,
 ) -> Meter:
@@ -150,6 +151,7 @@ def start_meter(
         sink=board.training if board else None,
         process=process,
         describe=plan.describe if plan else None,
+        work=lambda step: sizes.pixels(cfg.TRAIN.BEGIN_EPOCH, step / steps),
     )
 
 

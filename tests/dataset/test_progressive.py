@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core import meter
 from lib.core.trainer import StepResult
 from lib.dataset.build import build_dataset, build_training_set, make_dataloader
 from lib.dataset.progressive import Growing, InputSizes
 from lib.training import run
+from lib.utils.dist import ALONE
 from tests.helpers import tiny_config
 from tests.runs import SMALL, SUPERNET, assert_same_end, killed, train
 
@@ -118,6 +120,27 @@ def test_a_run_killed_at_a_small_size_ends_the_same(coco_root, tmp_path, caplog)
         killed(step, lambda: train(cfg, tmp_path / "part"))
     train(cfg, tmp_path / "part")
     assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_minutes_to_go_count_the_steps_at_the_larger_size(coco_root, tmp_path, monkeypatch):
+    """16 times the pixels of the first two epochs; a resumed run knows what it has done itself."""
+    cfg = tiny_config(coco_root, tmp_path, "TRAIN.BEGIN_EPOCH", "5", "TRAIN.END_EPOCH", "9")
+    sizes = InputSizes(sizes=(32, 128), starts=(7,))
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: 0.0)
+    minutes = {}
+    for done, step in ((0, 1), (0, 10), (0, 20), (0, 30), (25, 30), (0, 40)):
+        run_meter = run.start_meter(cfg, ALONE, None, None, sizes, steps=10, done=done)
+        run_meter.begin, run_meter.step = -60.0, step
+        minutes[done, step] = run_meter.minutes_to_go()
+    expected = {
+        (0, 1): 19 + 320,
+        (0, 10): 1 + 32,
+        (0, 20): 16,
+        (0, 30): 160 / 180,
+        (25, 30): 2,
+        (0, 40): 0,
+    }
+    assert minutes == pytest.approx(expected)
 
 
 def test_targets_have_the_size_of_the_crops(coco_root, tmp_path, monkeypatch):
