@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ class Board:
     """Writes to LOG.SINKS: scalars.jsonl in `output_dir`, TensorBoard files in `log_dir`, services.
 
     DEBUG.* chooses the images. A run that resumes after `step` removes scalars of later steps.
-    A sink that fails ends no training: that is logged once, and it gets nothing more.
+    A sink that fails ends no training: that is logged once, and it gets nothing more. But
+    scalars.jsonl is tried again each time: a full disk may get room.
     """
 
     def __init__(self, cfg: CfgNode, log_dir: Path, output_dir: Path, step: int = 0) -> None:
@@ -58,10 +60,12 @@ class Board:
         sinks = cfg.LOG.SINKS
         self.events = open_events(log_dir, step) if "tensorboard" in sinks else None
         self.log = output_dir / SCALARS if "jsonl" in sinks else None
+        self.log_has_failed = False
         self.services = open_services(cfg, log_dir, output_dir, step)
         self.prints = 0
         if self.log:
-            truncate_scalars(self.log, step)
+            with self._warned_once():
+                truncate_scalars(self.log, step)
 
     def training(self, step: int, values: Mapping[str, float], result: StepResult) -> None:
         """Write `values` as train/NAME; every IMAGES_EVERY calls, some images too."""
@@ -97,7 +101,8 @@ class Board:
         if self.events:
             self.events.scalars(values, step)
         if self.log:
-            append_scalars(self.log, step, values)
+            with self._warned_once():
+                append_scalars(self.log, step, values)
         for service in self.services:
             service.scalars(step, values)
 
@@ -106,6 +111,16 @@ class Board:
             self.events.close()
         for service in self.services:
             service.close()
+
+    @contextlib.contextmanager
+    def _warned_once(self) -> Iterator[None]:
+        """A context in which an error of scalars.jsonl is a warning, the first time."""
+        try:
+            yield
+        except OSError as error:
+            if not self.log_has_failed:
+                logger.warning("cannot write %s: %s", self.log, error.strerror)
+            self.log_has_failed = True
 
     def _draw(self, i: int, result: StepResult) -> dict[str, np.ndarray]:
         """{tag of VIEWS: (H, W, 3) uint8 RGB} of image `i` of the batch."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
 import os
 import re
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.utils.files import atomic_write
-
-logger = logging.getLogger(__name__)
 
 SCALARS = "scalars.jsonl"  # in the output folder
 
@@ -31,30 +28,27 @@ def legal_name(name: str) -> str:
 
 
 def append_scalars(path: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append a line with the finite `values`; if that fails, warn, and leave the file as it was."""
+    """Append a line with the finite `values`; OSError if that fails, and the file is as it was."""
     finite = {name: float(f"{v:.7g}") for name, v in values.items() if math.isfinite(v)}
     if not finite:
         return
     line = json.dumps({"step": step, **finite}).encode() + b"\n"
-    try:
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            if file.write(line) < len(line):  # the disk is full
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        logger.warning("cannot write %s: %s", path, error.strerror)
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        if file.write(line) < len(line):  # the disk is full
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def truncate_scalars(path: Path, step: int) -> None:
-    """Remove the lines after `step`, and an incomplete line that a killed process left."""
+    """Remove the lines after `step`, and an incomplete line that a killed process left.
+
+    OSError if that fails; the file is as it was.
+    """
     if not path.exists():
         return
     lines = [json.dumps(line) + "\n" for line in _complete_lines(path) if line["step"] <= step]
-    try:
-        atomic_write(path, "".join(lines))
-    except OSError as error:
-        logger.warning("cannot write %s: %s", path, error.strerror)
+    atomic_write(path, "".join(lines))
 
 
 def read_scalars(path: Path) -> dict[str, dict[int, float]]:

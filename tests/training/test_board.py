@@ -180,6 +180,14 @@ def test_the_file_and_tensorboard_have_the_same_curves(config, tmp_path):
     assert list(curves["val/AP"]) == [3, 6]
 
 
+def test_a_training_whose_curves_cannot_be_written_says_so_once(config, tmp_path, caplog):
+    (tmp_path / CURVES).mkdir(parents=True)
+    train(config("TRAIN.END_EPOCH", "1"), tmp_path / RUN)
+    [line] = [line for line in caplog.messages if "cannot" in line]
+    assert line.startswith(f"cannot write {tmp_path / CURVES}: ")
+    assert tags(tmp_path / "run/log", "simple_value")
+
+
 def test_a_training_whose_log_folder_cannot_be_written_goes_on(config, tmp_path, caplog):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/log").write_text("a file")
