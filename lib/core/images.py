@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.utils.device import to_device
 
@@ -18,6 +18,16 @@ def normalize(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last in memory."""
     mean, std = (to_device(torch.tensor(x), images.device) for x in (MEAN, STD))
     return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
+
+
+def input_of(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, 3, H, W) for `network`, from (B, H, W, 3) uint8 RGB.
+
+    They are normalized, unless it does that itself, as a compiled network does, faster.
+    """
+    if getattr(network, "takes_pixels", False):
+        return images.permute(0, 3, 1, 2)
+    return normalize(images)
 
 
 def without_black_borders(heatmaps: Tensor, images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from lib.codec import Codec
 from lib.core.group import GroupParams, HeatmapParser
-from lib.core.images import normalize, resize_maps, tag_dimensions, without_black_borders
+from lib.core.images import input_of, resize_maps, tag_dimensions, without_black_borders
 from lib.core.maps import can_enlarge
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.device import half_precision
@@ -175,14 +175,11 @@ def network_maps(
     final_heatmaps, tags_list = None, []
     for i, factor in enumerate(sorted(settings.scale_factors, reverse=True)):
         pixels = torch.stack([one.images[i] for one in inputs]).to(device)
-        # A compiled network normalizes the images itself, faster.
-        takes_pixels = getattr(model, "takes_pixels", False)
-        images = pixels.permute(0, 3, 1, 2) if takes_pixels else normalize(pixels)
         with half_precision(device, settings.half_precision and on_gpu):
             _, heatmaps, tags = get_multi_stage_outputs(
                 settings,
                 model,
-                images,
+                input_of(model, pixels),
                 with_flip=settings.flip_test,
                 project2image=settings.project2image and project,
                 size_projected=inputs[0].base_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from lib.deploy.export import any_size_program, onnx_content
 from lib.deploy.fold import fold_norms
 from lib.deploy.graph import OfPixels
-from lib.deploy.session import Run, load_runtime, open_session
+from lib.deploy.session import load_runtime, open_session
 from lib.utils.transforms import STRIDE
 
 
@@ -19,9 +21,11 @@ class CompiledNetwork(nn.Module):
     It has no weights that PyTorch could train.
     """
 
-    takes_pixels = True  # `lib.core.inference.network_maps` leaves the normalization to it
+    takes_pixels = True  # `lib.core.images.input_of` leaves the normalization to it
 
-    def __init__(self, run: Run, one_by_one: bool = False) -> None:
+    def __init__(
+        self, run: Callable[[np.ndarray], Sequence[np.ndarray]], one_by_one: bool = False
+    ) -> None:
         """run: images (B, H, W, 3) uint8 -> outputs; one_by_one: it takes B = 1 only."""
         super().__init__()
         self.run, self.one_by_one = run, one_by_one

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.codec import Codec
-from lib.core.images import normalize, without_black_borders
+from lib.core.images import input_of, normalize, without_black_borders
 from lib.core.inference import InferenceSettings, get_multi_stage_outputs
 
 
@@ -41,7 +41,7 @@ class CandidateGraph(nn.Module):
         _, heatmaps, tags = get_multi_stage_outputs(
             self.settings,
             self.network,
-            normalize(images),
+            input_of(self.network, images),
             with_flip=self.settings.flip_test,
             project2image=self.settings.project2image,
             size_projected=(images.shape[2], images.shape[1]),

@@ -12,6 +12,7 @@ from lib.config import load_config
 from lib.core.images import normalize
 from lib.core.inference import InferenceSettings, predict
 from lib.deploy.compiled import CompiledNetwork
+from lib.deploy.graph import PixelGraph
 from tests.helpers import EACH_RUNTIME, ROOT, fill, needs_openvino, network, tiny_config
 
 
@@ -53,6 +54,23 @@ def test_outputs_are_those_of_pytorch_for_any_number_and_size(trained, compiled,
         assert [output.shape for output in outputs] == [one.shape for one in expected]
         for output, one in zip(outputs, expected, strict=True):
             torch.testing.assert_close(output, one, atol=1e-4, rtol=1e-4)
+
+
+def test_a_graph_around_it_is_the_graph_around_the_network(cfg, trained):
+    """Also where a runtime takes one image at a time."""
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        assert (len(images), images.dtype) == (1, np.uint8)
+        return [output.numpy() for output in trained(normalize(torch.from_numpy(images)))]
+
+    settings = InferenceSettings.from_config(cfg)
+    images = torch.randint(256, (3, 64, 128, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = PixelGraph(settings, trained)(images)
+        outputs = PixelGraph(settings, CompiledNetwork(run, one_by_one=True))(images)
+    assert len(outputs) == len(expected) == 6
+    for output, one in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, one)
 
 
 @pytest.mark.parametrize("runtime", EACH_RUNTIME)

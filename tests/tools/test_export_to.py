@@ -26,7 +26,6 @@ from tools.export.forms import open_form
 from tools.export.runtimes import INSTALL
 from tools.export.targets import (
     TARGETS,
-    NetworkElsewhere,
     Target,
     channels_of,
     refuse_unknown,
@@ -182,16 +181,6 @@ def test_a_card_without_the_runtime_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "card.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"card next to .*model\.ncnn\.bin does not describe it"):
         open_form(tmp_path / "model.ncnn.bin", threads=1)
-
-
-def test_the_runtime_gets_the_pixels_of_the_image():
-    """Normalized and back: all 256 values of all channels, one image at a time."""
-    values = np.arange(256, dtype=np.uint8)
-    pixels = np.stack([values, values[::-1]]).reshape(2, 16, 16, 1).repeat(3, axis=3)
-    elsewhere = NetworkElsewhere(lambda image: [image[:1, :, ::-1], image])
-    flipped, same = elsewhere(normalize(torch.from_numpy(pixels)))
-    np.testing.assert_array_equal(same, pixels)
-    np.testing.assert_array_equal(flipped, pixels[:, :, ::-1])
 
 
 def test_outputs_of_other_shapes_differ_without_bound():

@@ -33,6 +33,7 @@ from lib.config import load_config
 from lib.core.inference import InferenceSettings
 from lib.dataset.build import EvaluationSet, build_dataset, build_evaluation_set
 from lib.dataset.reader import ground_truth_of
+from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.export import make_card, make_program, program_file, write_onnx
 from lib.deploy.fold import fold_norms
 from lib.deploy.graph import GRAPHS, CandidateGraph, Graph, PixelGraph
@@ -57,7 +58,6 @@ from tools.export.forms import open_form
 from tools.export.int8 import folder_inputs, spread, write_int8
 from tools.export.targets import (
     TARGETS,
-    NetworkElsewhere,
     OpenTarget,
     check_target,
     open_target,
@@ -180,7 +180,7 @@ def equal_people(
     for path in paths:
         run = open_form(path, torch.get_num_threads(), runtime)
         if is_network:
-            run = run_of(PixelGraph(graph.settings, NetworkElsewhere(run)).eval())
+            run = run_of(PixelGraph(graph.settings, CompiledNetwork(run, one_by_one=True)).eval())
         models.append(Model([path], RunSession(run), as_pytorch=path == paths[0]))
     for one in opened:
         candidates = one.candidates(type(peaks))

@@ -11,13 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.export import Dim
 
 from lib.core.images import MEAN, STD
 from lib.core.inference import InferenceSettings
+from lib.deploy.compiled import CompiledNetwork
 from lib.deploy.export import make_program, onnx_content, write_onnx
 from lib.deploy.graph import CandidateGraph, Graph, NetworkGraph
 from lib.utils.files import write_file
@@ -56,20 +55,6 @@ def write_target(name: str, graph: Graph, size: Size, folder: Path) -> dict[str,
     return {"files": list(target.files), **target.write(graph, size, folder)}
 
 
-class NetworkElsewhere(nn.Module):
-    """A network that another runtime computes: normalized images (B, 3, H, W) -> its maps."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run  # of one image (1, H, W, 3) uint8
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        values = images.permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)
-        pixels = (values * 255).round().to(torch.uint8)
-        outputs = [self.run(image.numpy()) for image in pixels.split(1)]
-        return [torch.from_numpy(np.concatenate(maps)) for maps in zip(*outputs, strict=True)]
-
-
 class OpenTarget(NamedTuple):
     """The files of a runtime, opened, and what they must return."""
 
@@ -82,7 +67,8 @@ class OpenTarget(NamedTuple):
     def candidates(self, kind: type[CandidateGraph]) -> Run | None:
         """Images -> the outputs of this graph; None where the files were asked for maps."""
         if self.target.network_alone:
-            return run_of(kind(self.reference.settings, NetworkElsewhere(self.run)).eval())
+            network = CompiledNetwork(self.run, one_by_one=True)
+            return run_of(kind(self.reference.settings, network).eval())
         return self.run if isinstance(self.reference, kind) else None
 
 
