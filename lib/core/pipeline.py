@@ -25,6 +25,7 @@ from lib.core.inference import InferenceSettings, Input, find_people, network_ma
 from lib.core.results import Failure, Outcome, Prediction
 from lib.dataset.build import EvaluationSet, available_cores, start_worker
 from lib.dataset.image_files import ImageFiles, ImageRecord
+from lib.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,7 @@ def failure_of(record: ImageRecord, error: Exception) -> Failure:
     """The failure of an image: its id and the first line of `error`."""
     logger.debug("image %s", record.id, exc_info=error)  # the traceback goes to the log file
     name = f"image {record.id}: "
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return Failure(record.id, name + lines[0].removeprefix(name))
+    return Failure(record.id, name + first_line(error).removeprefix(name))
 
 
 @dataclass(eq=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lib.utils.files import atomic_write
+from lib.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ class Background:
             sink.close()
         except Exception as error:  # of a network, a disk, a login, another version
             self.has_failed = True
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.warning("%s: %s; it gets nothing more of this run", self.name, reason)
+            logger.warning("%s: %s; it gets nothing more of this run", self.name, first_line(error))
 
 
 class Once:

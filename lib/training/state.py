@@ -35,7 +35,7 @@ from lib.utils.checkpoint import (
     unwrap,
 )
 from lib.utils.recorded import config_of, typed
-from lib.utils.text import brief
+from lib.utils.text import brief, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def resume(state: TrainingState, path: str | Path) -> None:
     try:
         _restore(state, saved, path)
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is damaged, it cannot be resumed from: {reason}") from None
     within = f" and {state.step} steps" if state.step else ""
     logger.info("resumed from %s after epoch %d%s", path, state.epoch, within)

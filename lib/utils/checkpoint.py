@@ -19,6 +19,7 @@ from lib.utils.files import atomic_write, versions_of
 from lib.utils.reading import open_file
 from lib.utils.safetensors_file import read_safetensors
 from lib.utils.shipped import SUFFIX, check_card, find_weights
+from lib.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"{path} is not a checkpoint of tensors and plain values; refused to unpickle it"
             ) from None
         except Exception as error:  # a damaged pickle raises any exception
-            raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
+            raise ValueError(f"{path} is damaged or no checkpoint: {first_line(error)}") from None
         if not isinstance(state, dict):
             raise ValueError(f"{path} holds a {type(state).__name__}, not a checkpoint")
         return plain(state, os.fstat(file.fileno()).st_size, path)
@@ -189,7 +190,3 @@ def _save(path: Path, state: Mapping[str, Any], keep: int | None = None) -> None
         raise ValueError(
             f"cannot save {path}: {error.strerror}; earlier files are intact"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

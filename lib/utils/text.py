@@ -24,6 +24,11 @@ def escaped(text: str, keep: str = "") -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the message of `error`, or else its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def brief(value: Any, most: int = 80) -> str:
     """`value` as Python writes it, on one line of at most `most` characters."""
     try:

@@ -16,6 +16,7 @@ from lib.keypoints import KeypointSpec
 from lib.predictor import Predictor
 from lib.utils.ahead import ahead, spread
 from lib.utils.tables import markdown
+from lib.utils.text import first_line
 from lib.utils.vis import draw_people
 from tools.demo.media import Frame, Source
 from tools.demo.output import Detections
@@ -173,10 +174,10 @@ def attempt(step: Callable[[Item], Any], item: Item | Problem) -> Item | Problem
     except IMAGE_ERRORS as error:
         source = item.frame.source
         place = f"{source.name}, frame {item.frame.number}" if source.is_video else source.name
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        message = f"{place}: {first_line(error)}"
         if source.is_video:
-            raise ValueError(f"{place}: {lines[0]}") from error
-        return Problem(f"{place}: {lines[0]}")
+            raise ValueError(message) from error
+        return Problem(message)
 
 
 def time_table(times: Times, whole: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.utils import text
 from lib.utils.files import write_file
 from tools.export.forms import Run, read_card
 
@@ -112,4 +113,4 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     """The message of the first cause of an error, in one line."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:limit]
+    return text.first_line(error)[:limit]
