@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore
@@ -97,8 +98,8 @@ def _has(store: PrefixStore, index: int) -> bool:
 
 @contextlib.contextmanager
 def _answered() -> Iterator[None]:
-    """ValueError in place of the RuntimeError of a process that does not answer."""
+    """ValueError in place of the error of a process that does not answer, or not to its end."""
     try:
         yield
-    except RuntimeError:
+    except (RuntimeError, UnpicklingError):
         raise ValueError("another process has ended; the same command resumes the search") from None

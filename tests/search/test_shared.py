@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 
 import pytest
 import torch.distributed as dist
 
+from lib.search import shared
 from lib.search.evolution import Candidate, Evolution, Search
 from lib.search.shared import SharedScores
 from lib.utils.dist import ALONE, Process
@@ -133,3 +135,14 @@ def test_an_error_of_the_first_process_in_a_generation_ends_the_others(tmp_path)
             scores.close()
 
     assert errors_of(tmp_path, work) == {0: "no space left", 1: ENDED, 2: ENDED}
+
+
+def test_half_an_object_of_a_lost_process_is_the_same_line(monkeypatch):
+    """gloo returned one, once, when a process was killed while another one waited."""
+
+    def broadcast(process: Process, value: object) -> object:
+        return pickle.loads(b"\x05\x95")
+
+    monkeypatch.setattr(shared, "broadcast", broadcast)
+    with pytest.raises(ValueError, match=ENDED):
+        SharedScores(Process(1, 3, ALONE.device), Slow()).serve()
