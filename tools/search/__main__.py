@@ -92,6 +92,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     settings, limits = read_settings(args), read_limits(args)
+    table = LatencyTable.read(args.latency_table) if args.latency_table else None
     network = read_network(args.supernet, cfg=args.cfg, opts=args.opts)
     process = start_process(network.cfg, args, backend="gloo")  # for GPUs, too: scores are numbers
     level = logging.INFO if process.is_main else logging.WARNING
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if process.is_main:
         warn_of_seen_images(network, len(training))
         try:
-            search(args, network, supernet.arch, settings, limits, scores)
+            search(args, network, supernet.arch, settings, limits, table, scores)
         finally:
             scores.close()
     else:
@@ -118,13 +119,13 @@ def search(
     largest: ArchSpec,
     settings: Evolution,
     limits: Mapping[str, float],
+    table: LatencyTable | None,
     scores: SharedScores,
 ) -> None:
     """The search, in the one process that reads and writes --out."""
     cfg = network.cfg
     outputs = [args.out / name for name in ("winner.json", "candidates.csv", "pareto.png")]
     check_outputs(outputs, [network.source, args.latency_table, args.cfg])
-    table = LatencyTable.read(args.latency_table) if args.latency_table else None
     space = ArchManager.from_config(cfg, largest)
     costs = Costs(pieces_from_config(cfg), args.rule, table)
     make_folder(args.out)
