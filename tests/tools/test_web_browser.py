@@ -204,7 +204,9 @@ def test_the_page_fits_a_phone_and_a_desk(browser, url, width):
     browser.send("Emulation.setDeviceMetricsOverride", **metrics)
     browser.open(url)
     browser.wait("document.body.dataset.state == 'ready'")
-    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    for text in ("", "x" * 200):  # a file name without spaces
+        browser.evaluate(f"document.querySelector('#status').textContent = '{text}'")
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
     small = (
         "[...document.querySelectorAll('button, select, .file')].filter(e => e.offsetHeight < 44)"
     )
