@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,16 +19,22 @@ class Damage(NamedTuple):
 
 
 @torch.no_grad()
-def layer_damage(network: nn.Module, images: Sequence[Tensor], joints: int) -> list[Damage]:
+def layer_damage(
+    network: nn.Module,
+    images: Sequence[Tensor],
+    joints: int,
+    names: Collection[str] | None = None,
+) -> list[Damage]:
     """The damage of each convolution, the largest first; only its inputs are in 8 bits.
 
     joints: of the heatmaps, the first channels of each output; the others are tags, and count
-    separately. Ranges are those of `images`, batches (B, 3, H, W), normalized.
+    separately. Ranges are those of `images`, batches (B, 3, H, W), normalized. names: these layers
+    alone; default: all.
     """
     layers = {
         layer: name
         for name, layer in network.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and (names is None or name in names)
     }
     ranges = input_ranges(network, layers, images)
     expected = [_parts(network(batch), joints) for batch in images]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ def quantize(
 
     floats: names of layers, such as "stage.0.0.inv.0", that stay in floats, and so do their inputs.
     In the QDQ format: pairs of QuantizeLinear and DequantizeLinear mark what runs in integers,
-    weights signed, maps unsigned.
+    weights signed, maps unsigned but for `signed_inputs`.
     """
     model = onnx.load(path)
     logging.getLogger().addFilter(_is_no_advice)
@@ -60,7 +61,10 @@ def quantize(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=quantized_nodes(model, floats),
-                extra_options={"CalibMovingAverage": True},  # the mean of the images' ranges
+                extra_options={
+                    "CalibMovingAverage": True,  # the mean of the images' ranges
+                    "TensorQuantOverrides": signed_inputs(model),
+                },
             )
             quantized = onnx.load(partial)
             connect_to_floats(quantized.graph, model.graph, floats)
@@ -78,6 +82,18 @@ def quantized_nodes(model: onnx.ModelProto, floats: Collection[str] = ()) -> lis
         for node in nodes[: last + 1]
         if node.op_type in QUANTIZED and not any(layer_of(name) in floats for name in node.input)
     ]
+
+
+def signed_inputs(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """Overrides by the name of a map: those of both signs that transposed convolutions read.
+
+    They are in signed integers, whose zero is 0. With another zero OpenVINO computes transposed
+    convolutions in floats.
+    """
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    names = {node.input[0] for node in model.graph.node if node.op_type == "ConvTranspose"}
+    signed = sorted(name for name in names if producers.get(name) not in ACTIVATIONS)
+    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in signed}
 
 
 def connect_to_floats(

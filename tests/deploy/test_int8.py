@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.deploy.damage import layer_damage
-from lib.deploy.quantize import connect_to_floats, layer_of, quantized_nodes
+from lib.deploy.equalize import channel_ranges, equalize
+from lib.deploy.fold import fold_norms
+from lib.deploy.quantize import connect_to_floats, layer_of, quantized_nodes, signed_inputs
 from lib.deploy.round_weights import in_8_bits, input_ranges, round_weights, rounded
 
 IMAGES = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -98,6 +100,81 @@ def test_the_damage_of_a_layer_is_that_of_its_inputs_alone(network):
     assert first >= change / total * 0.999  # heatmaps; tags may have lost more
     for layer in (network.first, network.last):
         assert not layer._forward_pre_hooks
+
+
+class Uneven(nn.Module):
+    """Channels of very different ranges before `second`, `depthwise` and `third`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 1)
+        self.relu = nn.ReLU()
+        self.second = nn.Conv2d(4, 6, 1)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.third = nn.Conv2d(4, 4, 1)
+        with torch.no_grad():
+            sizes = torch.tensor([1, 0.1, 5, 0])  # the last channel is dead
+            self.first.weight *= sizes[:, None, None, None]
+            self.first.bias *= sizes
+            self.depthwise.bias *= sizes
+            self.second.weight /= sizes.clamp(min=0.1)[:, None, None]  # all matter as much
+            self.third.weight /= sizes.clamp(min=0.1)[:, None, None]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.first(x)
+        return [self.second(x), self.third(self.relu(self.depthwise(x)))]
+
+
+def test_channels_of_equal_ranges_leave_a_network_the_same_and_lose_less_in_8_bits():
+    network = fold_norms(Uneven().eval())
+    before = copy.deepcopy(network)
+    assert equalize(network, "second", IMAGES)
+    assert equalize(network, "third", IMAGES)
+    torch.testing.assert_close(network(IMAGES[0]), before(IMAGES[0]), rtol=1e-4, atol=1e-4)
+    ranges = channel_ranges(network, network.second, IMAGES)
+    torch.testing.assert_close(ranges[:3], ranges[2].expand(3))
+    assert ranges[3] == 0
+    names = ["second", "third"]
+    shares = [layer_damage(one, IMAGES, 2, names) for one in (before, network)]
+    worst, now = ({one.layer: one.share for one in table} for table in shares)
+    assert sorted(now) == names
+    assert all(now[name] < worst[name] / 10 for name in names)
+
+
+class Clipped(nn.Module):
+    """What computes or reads a map does not allow other channels: ReLU6, and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.relu = nn.ReLU6()
+        self.second = nn.Conv2d(3, 3, 1)
+        self.third = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.second(self.relu(self.first(x)))
+        return [self.third(y) + y, x]
+
+
+@pytest.mark.parametrize("name", ["first", "second", "third"])
+def test_ranges_stay_where_an_activation_or_a_sum_does_not_allow_others(name):
+    network = fold_norms(Clipped().eval())
+    before = copy.deepcopy(network.state_dict())
+    assert not equalize(network, name, IMAGES)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_transposed_convolutions_read_signed_integers_unless_nothing_is_negative():
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "a"], ["y"]),
+        make("Relu", ["y"], ["z"]),
+        make("ConvTranspose", ["z", "b"], ["s"]),
+        make("ConvTranspose", ["y", "c"], ["t"]),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], []))
+    assert list(signed_inputs(model)) == ["y"]
 
 
 def test_one_image_of_large_values_does_not_set_the_range(network):

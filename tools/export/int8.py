@@ -13,6 +13,7 @@ import torch
 
 from lib.core.images import normalize
 from lib.deploy.damage import layer_damage
+from lib.deploy.equalize import equalize
 from lib.deploy.export import make_program, write_onnx
 from lib.deploy.fold import fold_norms
 from lib.deploy.graph import Graph
@@ -34,26 +35,32 @@ def write_int8(
 ) -> str:
     """Write the int8 model of `graph`, calibrated on `images` (1, H, W, 3); return a table.
 
-    The layers that lose most in 8 bits stay in floats; the weights of all others are rounded, and
-    their biases corrected. `graph` is not changed.
+    The channels before the layers that lose most in 8 bits get equal ranges; of these layers, those
+    that still lose much stay in floats. The weights of all others are rounded, and their biases
+    corrected. `graph` is not changed.
     """
     inputs = [normalize(torch.from_numpy(image)) for image in images]
     folded = fold_norms(graph.network)  # a copy
     squares = [center(one) for one in inputs[:IMAGES]]
-    damage = layer_damage(folded, squares, graph.settings.num_joints)
-    floats = [one.layer for one in damage if one.share > MAX_DAMAGE]
+    joints = graph.settings.num_joints
+    damage = layer_damage(folded, squares, joints)
+    lossy = [one.layer for one in damage if one.share > MAX_DAMAGE]
+    equal = [name for name in lossy if equalize(folded, name, inputs)]
+    now = {one.layer: one.share for one in layer_damage(folded, squares, joints, lossy)}
+    floats = [name for name in lossy if now[name] > MAX_DAMAGE]
     round_weights(folded, inputs, floats)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rounded.onnx"
         copied = type(graph)(graph.settings, folded).eval()
         write_onnx(path, make_program(copied, size), copied.outputs)
         quantize(path, target, images, floats)
-    rows = [
-        [one.layer, f"{one.share:.5f}", "float" if one.layer in floats else "8 bits"]
-        for one in damage[:LISTED]
-    ]
-    title = f"{len(floats)} of {len(damage)} layers stay in floats:"
-    return f"{title}\n\n{markdown(['layer', 'damage in 8 bits', 'stays'], rows)}\n"
+    rows = []
+    for one in damage[:LISTED]:
+        after = f"{now[one.layer]:.5f}" if one.layer in equal else ""
+        stays = "float" if one.layer in floats else "8 bits"
+        rows.append([one.layer, f"{one.share:.5f}", after, stays])
+    head = ["layer", "damage in 8 bits", "with channels of equal ranges", "stays"]
+    return f"{len(floats)} of {len(damage)} layers stay in floats:\n\n{markdown(head, rows)}\n"
 
 
 def center(image: torch.Tensor) -> torch.Tensor:
