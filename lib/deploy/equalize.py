@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from lib.deploy.fold import Convolution
 from lib.utils.watch import watch_inputs
 
 LEAST = 0.01  # of the largest range: channels of less, as dead ones, are taken to have this
@@ -52,10 +53,13 @@ def equalize(network: fx.GraphModule, name: str, images: Sequence[Tensor]) -> bo
 def find_place(graph: fx.Graph, modules: Mapping[str, Any], name: str) -> Place | None:
     """Where the input of the layer `name` is computed and read; None where it cannot be scaled."""
 
-    def is_a(kind: type[nn.Module], node: Any) -> bool:
+    def is_a(kind: Any, node: fx.Node) -> bool:
         return node.op == "call_module" and isinstance(modules[node.target], kind)
 
-    [layer] = [node for node in graph.nodes if node.op == "call_module" and node.target == name]
+    calls = [node for node in graph.nodes if is_a(Convolution, node)]
+    if len(calls) > len({node.target for node in calls}):  # one layer reads two maps
+        return None
+    [layer] = [node for node in calls if node.target == name]
     source = layer.args[0]
     if is_a(nn.ReLU, source):
         source = source.args[0]

@@ -157,9 +157,24 @@ class Clipped(nn.Module):
         return [self.third(y) + y, x]
 
 
-@pytest.mark.parametrize("name", ["first", "second", "third"])
-def test_ranges_stay_where_an_activation_or_a_sum_does_not_allow_others(name):
-    network = fold_norms(Clipped().eval())
+class Twice(nn.Module):
+    """The same layer reads two maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.second = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.second(self.first(x)), self.second(x)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Clipped, "first"), (Clipped, "second"), (Clipped, "third"), (Twice, "second")],
+)
+def test_ranges_stay_where_what_computes_or_reads_a_map_does_not_allow_others(kind, name):
+    network = fold_norms(kind().eval())
     before = copy.deepcopy(network.state_dict())
     assert not equalize(network, name, IMAGES)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
