@@ -53,7 +53,7 @@ def equalize(network: fx.GraphModule, name: str, images: Sequence[Tensor]) -> bo
 def find_place(graph: fx.Graph, modules: Mapping[str, Any], name: str) -> Place | None:
     """Where the input of the layer `name` is computed and read; None where it cannot be scaled."""
 
-    def is_a(kind: Any, node: fx.Node) -> bool:
+    def is_a(kind: Any, node: Any) -> bool:
         return node.op == "call_module" and isinstance(modules[node.target], kind)
 
     calls = [node for node in graph.nodes if is_a(Convolution, node)]
