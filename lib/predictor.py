@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.core.group import require_finite
+from lib.core.group import Grouped, require_finite
 from lib.core.inference import InferenceSettings, Input, find_people, network_maps, prepare
 from lib.keypoints import KeypointSpec
 from lib.models.arch import ArchSpec
@@ -38,6 +38,7 @@ class People(NamedTuple):
     keypoints: np.ndarray  # (N, K, 3): x, y in pixels of the image, score; 0 for a missing joint
     scores: np.ndarray  # (N,), of the people
     tags: np.ndarray  # (N, K, L), associative embedding; L: AE_TAG_DIMS, twice with flip test
+    is_full: bool = False  # a joint was found DATASET.MAX_NUM_PEOPLE times: there may be more
 
 
 class Runtime(NamedTuple):
@@ -54,7 +55,6 @@ class Network(Protocol):
     arch: ArchSpec | None  # None: not a LitePose
     input_size: int
     codec: str  # MODEL.CODEC
-    max_people: int  # in an image (DATASET.MAX_NUM_PEOPLE)
     callers: int  # threads that may call `compute` at the same time without loss
 
     def prepare(self, image: np.ndarray, /) -> Any:
@@ -65,8 +65,8 @@ class Network(Protocol):
         """Input -> the network's maps."""
         ...
 
-    def group(self, maps: Any, /, min_score: float) -> tuple[np.ndarray, Sequence[float]]:
-        """Maps -> people (N, K, 3 + L) in pixels of the image, and N scores from `min_score` on."""
+    def group(self, maps: Any, /, min_score: float) -> Grouped:
+        """Maps -> people in pixels of the image, without those below `min_score`."""
         ...
 
 
@@ -79,7 +79,6 @@ class TorchNetwork:
         self.input_size = file.input_size
         self.codec = file.codec
         self.settings = InferenceSettings.from_config(file.cfg)
-        self.max_people = self.settings.group.max_people
         self.model = build_network(file, device, runtime)
         self.callers = 1 if runtime.name in (None, PYTORCH) else runtime.callers
         self.device = device
@@ -92,9 +91,7 @@ class TorchNetwork:
         synchronize(self.device)  # so that `group` does not wait for it
         return heatmaps, tags, prepared
 
-    def group(
-        self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0
-    ) -> tuple[np.ndarray, Sequence[float]]:
+    def group(self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0) -> Grouped:
         return find_people(self.settings, *maps, min_score=min_score)
 
 
@@ -175,11 +172,6 @@ class Predictor:
         return self.network.codec
 
     @property
-    def max_people(self) -> int:
-        """DATASET.MAX_NUM_PEOPLE: in an image with as many people, there may be more."""
-        return self.network.max_people
-
-    @property
     def callers(self) -> int:
         """Threads that may call `compute` at the same time without loss (`Runtime`)."""
         return self.network.callers
@@ -216,9 +208,9 @@ class Predictor:
 
         People below `min_score` are left out, which saves the search for their missing joints.
         """
-        people, scores = self.network.group(maps, min_score)
+        people, scores, is_full = self.network.group(maps, min_score)
         require_finite(people[..., :3], np.asarray(scores))
-        return People(people[..., :3], np.array(scores), people[..., 3:])
+        return People(people[..., :3], np.array(scores), people[..., 3:], is_full)
 
 
 def build_network(file: NetworkFile, device: torch.device, runtime: Runtime) -> nn.Module:

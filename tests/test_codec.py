@@ -153,7 +153,7 @@ def test_a_joint_between_two_pixels_is_one_joint():
     assert (heatmaps == heatmaps.max()).sum() == 4 * 17
     tags = torch.linspace(0, 0.2, 32 * 32).view(1, 1, 32, 32, 1).expand(1, 17, 32, 32, 1)
     inputs = prepare(settings_of(cfg), np.zeros((512, 512, 3), np.uint8))
-    people, _ = find_people(settings_of(cfg), heatmaps, tags, inputs)
+    people = find_people(settings_of(cfg), heatmaps, tags, inputs).people
     assert len(people) == 1
 
 

@@ -98,7 +98,7 @@ def read_maps(
     heatmaps, tags = network_maps(settings, model, [prepared])
     if not (torch.isfinite(heatmaps).all() and torch.isfinite(tags).all()):
         raise ValueError("the network's maps are not finite")
-    people, scores = find_people(settings, heatmaps, tags, prepared)
+    people, scores, _ = find_people(settings, heatmaps, tags, prepared)
     [grouped], _ = settings.parser.parse(heatmaps, tags, refine=False)  # in the same order
     order = [i for i in np.argsort(-np.array(scores), kind="stable") if scores[i] >= min_score]
     small, scale = resize_to(image, SIDE), SIDE / max(image.shape[:2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -56,6 +56,14 @@ class GroupParams:
         )
 
 
+class Grouped(NamedTuple):
+    """N people in one image; N may be 0."""
+
+    people: np.ndarray  # (N, K, 3 + L): x, y, score, tags of each joint; a missing joint is 0
+    scores: list[float]  # of the people
+    is_full: bool  # a joint has `max_people` candidates: there may be more people
+
+
 class HasGroupParams(Protocol):
     """Anything with grouping settings, such as InferenceSettings (lib/core/inference.py)."""
 
@@ -72,28 +80,20 @@ class HeatmapParser:
         self.params = GroupParams.from_config(settings) if is_config else settings.group
 
     def parse(
-        self,
-        det: Tensor,
-        tag: Tensor,
-        adjust: bool = True,
-        refine: bool = True,
-        enlarge: int = 1,
-        min_score: float = 0.0,
+        self, det: Tensor, tag: Tensor, adjust: bool = True, refine: bool = True
     ) -> tuple[list[np.ndarray], list[float]]:
         """[(N, K, 3 + L)] people as x, y, score, tags of each joint, and N scores; N may be 0.
 
-        det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. enlarge:
-        as in `maps_of`; people are in pixels of the enlarged maps. A person's score is the mean
-        over its joints before `refine` adds missing ones; people below `min_score` are left out.
+        det: heatmaps (1, K, H, W); tag: tag maps (1, K or 1, H, W, L); both on any device. A
+        person's score is the mean over its joints before `refine` adds missing ones.
         """
-        maps = maps_of(det[0], tag[0], enlarge)
-        people, scores = self.group(maps, adjust, refine, min_score)
+        people, scores, _ = self.group(maps_of(det[0], tag[0]), adjust, refine)
         return [people], scores
 
     def group(
         self, maps: Maps, adjust: bool = True, refine: bool = True, min_score: float = 0.0
-    ) -> tuple[np.ndarray, list[float]]:
-        """People (N, K, 3 + L) and their scores, as in `parse`.
+    ) -> Grouped:
+        """People in pixels of `maps`; those below `min_score` are left out.
 
         ValueError if a heatmap value, or a tag of a candidate, is not finite.
         """
@@ -103,7 +103,12 @@ class HeatmapParser:
         if refine:
             fill_missing(people, maps, self.params.codec)
         require_finite(people)
-        return people, scores
+        return Grouped(people, scores, is_full(candidates, self.params))
+
+
+def is_full(candidates: Sequence[np.ndarray], params: GroupParams) -> bool:
+    """Whether a joint has as many candidates, (n, 3 + L) each, as `max_people` allows."""
+    return max(map(len, candidates)) >= params.max_people
 
 
 def with_scores(people: np.ndarray, min_score: float) -> tuple[np.ndarray, list[float]]:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.codec import Codec
-from lib.core.group import GroupParams, HeatmapParser
+from lib.core.group import Grouped, GroupParams, HeatmapParser
 from lib.core.images import input_of, resize_maps, tag_dimensions, without_black_borders
-from lib.core.maps import can_enlarge
+from lib.core.maps import can_enlarge, maps_of
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.device import half_precision
 from lib.utils.transforms import get_final_preds, get_multi_scale_size, resize_align_multi_scale
@@ -128,7 +128,8 @@ def predict(
     settings = settings_of(settings)
     prepared = prepare(settings, image)
     heatmaps, tags = network_maps(settings, model, [prepared], project=False)
-    return find_people(settings, heatmaps, tags, prepared)
+    people, scores, _ = find_people(settings, heatmaps, tags, prepared)
+    return people, scores
 
 
 def prepare(settings: InferenceSettings, image: np.ndarray) -> Input:
@@ -205,8 +206,8 @@ def find_people(
     tags: Tensor,
     prepared: Input,
     min_score: float = 0.0,
-) -> tuple[np.ndarray, list[float]]:
-    """`predict`'s people and scores from heatmaps (1, K, H, W) and tags (1, K, H, W, L).
+) -> Grouped:
+    """People in pixels of the image from heatmaps (1, K, H, W) and tags (1, K, H, W, L).
 
     People below `min_score` are left out, before their missing joints are searched. Maps that
     `network_maps` has not projected are enlarged to the input's size.
@@ -215,14 +216,15 @@ def find_people(
     is_small = settings.project2image and can_enlarge(size, prepared.base_size)
     enlarge = prepared.base_size[0] // size[0] if is_small else 1
     size = size[0] * enlarge, size[1] * enlarge
-    grouped, scores = settings.parser.parse(
-        heatmaps, tags, settings.adjust, settings.refine, enlarge, min_score
-    )
+    maps = maps_of(heatmaps[0], tags[0], enlarge)
+    grouped = settings.parser.group(maps, settings.adjust, settings.refine, min_score)
     people = get_final_preds(
-        grouped, prepared.center, prepared.scale, size, settings.codec.pixel_center
+        [grouped.people], prepared.center, prepared.scale, size, settings.codec.pixel_center
     )
-    joints = np.array(people, np.float32).reshape(-1, *grouped[0].shape[1:])
-    return joints if settings.scored is None else joints[:, settings.scored], scores
+    joints = np.array(people, np.float32).reshape(grouped.people.shape)
+    return grouped._replace(
+        people=joints if settings.scored is None else joints[:, settings.scored]
+    )
 
 
 def get_multi_stage_outputs(

@@ -123,7 +123,7 @@ def batch_maps(
 def group(settings: InferenceSettings, one: Loaded, heatmaps: Tensor, tags: Tensor) -> Outcome:
     """The people of one image, from its maps."""
     try:
-        people, scores = find_people(settings, heatmaps, tags, one.input)
+        people, scores, _ = find_people(settings, heatmaps, tags, one.input)
     except IMAGE_ERRORS as error:
         return failure_of(one.record, error)
     return Prediction(one.record.id, people, scores)

@@ -35,7 +35,7 @@ def each_exported_outcome(
         return network.prepare(data.files.read(record))
 
     def group(record: ImageRecord, maps: Any) -> Outcome:
-        people, scores = network.group(maps)
+        people, scores, _ = network.group(maps)
         return Prediction(record.id, people if scored is None else people[:, scored], scores)
 
     def compute(step: Step) -> Step:

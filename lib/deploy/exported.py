@@ -7,7 +7,7 @@ tools/device_runner.py does the same with candidates on a device, in NumPy alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isqrt
 from pathlib import Path
@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from lib.codec import CODECS
-from lib.core.group import GroupParams, group_by_tag, require_finite, with_scores
+from lib.core.group import (
+    Grouped,
+    GroupParams,
+    group_by_tag,
+    is_full,
+    require_finite,
+    with_scores,
+)
 from lib.core.inference import MAX_SIDE, InferenceSettings, Input, find_people, network_maps
 from lib.core.maps import HostMaps
 from lib.deploy.compiled import CompiledNetwork
@@ -70,7 +77,6 @@ class ExportedNetwork:
         rules = dict(card["grouping"])
         self.refine: bool = rules.pop("refine")
         self.group_params = GroupParams(**rules)
-        self.max_people = self.group_params.max_people
         self.callers = 1
 
     def prepare(self, image: np.ndarray) -> Prepared:
@@ -102,10 +108,8 @@ class CandidateNetwork(ExportedNetwork):
         """Run the graph."""
         return Candidates([output[0] for output in self.run(prepared.images)], prepared)
 
-    def group(
-        self, candidates: Candidates, min_score: float = 0.0
-    ) -> tuple[np.ndarray, list[float]]:
-        """People (N, K, 3 + L) in pixels of the image, and their N scores from `min_score` on."""
+    def group(self, candidates: Candidates, min_score: float = 0.0) -> Grouped:
+        """People in pixels of the image, without those below `min_score`."""
         positions, values, tags = candidates.outputs[:3]
         rows = np.concatenate([positions, values[..., None], tags], axis=2)
         above = values > self.group_params.detection_threshold
@@ -119,7 +123,8 @@ class CandidateNetwork(ExportedNetwork):
             _fill_missing(people, *candidates.outputs[-3:], aspect=(height, width))
         _, center, scale = candidates.prepared
         preds = get_final_preds([people], center, scale, (width, height), self.pixel_center)
-        return np.array(preds, np.float32).reshape(people.shape), scores
+        people = np.array(preds, np.float32).reshape(people.shape)
+        return Grouped(people, scores, is_full(strong, self.group_params))
 
 
 class MapNetwork(ExportedNetwork):
@@ -150,10 +155,8 @@ class MapNetwork(ExportedNetwork):
         one = Input((torch.from_numpy(images[0]),), size, center, scale)
         return *network_maps(self.settings, self.network, [one], project=False), one
 
-    def group(
-        self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0
-    ) -> tuple[np.ndarray, Sequence[float]]:
-        """People (N, K, 3 + L) in pixels of the image, and their N scores from `min_score` on."""
+    def group(self, maps: tuple[Tensor, Tensor, Input], min_score: float = 0.0) -> Grouped:
+        """People in pixels of the image, without those below `min_score`."""
         return find_people(self.settings, *maps, min_score=min_score)
 
 

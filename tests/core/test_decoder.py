@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from lib.codec import CODECS
 from lib.config import load_config
-from lib.core.group import GroupParams, HeatmapParser, assign
+from lib.core.group import GroupParams, HeatmapParser, assign, find_candidates
 from lib.core.images import resize_maps
 from lib.core.maps import DeviceMaps, HostMaps, ProjectedMaps, can_enlarge, maps_of
 from tests.helpers import YAMLS
@@ -62,13 +65,25 @@ def test_people_are_those_of_the_specification(tile):
         parser = HeatmapParser(load_config(YAMLS[data_set], settings))
         expected, expected_scores = decode(det, tag, parser.params, adjust, refine)
         for maps in (HostMaps(det, tag), DeviceMaps(torch.from_numpy(det), torch.from_numpy(tag))):
-            people, scores = parser.group(maps, adjust, refine)
+            people, scores, _ = parser.group(maps, adjust, refine)
             np.testing.assert_array_equal(people[..., 2:], expected[..., 2:], f"scene {seed}")
             # Coordinates are sums of a whole and a fraction, rounded to float32 once or twice.
             np.testing.assert_allclose(people, expected, atol=1e-5, err_msg=f"scene {seed}")
             np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
         people_in_all += len(people)
     assert people_in_all > 100
+
+
+def test_as_many_candidates_of_a_joint_as_people_are_allowed_may_be_too_few():
+    det, tag, settings, data_set = random_scene(seed=1)
+    cfg = load_config(YAMLS[data_set], [*settings, "DATASET.MAX_NUM_PEOPLE", "99"])
+    maps = HostMaps(det, tag)
+    most = max(map(len, find_candidates(maps, GroupParams.from_config(cfg), adjust=False)))
+    assert 0 < most < 99
+    for allowed in (most - 1, most, most + 1):
+        params = replace(GroupParams.from_config(cfg), max_people=allowed)
+        parser = HeatmapParser(SimpleNamespace(group=params))
+        assert parser.group(maps, min_score=9).is_full == (allowed <= most)
 
 
 def as_batch(maps: np.ndarray) -> torch.Tensor:
@@ -149,8 +164,8 @@ def test_maps_that_are_not_enlarged_yet_give_the_people_of_enlarged_ones(step):
         tags = [[small.projection.all(one) for one in plane] for plane in small.planes]
         assert can_enlarge((height, width), large.shape[1:])
         parser = HeatmapParser(load_config(YAMLS["coco"]))
-        expected, expected_scores = parser.group(HostMaps(large, np.stack(tags, axis=3)))
-        people, scores = parser.group(small)
+        expected, expected_scores, _ = parser.group(HostMaps(large, np.stack(tags, axis=3)))
+        people, scores, _ = parser.group(small)
         np.testing.assert_array_equal(people, expected, f"scene {seed}")
         assert scores == expected_scores
         people_in_all += len(people)

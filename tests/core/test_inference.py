@@ -171,9 +171,10 @@ def test_people_do_not_depend_on_when_maps_are_projected(opts, is_small):
     inputs = prepare(settings, image)
     heatmaps, tags = network_maps(settings, model, [inputs], project=False)
     assert (heatmaps.shape[3] < inputs.base_size[0]) == is_small
-    people, scores = find_people(settings, heatmaps, tags, inputs)
+    people, scores, is_full = find_people(settings, heatmaps, tags, inputs)
     maps = network_maps(settings, model, [inputs])
-    expected, expected_scores = find_people(settings, *maps, inputs)
+    expected, expected_scores, expected_full = find_people(settings, *maps, inputs)
+    assert is_full == expected_full
     assert len(people) > 3
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
     # The codec's quarter of a pixel may go either way between equal neighbors.

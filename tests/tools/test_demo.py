@@ -72,7 +72,6 @@ class PointPredictor(NamedTuple):
     compute: Callable[[Any], Any] = lambda image: image
     group: Callable[..., People] = find
     keypoints: KeypointSpec = COCO
-    max_people: int = 30
     callers: int = 2
 
 
@@ -246,14 +245,20 @@ def test_names_that_are_not_utf8_are_read_drawn_and_listed(run_demo, out, clip, 
     assert len(frames_of(out / f"{name}.mp4")) == 3
 
 
-def test_as_many_people_as_the_settings_allow_are_reported_once(run_demo, out, tmp_path):
-    for name in "abc":
+def test_as_many_candidates_as_the_settings_allow_are_reported_once(run_demo, out, tmp_path):
+    def find_at_most_three(image: np.ndarray, min_score: float) -> People:
+        return find(image, min_score)._replace(is_full=len(find(image, 0).scores) >= 3)
+
+    limited = POINTS._replace(group=find_at_most_three)
+    picture_file(tmp_path / "in/a.png", scene((40, 60), (80, 60)))
+    assert "there may be more" not in run_demo(tmp_path / "in", predictor=limited).err
+    for name in "bc":
         picture_file(tmp_path / f"in/{name}.png", scene((40, 60), (80, 60), (120, 60)))
-    done = run_demo(tmp_path / "in", predictor=POINTS._replace(max_people=3))
+    done = run_demo(tmp_path / "in", predictor=limited, min_score=0.75)
     assert done.code == 0
-    assert done.err.count("a.png: 3 people; there may be more: the limit DATASET.MAX_NUM") == 1
-    assert "b.png" not in done.err
-    assert "there may be more" not in run_demo(tmp_path / "in").err
+    assert done.err.count("b.png: 2 people; there may be more: a joint was found DATASET.MAX") == 1
+    assert "a.png" not in done.err
+    assert "c.png" not in done.err
 
 
 def test_a_full_disk_is_one_line_and_leaves_lists_that_are_json(run_demo, out, tmp_path):
@@ -307,7 +312,7 @@ def test_a_disk_that_fills_under_a_video_is_one_line_at_once(run_demo, out, clip
     rng = np.random.default_rng(0)
     path = clip([rng.integers(0, 99, (120, 160, 3), np.uint8) for _ in range(200)])
     with full_disk(100_000):
-        done = run_demo(path, predictor=POINTS._replace(max_people=0))
+        done = run_demo(path)
     assert done.code == cli.MISTAKE
     assert is_one_line(done.err)
     assert "cannot write the video" in done.err
@@ -455,7 +460,7 @@ def test_keys_win_over_what_a_checkpoint_says(call, trained, street, tmp_path):
 
 def test_people_of_maps_that_are_not_finite_are_reported(run_demo, trained, street, monkeypatch):
     people = np.full((1, 17, 5), np.inf)
-    monkeypatch.setattr(lib.predictor, "find_people", lambda *_, **__: (people, [1.0]))
+    monkeypatch.setattr(lib.predictor, "find_people", lambda *_, **__: (people, [1.0], False))
     done = run_demo(street, predictor=Predictor.load(trained))
     assert done.code == cli.MISTAKE
     assert "street.png: the network's maps are not finite" in done.err

@@ -68,7 +68,6 @@ class PointPredictor(NamedTuple):
     group: Callable[[Any], People]
     prepare: Callable[[Any], Any] = lambda image: image
     compute: Callable[[Any], Any] = lambda image: image
-    max_people: int = 30
 
 
 class Folder(NamedTuple):

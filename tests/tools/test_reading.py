@@ -145,8 +145,7 @@ def test_a_stream_that_stays_lost_is_one_more_line_and_keeps_its_frames(
     monkeypatch.setattr(reading, "TRIES", 2)
     site.answers.extend([send(recording, 0.5), refuse])
     sources = find_sources([site.url.replace("//", "//me:secret@")])
-    points = POINTS._replace(max_people=0)
-    code = cli.code_of(lambda: demo.process(points, sources, tmp_path / "out"))
+    code = cli.code_of(lambda: demo.process(POINTS, sources, tmp_path / "out"))
     assert code == 1
     assert len(site.paths) == 3
     first, last = (record.getMessage() for record in caplog.records)

@@ -137,7 +137,7 @@ def test_people_are_those_of_the_maps_best_score_first(tmp_path):
     settings, model = InferenceSettings.from_config(cfg), network(cfg, seed=0).eval()
     [(image, _)] = walk(0, 3, (160, 120), 1)
     inputs = prepare(settings, image)
-    people, scores = find_people(settings, *network_maps(settings, model, [inputs]), inputs)
+    people, scores, _ = find_people(settings, *network_maps(settings, model, [inputs]), inputs)
     maps = show_maps.read_maps(settings, model, image, -np.inf)
     assert len(maps.people) == len(people) > 1
     assert maps.scores == sorted(scores, reverse=True)

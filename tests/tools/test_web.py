@@ -303,16 +303,19 @@ def test_the_script_groups_as_the_runner(in_node):
         changes = {"use_detection_val": bool(i % 3), "refine": bool(i % 5)}
         kind = {"size": None, "side": 64, "multiple_of": 64, "scale_type": "short"}
         card = {"input": kind, "grouping": rules(rng, 6, **changes), "pixel_center": 0.5 * (i % 2)}
-        expected.append(device_runner.find_people(Session(outputs), card, image))
+        is_full = bool((outputs[1][0, :, -1] > 0.1).any())  # values are sorted
+        expected.append((*device_runner.find_people(Session(outputs), card, image), is_full))
         images, ratio, center = device_runner.prepare(card, image)
         height, width = images.shape[1:3]
         prepared = {"width": width, "height": height, "ratio": ratio, "center": center.tolist()}
         tensors = [{"data": o.ravel().tolist(), "dims": o.shape} for o in outputs]
         cases.append(["find", {"card": card, "prepared": prepared, "outputs": tensors}])
-    assert np.mean([len(people) for people, _ in expected]) > 3
-    for (people, scores), found in zip(expected, in_node(cases), strict=True):
+    assert np.mean([len(people) for people, *_ in expected]) > 3
+    assert {is_full for *_, is_full in expected} == {False, True}
+    for (people, scores, is_full), found in zip(expected, in_node(cases), strict=True):
         np.testing.assert_allclose(found["scores"], scores, rtol=1e-6)
         np.testing.assert_array_equal(np.float32(found["people"]).reshape(people.shape), people)
+        assert found["isFull"] == is_full
 
 
 @needs_node

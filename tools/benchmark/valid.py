@@ -88,7 +88,8 @@ def time_parts(
         with clock.time("maps"):
             maps = network_maps(settings, model, [prepared])
         with clock.time("group"):
-            predictions.append(Prediction(record.id, *find_people(settings, *maps, prepared)))
+            people, scores, _ = find_people(settings, *maps, prepared)
+        predictions.append(Prediction(record.id, people, scores))
     inner = "oracle" if isinstance(model, Oracle) else "network"
     clock.seconds["up-sample"] = clock.seconds["maps"] - clock.seconds[inner]
     with clock.time("score"):

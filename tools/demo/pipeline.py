@@ -26,6 +26,7 @@ from tools.demo.track import Tracker
 logger = logging.getLogger(__name__)
 
 MIN_JOINT = 0.1  # joints with a lower score are not drawn
+LIMIT = "a joint was found DATASET.MAX_NUM_PEOPLE times"
 PARTS = ("read", "network", "group", "draw", "write")
 
 
@@ -126,21 +127,17 @@ def run_step(
 def grouping(predictor: Predictor, track: bool, min_score: float) -> Callable[[Item], Detections]:
     """A function from an item's maps to Detections; it holds the tracker of the current video.
 
-    It warns once of an image with as many people as the settings allow.
+    It warns once of an image in which there may be more people than the settings allow.
     """
-    tracker, limit = Tracker(predictor.keypoints), predictor.max_people
+    tracker, is_warned = Tracker(predictor.keypoints), False
 
     def group(item: Item) -> Detections:
-        nonlocal tracker, limit
-        keypoints, scores, _ = predictor.group(item.result, min_score)
-        if limit and len(scores) >= limit:
-            logger.warning(
-                "%s: %d people; there may be more: the limit DATASET.MAX_NUM_PEOPLE is %d",
-                item.frame.source.name,
-                len(scores),
-                limit,
-            )
-            limit = 0
+        nonlocal tracker, is_warned
+        keypoints, scores, _, is_full = predictor.group(item.result, min_score)
+        if is_full and not is_warned:
+            name = item.frame.source.name
+            logger.warning("%s: %d people; there may be more: %s", name, len(scores), LIMIT)
+            is_warned = True
         order = np.argsort(-scores, kind="stable")
         keypoints, scores = keypoints[order], scores[order].tolist()
         if not (track and item.frame.source.is_video):

@@ -39,7 +39,7 @@ from lib.utils.journal import Journal
 from lib.utils.reading import hash_of
 from lib.utils.shipped import find_weights
 from tools.demo.media import Source, find_images, quiet_opencv
-from tools.demo.pipeline import Item, Mean, Problem, read, run_step
+from tools.demo.pipeline import LIMIT, Item, Mean, Problem, read, run_step
 from tools.label_images.annotations import Thresholds
 from tools.label_images.compare import agreement, spec_of
 from tools.label_images.trees import merged_tree, new_tree
@@ -190,7 +190,7 @@ def find_people(
     journal: Journal, predictor: Predictor, folder: Path, names: Sequence[str]
 ) -> list[str]:
     """Add the people of all images to the journal; a line for each image without."""
-    problems, limit, full = [], predictor.max_people, 0
+    problems, full = [], 0
     remaining = [name for name in names if (name,) not in journal.entries]
     done = len(names) - len(remaining)
     if done:
@@ -204,8 +204,8 @@ def find_people(
             if isinstance(item, Problem):
                 problems.append(item.message)
                 continue
-            keypoints, scores, _ = item.result
-            full += bool(limit) and len(scores) >= limit
+            keypoints, scores, _, is_full = item.result
+            full += is_full
             height, width = item.frame.image.shape[:2]
             people = [
                 rounded(person) for person in keypoints[:, : predictor.keypoints.num_joints, :3]
@@ -214,9 +214,7 @@ def find_people(
                 (name,), size=[width, height], people=people, scores=list(map(float, scores))
             )
     if full:
-        logger.warning(
-            "%d images have DATASET.MAX_NUM_PEOPLE %d people; there may be more", full, limit
-        )
+        logger.warning("there may be more people in %d images: %s", full, LIMIT)
     return problems
 
 

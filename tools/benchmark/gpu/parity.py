@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,7 +213,7 @@ def people_part(device: torch.device, context: Context) -> Iterator[Row]:
     yield attempt({"people of": "rendered images"}, lambda: predict_both(device, context), device)
 
 
-def same_people(host: tuple[np.ndarray, Any], other: tuple[np.ndarray, Any]) -> Row:
+def same_people(host: Sequence[Any], other: Sequence[Any]) -> Row:
     """How far two results of decoding differ."""
     row: Row = {"CPU": len(host[0]), "device": len(other[0])}
     if host[0].shape == other[0].shape:

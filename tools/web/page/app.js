@@ -260,6 +260,7 @@ function draw() {
   drawPeople(context, people, card.limbs);
   $("people").textContent = people.length;
   $("noun").textContent = people.length === 1 ? "person" : "people";
+  $("more").hidden = !shown.isFull;
   view.ariaLabel = `${shown.name} with ${people.length} people`;
   view.hidden = false;
   $("empty").hidden = true;

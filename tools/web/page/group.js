@@ -71,8 +71,8 @@ function resize(image, columns, rows) {
 }
 
 /**
- * People in pixels of the image, the best first: {people, scores}; people (N, K, 3) as nested
- * arrays of x, y, score, all 0 where a joint is missing.
+ * People in pixels of the image, the best first: {people, scores, isFull}; people (N, K, 3) as
+ * nested arrays of x, y, score, all 0 where a joint is missing; isFull: there may be more people.
  * prepared: what `prepare` returned. outputs: the network's tensors, in the order of the card.
  */
 export function findPeople(card, prepared, outputs) {
@@ -89,7 +89,13 @@ export function findPeople(card, prepared, outputs) {
   return {
     people: scored.map(({ person }) => toImage(person, prepared, card.pixel_center)),
     scores: scored.map(({ score }) => score),
+    isFull: isFull(card.grouping.detection_threshold, outputs[1]),
   };
+}
+
+/** Whether the weakest candidate of a joint, the last of (1, K, M), is above the threshold. */
+function isFull(threshold, { dims: [, , count], data }) {
+  return data.some((value, i) => (i + 1) % count === 0 && value > f32(threshold));
 }
 
 /** Whether all numbers are finite: NaN and infinity survive a sum. */
