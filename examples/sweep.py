@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 
 from lib.config import as_opts
 from lib.training.scalars import read_scalars
+from lib.utils import cli
 
 TRIALS = 8  # of all workers together
 FOLDER = Path("output/sweep")
@@ -71,8 +72,7 @@ def aps_of(folder: Path) -> list[float]:
     return []
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its training ends, too
+def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name="sweep",
@@ -84,3 +84,8 @@ if __name__ == "__main__":
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     study.optimize(objective, callbacks=[MaxTrialsCallback(TRIALS, states=done)])
     print(f"AP {study.best_value:.3f} with {study.best_params}")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its training ends, too
+    cli.run(main)
