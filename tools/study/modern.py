@@ -36,7 +36,7 @@ PARTS = {
     "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
     "branches": "MODEL.KERNEL_BRANCHES True",
 }
-RECIPE = ("schedule", "wahr", "push_start", "flip", "colors", "blur", "hidden", "small")
+RECIPE = ("unbiased",)  # modern.yaml
 FROM_SCRATCH = "branches"  # cannot start from weights without branches
 SCENES = "--train 1600 --val 200 --size 400x300 --people 1-6 --height 0.3-0.9"  # rendered people
 
@@ -77,7 +77,7 @@ def add_parser(studies: Subparsers) -> None:
     names = ", ".join(PARTS)
     add = parser.add_argument
     add("--parts", nargs="*", metavar="PART", help=f"of: {names} (default: all)")
-    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help="parts of the recipe")
+    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help="(default: modern.yaml)")
     add(
         "--with",
         dest="others",
@@ -156,7 +156,7 @@ def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
         if name in (PLAIN, ALL) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"--with: {name!r} cannot be the name of a training and of its folder")
     keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, **dict(args.others)}
-    if args.recipe:
+    if args.recipe and not (len(args.recipe) == 1 and args.recipe[0] in parts):
         keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
     smaller = PEOPLE[args.people].smaller
     return {name: words.replace("{smaller}", str(smaller)) for name, words in keys.items()}
