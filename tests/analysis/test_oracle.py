@@ -218,7 +218,8 @@ def test_several_images_of_one_size_go_together():
     inputs = [prepare(settings_of(cfg), np.zeros((240, 320, 3), np.uint8)) for _ in records]
     heatmaps, tags = network_maps(settings_of(cfg), oracle, inputs)
     for i, record in enumerate(records):
-        detected, _ = find_people(settings_of(cfg), heatmaps[i : i + 1], tags[i : i + 1], inputs[i])
+        maps = heatmaps[i : i + 1], tags[i : i + 1]
+        detected = find_people(settings_of(cfg), *maps, inputs[i]).people
         assert is_everybody(detected, record)
 
 
