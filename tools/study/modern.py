@@ -77,7 +77,8 @@ def add_parser(studies: Subparsers) -> None:
     names = ", ".join(PARTS)
     add = parser.add_argument
     add("--parts", nargs="*", metavar="PART", help=f"of: {names} (default: all)")
-    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help="(default: modern.yaml)")
+    recipe = "parts that are trained together (default: those of modern.yaml)"
+    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help=recipe)
     add(
         "--with",
         dest="others",
