@@ -24,8 +24,9 @@ from torch import nn
 from yacs.config import CfgNode
 
 from arch_manager import ArchManager
+from lib.codec import codec_of
 from lib.config import load_config
-from lib.core.distill import Distillation, Imitation
+from lib.core.distill import Distillation, Imitation, codec_shift
 from lib.core.flips import FlipConsistency
 from lib.core.loss import MultiLossFactory
 from lib.core.trainer import SupernetPlan
@@ -152,7 +153,8 @@ def distill(
     """`criterion` with the terms of the network in the file `teacher`."""
     network = read_teacher(cfg, teacher)
     size = cfg.TEACHER.INPUT_SIZE or network.input_size
-    logger.info("teacher %s at %d px", teacher, size)
+    codec = network.cfg.MODEL.CODEC
+    logger.info("teacher %s at %d px, codec %s", teacher, size, codec)
     folded = fold_norms(network.build(device)).requires_grad_(False)  # exact, and faster
     frozen = place(folded, device, cfg.MODEL.CHANNELS_LAST)
     return Distillation(
@@ -162,6 +164,7 @@ def distill(
         half=cfg.TEACHER.HALF_PRECISION,
         tags_factor=cfg.TEACHER.TAGS_FACTOR,
         flip_index=flip_index(cfg, device) if cfg.TEACHER.FLIP_TEST else None,
+        shift=codec_shift(codec_of(cfg), codec_of(network.cfg)),
     )
 
 
@@ -175,14 +178,21 @@ def flip_index(cfg: CfgNode, device: torch.device) -> torch.Tensor:
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:
     """The network in `path`; ValueError if its outputs differ in kind from those of `cfg`."""
     teacher = read_network(path, like=cfg)
-    keys = [("MODEL", "NUM_JOINTS"), ("MODEL", "CODEC"), ("LOSS", "NUM_STAGES")]
-    if cfg.TEACHER.TAGS_FACTOR:
-        keys.append(("MODEL", "AE_TAG_DIMS"))
-    for node, key in keys:
+    for node, key in (("MODEL", "NUM_JOINTS"), ("LOSS", "NUM_STAGES"), ("MODEL", "AE_TAG_DIMS")):
         theirs, ours = teacher.cfg[node][key], cfg[node][key]
-        if theirs != ours:
+        if theirs != ours and not (key == "AE_TAG_DIMS" and can_teach_tags(cfg, theirs)):
             raise ValueError(f"--teacher {path} has {node}.{key} {theirs}, the student {ours}")
     return teacher
+
+
+def can_teach_tags(cfg: CfgNode, dimensions: int) -> bool:
+    """Whether a teacher with tags of `dimensions` numbers can teach the tags of `cfg`, if it is to.
+
+    A flip test of the teacher has twice as many.
+    """
+    passes = 2 if cfg.TEACHER.FLIP_TEST else 1
+    taught = [dimensions * count for count in range(1, passes + 1)]
+    return not cfg.TEACHER.TAGS_FACTOR or cfg.MODEL.AE_TAG_DIMS in taught
 
 
 def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.core.images import resize_maps
+from lib.codec import Codec
+from lib.core.images import flipped_back, resize_maps
 from lib.core.loss import MultiLossFactory, heatmap_loss, read_tags
 from lib.dataset.target_generators import Targets
 from lib.utils.device import half_precision
@@ -36,8 +38,9 @@ class Distillation(nn.Module):
 
     The teacher's input is the same crops, resized to `img_size`; with `half` it computes in half
     precision. tags_factor: weight of `tag_distance`, "distill_tags/0", ...; 0 leaves it out.
-    flip_index: (K,) counterparts of the joints; the teacher's heatmaps are then averaged with those
-    of the flipped crops, as in a flip test. None: they are not.
+    flip_index: (K,) counterparts of the joints; the student learns the teacher's flip test: the
+    mean heatmaps and, if it has twice the teacher's tag dimensions, the tags of both passes.
+    shift: of the teacher's input, in its pixels, for a teacher of another codec (`codec_shift`).
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Distillation(nn.Module):
         half: bool = False,
         tags_factor: float = 0.0,
         flip_index: Tensor | None = None,
+        shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.criterion = criterion
@@ -56,33 +60,44 @@ class Distillation(nn.Module):
         self.in_half_precision = half
         self.tags_factor = tags_factor
         self.flip_index = flip_index
+        self.shift = shift
         self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        teacher_outputs = self.teacher_maps(resize_maps(images, (self.img_size, self.img_size)))
+        teacher_outputs = self.teacher_maps(images)
         terms = self.criterion(images, outputs, targets)
         terms |= self.imitate(outputs, teacher_outputs, targets)
         if self.tags_factor:
             joints = self.criterion.num_joints
             for stage, (output, other) in enumerate(zip(outputs, teacher_outputs, strict=True)):
                 if output.shape[1] > joints:
-                    goal = resize_maps(other[:, joints:], output.shape[2:])
-                    error = tag_distance(output[:, joints:], goal, targets.nodes[stage])
+                    tags = output[:, joints:]
+                    goal = resize_maps(other[:, joints : output.shape[1]], output.shape[2:])
+                    error = tag_distance(tags, goal, targets.nodes[stage])
                     terms[f"distill_tags/{stage}"] = self.tags_factor * error.mean()
         return terms
 
     @torch.no_grad()
-    def teacher_maps(self, crops: Tensor) -> list[Tensor]:
-        """The teacher's outputs for `crops`, in float32; tags are those of the unflipped crops."""
-        with half_precision(crops.device, self.in_half_precision):
-            outputs = [output.float() for output in self.teacher(crops)]
-            if self.flip_index is None:
-                return outputs
-            flipped = [output.float().flip(3) for output in self.teacher(crops.flip(3))]
+    def teacher_maps(self, images: Tensor) -> list[Tensor]:
+        """The teacher's float32 outputs for `images`; those of its flip test with `flip_index`.
+
+        These are the mean heatmaps, the tags of the images, and the tags of the flipped images.
+        """
+        outputs = self.one_pass(images)
+        if self.flip_index is None:
+            return outputs
         joints = self.criterion.num_joints
-        for output, other in zip(outputs, flipped, strict=True):
-            output[:, :joints] = (output[:, :joints] + other[:, self.flip_index]) / 2
-        return outputs
+        copies = [flipped_back(output, self.flip_index) for output in self.one_pass(images.flip(3))]
+        both = []
+        for output, copy in zip(outputs, copies, strict=True):
+            heatmaps = (output[:, :joints] + copy[:, :joints]) / 2
+            both.append(torch.cat([heatmaps, output[:, joints:], copy[:, joints:]], dim=1))
+        return both
+
+    def one_pass(self, images: Tensor) -> list[Tensor]:
+        crops = resized(images, self.img_size, self.shift)
+        with half_precision(crops.device, self.in_half_precision):
+            return [output.float() for output in self.teacher(crops)]
 
 
 def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tensor:
@@ -99,3 +114,26 @@ def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tenso
     offset = difference.sum(dim=(1, 2)) / count[:, None]
     squares = (difference - offset[:, None, None]).square().sum(dim=3)
     return (squares * visible).sum(dim=(1, 2)) / count
+
+
+def codec_shift(student: Codec, teacher: Codec) -> float:
+    """How far right and down a teacher's input moves, in its pixels, for maps in `student`'s codec.
+
+    Networks of both codecs answer to a joint at x pixels of their input at index x / 2 - 1/2 of
+    their finest map. But pixel i is at x = i for the reference codec and at i + 1/2 for the
+    unbiased one. So a reference teacher's input of an unbiased student moves by half a pixel.
+    """
+    return student.pixel_center - teacher.pixel_center
+
+
+def resized(images: Tensor, size: int, shift: float = 0.0) -> Tensor:
+    """(B, 3, H, H) -> (B, 3, size, size), bilinear, moved right and down by `shift` of its pixels.
+
+    The border is repeated where nothing is left.
+    """
+    if not shift:
+        return resize_maps(images, (size, size))
+    move = -2 * shift / size  # affine_grid's coordinates go from -1 to 1
+    matrix = images.new_tensor([[1, 0, move], [0, 1, move]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(matrix, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from lib.core.images import tag_dimensions
+from lib.core.images import flipped_back
 from lib.core.loss import heatmap_loss, pull_loss, read_tags
 from lib.dataset.target_generators import Targets
 
@@ -55,12 +54,3 @@ class FlipConsistency(nn.Module):
                 others, _ = read_tags(copy[:, joints:], nodes)
                 terms[f"flip_tags/{stage}"] = factor * pull_loss(tags - others, visible).mean()
         return terms
-
-
-def flipped_back(maps: Tensor, flip_index: Tensor) -> Tensor:
-    """Maps (F, K + T, h, w) of flipped images as those of the images; T is D * K, 1 or 0."""
-    joints = len(flip_index)
-    maps = maps.flip(3)
-    tags = tag_dimensions(maps[:, joints:], joints)
-    swapped = [tag[:, flip_index] if tag.shape[1] == joints else tag for tag in tags]
-    return torch.cat([maps[:, flip_index], *swapped], dim=1)

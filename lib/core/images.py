@@ -1,4 +1,4 @@
-"""Images and maps as tensors: ImageNet's normalization and bilinear resizing."""
+"""Images and maps as tensors: ImageNet's normalization, bilinear resizing, flipping back."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def tag_dimensions(tags: Tensor, num_joints: int) -> list[Tensor]:
     """(B, D * K, h, w) -> a (B, K, h, w) for each of the D dimensions; (B, 1, h, w) is one."""
     is_one = tags.shape[1] in (1, num_joints)
     return [tags] if is_one else list(tags.split(num_joints, dim=1))
+
+
+def flipped_back(maps: Tensor, flip_index: Tensor) -> Tensor:
+    """Maps (F, K + T, h, w) of flipped images as those of the images; T is D * K, 1 or 0."""
+    joints = len(flip_index)
+    maps = maps.flip(3)
+    tags = tag_dimensions(maps[:, joints:], joints)
+    swapped = [tag[:, flip_index] if tag.shape[1] == joints else tag for tag in tags]
+    return torch.cat([maps[:, flip_index], *swapped], dim=1)
 
 
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -33,7 +33,9 @@ def settings_of_tensors(
 ) -> CfgNode:
     """The default settings with the network and the joints of the tensors.
 
-    size: input size in pixels. like: settings to take input size, joints and codec from.
+    size: input size in pixels. like: settings to take input size and joints from.
+
+    The codec is the default one, that of the published weights.
     """
     outputs, data = _joints_of(structure, path, opts, like)
     if size is None and "DATASET.INPUT_SIZE" not in opts[::2]:
@@ -56,7 +58,6 @@ def settings_of_tensors(
         "NUM_JOINTS": outputs.num_joints,
         "TAG_PER_JOINT": outputs.tag_per_joint,
         "AE_TAG_DIMS": outputs.tag_dims,
-        **({"CODEC": like.MODEL.CODEC} if like else {}),
         **structure.model,
     }
     return read_config(yaml.safe_dump(tree), f"the tensors of {path}", opts, size)

@@ -132,7 +132,7 @@ def read_network(
     opts: alternating keys and values, which override all other settings.
     input_size: in pixels, for a bare state dict of an unknown architecture.
     joints: "coco", "crowd_pose" or a joints file *.yaml, for a bare state dict.
-    like: settings of another network, the fallback for input size, joints and codec.
+    like: settings of another network, the fallback for input size and joints.
 
     ValueError, in one line, if the file cannot be read, a setting is missing (the message names the
     argument to pass), or the settings contradict the file.

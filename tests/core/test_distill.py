@@ -9,9 +9,9 @@ import torch
 
 from dist_train import flip_index, read_teacher, start_criterion
 from lib.config import load_config
-from lib.core.distill import Distillation, tag_distance
+from lib.core.distill import Distillation, resized, tag_distance
 from lib.core.images import resize_maps
-from lib.core.loss import MultiLossFactory
+from lib.core.loss import MultiLossFactory, heatmap_loss
 from lib.core.trainer import StepSettings, train_step
 from lib.core.views import make_view
 from lib.dataset.build import build_dataset, make_dataloader
@@ -101,13 +101,68 @@ def test_settings_from_before_a_key_existed_still_teach(cfg, tmp_path):
     assert read_teacher(cfg, path).build(CPU)
 
 
-def test_a_teacher_of_another_codec_is_refused(cfg, coco_root, tmp_path):
-    path = tmp_path / "checkpoint.pth.tar"
-    state = build_model(cfg, TINY).state_dict()
-    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
-    student = tiny_config(coco_root, tmp_path, "MODEL.CODEC", "unbiased")
-    with pytest.raises(ValueError, match=r"has MODEL\.CODEC reference, the student unbiased"):
-        read_teacher(student, path)
+def test_the_input_of_a_teacher_of_another_codec_moves_by_half_a_pixel(coco_root, tmp_path):
+    """Weights alone are of the reference codec, as the published ones, whatever the student has."""
+    configs = {
+        codec: tiny_config(coco_root, tmp_path, "MODEL.CODEC", codec)
+        for codec in ("reference", "unbiased")
+    }
+    paths = {}
+    for codec, config in configs.items():
+        model, paths[codec] = build_model(config, TINY), tmp_path / f"{codec}.pth.tar"
+        saved = {"state_dict": model.state_dict(), "arch": TINY.to_dict()}
+        save_checkpoint(paths[codec], **saved, config=config.dump())
+    paths["alone"] = tmp_path / "weights.pth.tar"
+    save_weights(paths["alone"], model)
+
+    def shift(student: str, teacher: str) -> float:
+        return start_criterion(configs[student], str(paths[teacher]), CPU).shift
+
+    assert shift("unbiased", "reference") == shift("unbiased", "alone") == 0.5
+    assert shift("reference", "unbiased") == -0.5
+    assert shift("reference", "reference") == shift("unbiased", "unbiased") == 0
+    assert shift("reference", "alone") == 0
+
+
+def test_resizing_with_a_shift_moves_the_content():
+    """A ramp of slope 1 along x is half a pixel lower after half a pixel to the right."""
+    ramp = torch.arange(16.0).expand(2, 3, 16, 16)
+    torch.testing.assert_close(resized(ramp, 16, 0.5)[..., 1:], ramp[..., 1:] - 0.5)
+    torch.testing.assert_close(resized(ramp.mT, 16, 0.5)[:, :, 1:], ramp.mT[:, :, 1:] - 0.5)
+    torch.testing.assert_close(resized(ramp, 16, 1)[..., 1:], ramp[..., :-1])
+    twice = resize_maps(ramp, (32, 32))
+    torch.testing.assert_close(resized(ramp, 32, 1)[..., 3:-1], twice[..., 2:-2])
+    assert torch.equal(resized(ramp, 16), ramp)
+
+
+def test_the_shifted_teacher_is_nearest_to_unbiased_targets(data_root, published_weights, tmp_path):
+    """The published M (reference codec) on 24 real crops: with half a pixel its maps fit best."""
+    keys = {
+        "DATASET.ROOT": data_root / "mpii",
+        "DATASET.MIX": [],
+        "DATASET.INPUT_SIZE": 256,
+        "MODEL.CODEC": "unbiased",
+        "TEACHER.INPUT_SIZE": 256,
+        "TRAIN.IMAGES_PER_GPU": 24,
+        "WORKERS": 0,
+        "OUTPUT_DIR": tmp_path,
+    }
+    opts = [str(word) for pair in keys.items() for word in pair]
+    cfg = load_config(ROOT / "experiments/crowd_pose/mobilenet/shrink.yaml", opts)
+    batch = next(iter(make_dataloader(cfg, build_dataset(cfg))))
+    view = make_view(batch, 256, StepSettings.from_config(cfg))
+    criterion = start_criterion(cfg, str(published_weights), CPU)
+    assert criterion.shift == 0.5
+
+    def error(shift: float, stage: int) -> float:
+        criterion.shift = shift
+        heatmaps = criterion.teacher_maps(view.images)[stage][:, : cfg.MODEL.NUM_JOINTS]
+        targets = view.targets
+        return float(heatmap_loss(heatmaps, targets.heatmaps[stage], targets.masks[stage]).mean())
+
+    for stage in (0, 1):
+        errors = {shift: error(shift, stage) for shift in (-0.5, 0, 0.5)}
+        assert min(errors, key=errors.__getitem__) == 0.5, errors
 
 
 def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, view):
@@ -223,7 +278,35 @@ def test_a_teacher_with_flip_test_answers_alike_to_flipped_crops(cfg, teacher, v
         assert not torch.allclose(heatmaps, back[:, :joints], rtol=1e-3)
         torch.testing.assert_close(both[stage][:, :joints], (heatmaps + back) / 2)
         torch.testing.assert_close(both[stage][:, :joints], both_back)
-        assert torch.equal(both[stage][:, joints:], plain[stage][:, joints:])  # tags
+    other = flipped[0].flip(3)[:, joints:][:, swap]
+    assert torch.equal(both[0][:, joints:], torch.cat([plain[0][:, joints:], other], dim=1))  # tags
+    assert both[1].shape[1] == joints
+
+
+def test_twice_the_dimensions_learn_the_tags_of_a_flip_test(cfg, coco_root, teacher, tmp_path):
+    """Such a student costs nothing if it answers as the teacher's flip test does."""
+    path = str(tmp_path / "teacher.pth.tar")
+    keys = ("TEACHER.TAGS_FACTOR", "1", "MODEL.AE_TAG_DIMS")
+    student = tiny_config(coco_root, tmp_path, *keys, "2", "TEACHER.FLIP_TEST", "True")
+    view = make_view(
+        next(iter(make_dataloader(student, build_dataset(student)))),
+        student.DATASET.INPUT_SIZE,
+        StepSettings.from_config(student),
+    )
+    criterion = start_criterion(student, path, CPU)
+    maps = [
+        resize_maps(output, (side, side))
+        for output, side in zip(criterion.teacher_maps(view.images), (16, 32), strict=True)
+    ]
+    assert maps[0].shape[1] == 3 * student.MODEL.NUM_JOINTS
+    terms = criterion(view.images, maps, view.targets)
+    assert max(terms["distill_tags/0"], terms["distill/0"]) < 1e-10
+    maps[0][:, -student.MODEL.NUM_JOINTS + 1 :] += 3  # all but one joint of the second dimension
+    assert criterion(view.images, maps, view.targets)["distill_tags/0"] > 0.01
+    for dims, flip in (("2", "False"), ("3", "True"), ("4", "True")):
+        other = tiny_config(coco_root, tmp_path, *keys, dims, "TEACHER.FLIP_TEST", flip)
+        with pytest.raises(ValueError, match=f"has MODEL.AE_TAG_DIMS 1, the student {dims}"):
+            read_teacher(other, path)
 
 
 def test_the_flip_test_of_the_teacher_is_a_key(cfg, teacher, tmp_path):
