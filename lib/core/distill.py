@@ -10,7 +10,7 @@ from lib.codec import Codec
 from lib.core.images import flipped_back, resize_maps
 from lib.core.loss import MultiLossFactory, heatmap_loss, read_tags
 from lib.dataset.target_generators import Targets
-from lib.utils.device import half_precision
+from lib.utils.device import half_precision, to_device
 
 
 class Imitation(nn.Module):
@@ -134,6 +134,8 @@ def resized(images: Tensor, size: int, shift: float = 0.0) -> Tensor:
     if not shift:
         return resize_maps(images, (size, size))
     move = -2 * shift / size  # affine_grid's coordinates go from -1 to 1
-    matrix = images.new_tensor([[1, 0, move], [0, 1, move]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(matrix, [len(images), 3, size, size], align_corners=False)
+    matrix = to_device(torch.tensor([[1, 0, move], [0, 1, move]]), images.device)
+    grid = F.affine_grid(
+        matrix.expand(len(images), 2, 3), [len(images), 3, size, size], align_corners=False
+    )
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
