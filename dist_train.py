@@ -178,21 +178,23 @@ def flip_index(cfg: CfgNode, device: torch.device) -> torch.Tensor:
 def read_teacher(cfg: CfgNode, path: str | Path) -> NetworkFile:
     """The network in `path`; ValueError if its outputs differ in kind from those of `cfg`."""
     teacher = read_network(path, like=cfg)
-    for node, key in (("MODEL", "NUM_JOINTS"), ("LOSS", "NUM_STAGES"), ("MODEL", "AE_TAG_DIMS")):
+    keys = [("MODEL", "NUM_JOINTS"), ("LOSS", "NUM_STAGES")]
+    if cfg.TEACHER.TAGS_FACTOR and not can_teach_tags(cfg, teacher.cfg.MODEL.AE_TAG_DIMS):
+        keys.append(("MODEL", "AE_TAG_DIMS"))
+    for node, key in keys:
         theirs, ours = teacher.cfg[node][key], cfg[node][key]
-        if theirs != ours and not (key == "AE_TAG_DIMS" and can_teach_tags(cfg, theirs)):
+        if theirs != ours:
             raise ValueError(f"--teacher {path} has {node}.{key} {theirs}, the student {ours}")
     return teacher
 
 
 def can_teach_tags(cfg: CfgNode, dimensions: int) -> bool:
-    """Whether a teacher with tags of `dimensions` numbers can teach the tags of `cfg`, if it is to.
+    """Whether a teacher with tags of `dimensions` numbers can teach the tags of `cfg`.
 
     A flip test of the teacher has twice as many.
     """
-    passes = 2 if cfg.TEACHER.FLIP_TEST else 1
-    taught = [dimensions * count for count in range(1, passes + 1)]
-    return not cfg.TEACHER.TAGS_FACTOR or cfg.MODEL.AE_TAG_DIMS in taught
+    taught = (dimensions, 2 * dimensions) if cfg.TEACHER.FLIP_TEST else (dimensions,)
+    return cfg.MODEL.AE_TAG_DIMS in taught
 
 
 def supernet_plan(cfg: CfgNode, model: nn.Module) -> SupernetPlan | None:

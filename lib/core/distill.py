@@ -95,6 +95,7 @@ class Distillation(nn.Module):
         return both
 
     def one_pass(self, images: Tensor) -> list[Tensor]:
+        """The teacher's float32 outputs for `images`, resized and moved for it."""
         crops = resized(images, self.img_size, self.shift)
         with half_precision(crops.device, self.in_half_precision):
             return [output.float() for output in self.teacher(crops)]

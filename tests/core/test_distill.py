@@ -159,15 +159,16 @@ def test_the_maps_of_the_shifted_teacher_fit_unbiased_targets_best(
     criterion = start_criterion(cfg, str(published_weights), CPU)
     assert criterion.shift == 0.5
 
-    def error(shift: float, stage: int) -> float:
+    errors: dict[float, list[float]] = {}  # of both stages
+    for shift in (-0.5, 0, 0.5):
         criterion.shift = shift
-        heatmaps = criterion.teacher_maps(view.images)[stage][:, : cfg.MODEL.NUM_JOINTS]
-        targets = view.targets
-        return float(heatmap_loss(heatmaps, targets.heatmaps[stage], targets.masks[stage]).mean())
-
+        maps = [output[:, : cfg.MODEL.NUM_JOINTS] for output in criterion.teacher_maps(view.images)]
+        stages = zip(maps, view.targets.heatmaps, view.targets.masks, strict=True)
+        errors[shift] = [
+            float(heatmap_loss(heatmaps, target, mask).mean()) for heatmaps, target, mask in stages
+        ]
     for stage in (0, 1):
-        errors = {shift: error(shift, stage) for shift in (-0.5, 0, 0.5)}
-        assert min(errors, key=errors.__getitem__) == 0.5, errors
+        assert min(errors, key=lambda shift: errors[shift][stage]) == 0.5, errors
 
 
 def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, view):
@@ -288,7 +289,7 @@ def test_a_teacher_with_flip_test_answers_alike_to_flipped_crops(cfg, teacher, v
     assert both[1].shape[1] == joints
 
 
-def test_twice_the_dimensions_learn_the_tags_of_a_flip_test(cfg, coco_root, teacher, tmp_path):
+def test_twice_the_dimensions_learn_the_tags_of_a_flip_test(coco_root, teacher, tmp_path):
     """Such a student costs nothing if it answers as the teacher's flip test does."""
     path = str(tmp_path / "teacher.pth.tar")
     keys = ("TEACHER.TAGS_FACTOR", "1", "MODEL.AE_TAG_DIMS")
