@@ -45,6 +45,7 @@ class Network(NamedTuple):
     batch: int
 
 
+SMALL_ARCH = "experiments/synthetic/narrow.json"  # in place of any other on a CPU
 NETWORKS = {
     "search-XS": Network(
         "experiments/crowd_pose/mobilenet/mobile.yaml", "mobile_configs/search-XS.json", 256, 64
@@ -68,7 +69,9 @@ class Context:
     def network(self, name: str) -> Network:
         """The sizes of a network of NETWORKS."""
         network = NETWORKS[name]
-        return network._replace(size=64, batch=2) if self.small else network
+        if not self.small:
+            return network
+        return network._replace(arch=network.arch and SMALL_ARCH, size=64, batch=2)
 
 
 def read_network(network: Network, opts: Mapping[str, Any]) -> tuple[CfgNode, ArchSpec | None]:

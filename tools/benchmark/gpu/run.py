@@ -8,7 +8,7 @@ depthwise, decode, targets, loader, variants (of train: memory format, CUDNN.BEN
 
 Each part prints its table when it ends; an error is a row of it and stops nothing else. FILE is
 written after every row, so a run that is killed leaves what it has measured; --keep continues it.
-On a CPU the sizes are small, and what needs a GPU says so.
+On a CPU networks and sizes are small, and what needs a GPU says so.
 """
 
 from __future__ import annotations

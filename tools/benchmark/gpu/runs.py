@@ -33,6 +33,7 @@ from lib.utils.checkpoint import unwrap
 from lib.utils.dist import ALONE
 from tools.benchmark.gpu.common import (
     ROOT,
+    SMALL_ARCH,
     Context,
     Row,
     attempt,
@@ -66,9 +67,10 @@ def data_opts(context: Context, out: Path) -> dict[str, Any]:
 
 
 def small_arch(context: Context) -> ArchSpec:
-    """search-XS; at a small size on a CPU."""
-    arch = ArchSpec.from_json(XS)
-    return replace(arch, img_size=64) if context.small else arch
+    """search-XS; a smaller network and size on a CPU."""
+    if not context.small:
+        return ArchSpec.from_json(XS)
+    return replace(ArchSpec.from_json(ROOT / SMALL_ARCH), img_size=64)
 
 
 # --- loader -------------------------------------------------------------------------------
