@@ -45,7 +45,7 @@ class Network(NamedTuple):
     batch: int
 
 
-SMALL_ARCH = "experiments/synthetic/narrow.json"  # in place of any other on a CPU
+SMALL_ARCH = "experiments/synthetic/narrow.json"
 NETWORKS = {
     "search-XS": Network(
         "experiments/crowd_pose/mobilenet/mobile.yaml", "mobile_configs/search-XS.json", 256, 64
@@ -67,7 +67,7 @@ class Context:
     parts: dict[str, Any] = field(default_factory=dict)  # the report so far
 
     def network(self, name: str) -> Network:
-        """The sizes of a network of NETWORKS."""
+        """A network of NETWORKS; on a CPU at a small size, with SMALL_ARCH in place of its own."""
         network = NETWORKS[name]
         if not self.small:
             return network

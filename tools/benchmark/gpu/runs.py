@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from lib.utils.checkpoint import unwrap
 from lib.utils.dist import ALONE
 from tools.benchmark.gpu.common import (
     ROOT,
-    SMALL_ARCH,
     Context,
     Row,
     attempt,
@@ -45,7 +43,6 @@ from tools.benchmark.gpu.parity import state_of
 from tools.benchmark.train import random_samples
 
 CFG = ROOT / "experiments/coco/mobilenet/mobile.yaml"
-XS = ROOT / "mobile_configs/search-XS.json"
 REPEATS = 64  # of the rendered images in an epoch of the loader
 COMMAND_SECONDS = 90  # after which a command is ended
 
@@ -66,11 +63,11 @@ def data_opts(context: Context, out: Path) -> dict[str, Any]:
     }
 
 
-def small_arch(context: Context) -> ArchSpec:
-    """search-XS; a smaller network and size on a CPU."""
-    if not context.small:
-        return ArchSpec.from_json(XS)
-    return replace(ArchSpec.from_json(ROOT / SMALL_ARCH), img_size=64)
+def arch_of_runs(context: Context) -> ArchSpec:
+    """That of "search-XS" in NETWORKS, at its size."""
+    _, arch = read_network(context.network("search-XS"), {})
+    assert arch is not None
+    return arch
 
 
 # --- loader -------------------------------------------------------------------------------
@@ -173,7 +170,7 @@ def compare_ddp(device: torch.device, context: Context) -> Row:
 def run_torchrun(context: Context, count: int) -> Row:
     """An epoch of four steps by `dist_train.py` with `count` processes and SyncBN."""
     arch = context.folder / "search-XS.json"
-    small_arch(context).to_json(arch)
+    arch_of_runs(context).to_json(arch)
     opts = data_opts(context, context.folder / "torchrun")
     opts |= {"MODEL.SYNC_BN": True, "DATASET.MAX_IMAGES": 16 * count}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -258,7 +255,7 @@ def trained(
         "CUDNN.DETERMINISTIC": True,
         **opts,
     }
-    arch = small_arch(context)
+    arch = arch_of_runs(context)
     cfg = load_config(CFG, as_opts(pairs), img_size=arch.img_size)
     out.mkdir(parents=True, exist_ok=True)
     process = ALONE._replace(device=device)
