@@ -45,7 +45,7 @@ from lib.dataset.build import (
 )
 from lib.models import place
 from lib.models.arch import ArchSpec
-from lib.models.load import NetworkFile, read_network
+from lib.models.load import NetworkFile, as_trained, read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.refit import refit
@@ -107,6 +107,8 @@ def main() -> None:
     if not source:
         raise ValueError("TEST.MODEL_FILE is empty; set it to the supernet's checkpoint")
     network = read_network(cfg.TEST.MODEL_FILE, cfg=args.cfg, opts=args.opts)
+    opts = [*args.opts, *as_trained(network)]
+    cfg = load_config(args.cfg, opts)
     supernet = read_supernet(args, cfg, network)
     outputs = [target_of(path, output_dir) for path in paths]
     check_outputs([*outputs, args.json], [source, args.cfg, *paths])
@@ -116,7 +118,7 @@ def main() -> None:
     for path in paths:
         arch = ArchSpec.from_json(path)
         warn_of_depth(trained_depths(network), arch, supernet.arch)
-        subnet_cfg = load_config(args.cfg, args.opts, img_size=arch.img_size)
+        subnet_cfg = load_config(args.cfg, opts, img_size=arch.img_size)
         target = target_of(path, output_dir)
         subnets.append(transfer(subnet_cfg, supernet, arch, data, origin, target))
     columns = [name.format(adjusted=adjusted(cfg)) for name in COLUMNS]

@@ -343,11 +343,25 @@ def test_weights_are_not_decoded_by_another_codec(args, call, coco_root, tmp_pat
     path = tmp_path / "checkpoint.pth.tar"
     config = cfg.dump() if trained_with else cfg.dump().replace("CODEC", "CODEC_OF_OLD")
     save_checkpoint(path, state_dict=build_model(cfg, TINY).state_dict(), config=config)
-    done = call("valid", *args(), "TEST.MODEL_FILE", str(path))
+    done = call("valid", *args("MODEL.CODEC", "reference"), "TEST.MODEL_FILE", str(path))
     if trained_with == "unbiased":
         assert_one_line(done, "MODEL.CODEC unbiased, not reference", str(path))
     else:
         assert done.code == 0, done
+
+
+def test_the_codec_is_that_of_the_weights(args, call, coco_root, folder, tmp_path):
+    """The yaml of the command does not name one."""
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.CODEC", "unbiased")
+    path, model = tmp_path / "checkpoint.pth.tar", build_model(cfg, TINY)
+    fill(model, 1)
+    save_checkpoint(path, state_dict=model.state_dict(), arch=TINY.to_dict(), config=cfg.dump())
+    runs = {"silent": (), "named": ("MODEL.CODEC", "unbiased")}
+    for out, keys in runs.items():
+        done = call("valid", *args(*keys, out=out), "TEST.MODEL_FILE", str(path))
+        assert done.code == 0, done.err
+    assert rows_of(folder("silent")) == rows_of(folder("named"))
+    assert len(rows_of(folder("named"))) > 1000
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dist_train import read_teacher
 from lib.config import load_config
 from lib.models import build_model
 from lib.models.arch import ArchSpec, uniform_arch
+from lib.models.load import read_network
 from lib.models.pose_mobilenet import LitePose
 from lib.models.pose_supermobilenet import SuperLitePose
 from lib.models.reorder import sort_channels
@@ -178,6 +179,19 @@ def test_a_network_trained_alone_is_sorted_then_sliced(archs, coco_root, tmp_pat
     weights = load_checkpoint(saved)["state_dict"]
     for name, parameter in sliced.named_parameters():
         assert torch.equal(weights[name], parameter), name
+
+
+def test_a_sub_network_has_the_codec_of_its_network(archs, coco_root, tmp_path, call):
+    """The yaml of the command names none; the AP in the table is decoded with it."""
+    cfg = tiny_config(coco_root, tmp_path, "MODEL.CODEC", "unbiased")
+    plain = build_model(cfg, LARGEST)
+    fill(plain, 16)
+    path = tmp_path / "plain.pth.tar"
+    save_checkpoint(path, state_dict=plain.state_dict(), arch=LARGEST.to_dict(), config=cfg.dump())
+    flags = ("--superconfig", str(archs / "narrow.json"), "--no-ap")
+    done = transfer(call, coco_root, tmp_path, path, *flags, yaml=YAMLS["coco"])
+    assert done.code == 0, done.err
+    assert read_network(next(tmp_path.rglob("narrow.pth.tar"))).codec == "unbiased"
 
 
 def test_by_activation_the_function_of_the_complete_network_stays(archs, coco_root, tmp_path, call):

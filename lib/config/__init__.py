@@ -75,6 +75,11 @@ def _load(tree: dict[str, Any], source: str, opts: Sequence[str], img_size: int 
     return cfg
 
 
+def keys_of(path: str | Path) -> set[str]:
+    """The keys that a yaml file sets, {"MODEL.NAME", ...}."""
+    return {name for name, _ in _leaves(read_yaml(Path(path)))}
+
+
 def _set_image_size(cfg: CfgNode, size: int) -> None:
     cfg.DATASET.INPUT_SIZE = size
     cfg.DATASET.OUTPUT_SIZE = map_sizes(size, cfg.LOSS.NUM_STAGES)

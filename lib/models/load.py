@@ -25,13 +25,13 @@ import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from lib.config import load_config, read_config
+from lib.config import as_opts, keys_of, load_config, read_config
 from lib.keypoints import KeypointSpec, keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, largest_arch
 from lib.models.bare_weights import published, settings_of_tensors
 from lib.models.layers.branches import fold_branches
-from lib.models.record import Record, record_of, record_of_run
+from lib.models.record import AS_TRAINED, Record, check_trained_with, record_of, record_of_run
 from lib.models.structure import (
     NO_SIZE,
     Structure,
@@ -42,13 +42,8 @@ from lib.models.structure import (
 from lib.utils.checkpoint import check_finite, fitting_weights, load_checkpoint, weights_of
 from lib.utils.recorded import check_same_joints, other_joints, typed
 from lib.utils.shipped import find_weights
-from lib.utils.text import brief
 
 PLAIN, SUPERNET = "pose_mobilenet", "pose_supermobilenet"
-AS_TRAINED = {  # keys of MODEL that settings must share with a file, and the default in old files
-    "CODEC": ("reference", "decode with the same codec"),
-    "AE_TAG_DIMS": (1, "set MODEL.AE_TAG_DIMS"),
-}
 
 
 @dataclass(frozen=True)
@@ -125,9 +120,9 @@ def read_network(
     joints: str | Path | None = None,
     like: CfgNode | None = None,
 ) -> NetworkFile:
-    """The network in `path`, or the project's own weights of this name, "litepose-xs-crowdpose".
+    """The network in `path`, or the project's own weights of this name, "litepose-xs-crowdpose-v2".
 
-    cfg: an experiments/*.yaml, replaces the settings in the file.
+    cfg: an experiments/*.yaml, replaces the settings in the file, but for codec and tag dimensions.
     superconfig: a mobile_configs/*.json.
     opts: alternating keys and values, which override all other settings.
     input_size: in pixels, for a bare state dict of an unknown architecture.
@@ -147,14 +142,17 @@ def read_network(
     opts = [*_joint_keys(joints), *opts, "MODEL.KERNEL_BRANCHES", "False"]  # folded already
     if record.is_subnet:
         opts = ["MODEL.NAME", PLAIN, *opts]
+    trained_with = record.trained_with(path)
     if cfg:
-        settings = load_config(cfg, opts, size)
+        of_weights = {key: trained_with[key] for key in trained_with.keys() - keys_of(cfg)}
+        settings = load_config(cfg, [*as_opts(of_weights), *opts], size)
     elif record.config is not None:
         settings = _recorded_settings(record.config, f"the config in {path}", opts, size)
     else:
         structure = read_structure(state, path)
         settings = settings_of_tensors(structure, path, opts, size, like)
     _check_record(path, record, structure, settings)
+    check_trained_with(path, trained_with, settings)
     _check_kind(path, structure, settings)
     arch = arch and _with_size(arch, settings.DATASET.INPUT_SIZE)
     if not (record.arch or superconfig):
@@ -181,6 +179,11 @@ def _recorded_settings(
         raise ValueError(message if source in message else f"{source}: {message}") from None
 
 
+def as_trained(network: NetworkFile) -> list[str]:
+    """Config keys and values for what belongs to the weights of `network`, besides the joints."""
+    return as_opts({f"MODEL.{key}": network.cfg.MODEL[key] for key in AS_TRAINED})
+
+
 def joint_opts(network: NetworkFile) -> list[str]:
     """Config keys and values that set the joints of `network`, whatever a yaml file says."""
     spec, center = network.spec, network.cfg.DATASET.WITH_CENTER
@@ -201,19 +204,11 @@ def _joint_keys(joints: str | Path | None) -> list[str]:
 
 
 def _check_record(path: Path, record: Record, structure: Structure | None, cfg: CfgNode) -> None:
-    """ValueError if `cfg` has other joints, or another of AS_TRAINED, than the network."""
-    if record.config is None:
-        if structure is not None:
-            _check_number_of_joints(path, structure, cfg)
-        return
-    check_same_joints(record.config, path, cfg, is_train=False)
-    for key, (default, remedy) in AS_TRAINED.items():
-        trained_with = typed(record.config.get("MODEL", {}), key, type(default), path) or default
-        if trained_with != cfg.MODEL[key]:
-            value = brief(trained_with).strip("'")
-            raise ValueError(
-                f"{path} was trained with MODEL.{key} {value}, not {cfg.MODEL[key]}; {remedy}"
-            )
+    """ValueError if `cfg` has other joints than the network."""
+    if record.config is not None:
+        check_same_joints(record.config, path, cfg, is_train=False)
+    elif structure is not None:
+        _check_number_of_joints(path, structure, cfg)
 
 
 def _check_number_of_joints(path: Path, structure: Structure, cfg: CfgNode) -> None:

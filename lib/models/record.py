@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from yacs.config import CfgNode
+
 from lib.models.arch import ArchSpec
 from lib.models.structure import Structure, same_network
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.reading import read_json
 from lib.utils.recorded import config_of, provenance_of, typed
 from lib.utils.run_card import RUN_CARD
+from lib.utils.text import brief
 
 CHECKPOINT = "checkpoint.pth.tar"
 OF_A_RUN = ("model_best.pth.tar", "final_state0.pth.tar")  # state dicts that a training writes
 MAX_CARD = 2**26  # bytes of a run card
+AS_TRAINED = {"CODEC": "reference", "AE_TAG_DIMS": 1}  # of MODEL: what they are in old files
 
 
 class Record(NamedTuple):
@@ -25,6 +29,28 @@ class Record(NamedTuple):
     arch: ArchSpec | None = None
     is_subnet: bool = False  # an extracted sub-network: `config` is that of its supernet
     supernet: str | None = None  # path of that supernet
+
+    def trained_with(self, path: Path) -> dict[str, Any]:
+        """The keys that belong to the weights, with their values; {} without settings."""
+        if self.config is None:
+            return {}
+        node = self.config.get("MODEL", {})
+        return {
+            f"MODEL.{key}": typed(node, key, type(old), path) or old
+            for key, old in AS_TRAINED.items()
+        }
+
+
+def check_trained_with(path: Path, trained_with: Mapping[str, Any], cfg: CfgNode) -> None:
+    """ValueError if a key that belongs to the weights has another value in `cfg`."""
+    for key, value in trained_with.items():
+        node, name = key.split(".")
+        if value != cfg[node][name]:
+            text = brief(value).strip("'")
+            raise ValueError(
+                f"{path} was trained with {key} {text}, not {cfg[node][name]}; leave the key out, "
+                "or set it to the same"
+            )
 
 
 def record_of(saved: Mapping[str, Any], path: Path) -> Record | None:

@@ -305,6 +305,22 @@ def test_what_contradicts_the_file_is_refused(trained, cfg, tmp_path):
     assert read_network(bare, input_size=64, opts=unbiased).codec == "unbiased"
 
 
+def test_codec_and_tags_are_those_of_the_weights_where_a_yaml_does_not_name_them(tmp_path):
+    keys = ("MODEL.CODEC", "unbiased", "MODEL.AE_TAG_DIMS", "2")
+    path = save_run(tmp_path / "run/checkpoint.pth.tar", tiny_config(tmp_path, tmp_path, *keys))
+    silent, naming = YAMLS["coco"], tmp_path / "naming.yaml"
+    text = silent.read_text(encoding="utf-8")
+    naming.write_text(text.replace("MODEL:\n", "MODEL:\n  CODEC: reference\n"), encoding="utf-8")
+    read = read_network(path, cfg=silent, input_size=64)
+    assert (read.codec, read.cfg.MODEL.AE_TAG_DIMS) == ("unbiased", 2)
+    assert read_network(path, cfg=silent, opts=keys[:2]).codec == "unbiased"
+    expected = "was trained with MODEL.CODEC unbiased, not reference; leave the key out"
+    assert expected in message(path, cfg=naming)
+    assert expected in message(path, cfg=silent, opts=["MODEL.CODEC", "reference"])
+    tags = message(path, cfg=silent, opts=["MODEL.AE_TAG_DIMS", "1"])
+    assert "was trained with MODEL.AE_TAG_DIMS 2, not 1" in tags
+
+
 @pytest.mark.parametrize("content", [None, b"", b"some text\n", b"\x89PNG\r\n", b"PK\x03\x04"])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "w.pth.tar"
