@@ -2,7 +2,7 @@
 
 from lib.predictor import Predictor
 
-predictor = Predictor.load("litepose-xs-crowdpose")  # comes with the project; or a file of weights
+predictor = Predictor.load("litepose-xs-crowdpose-v2")  # part of the project; or a file of weights
 people = predictor("street.jpg")    # or an array (H, W, 3) uint8 RGB, or a list of images
 people.keypoints                    # (N, K, 3): x, y in pixels of the image, score of the joint
 predictor.keypoints.joints          # the names of the K joints
@@ -117,7 +117,7 @@ class Predictor:
         """The predictor of a file of weights or of an exported network.
 
         path: a checkpoint, an extracted sub-network, a bare state dict, *.safetensors, the name of
-        weights that come with the project, "litepose-xs-crowdpose"; or *.onnx or *.xml of
+        weights that come with the project, "litepose-xs-crowdpose-v2"; or *.onnx or *.xml of
         `tools.export`.
         cfg, superconfig, opts, input_size, joints: as in `lib.models.load.read_network`; a bare
         state dict may need input_size or joints, and exported networks accept none of them.

@@ -15,7 +15,7 @@ from lib.utils.reading import hash_of
 from tests.helpers import YAMLS
 from tools.demo import __main__ as demo
 
-NAMES = ("litepose-xs-crowdpose",)
+NAMES = ("litepose-xs-crowdpose", "litepose-xs-crowdpose-v2")
 BY_HAND = ("trained_on", "teacher", "recipe", "commit", "licence", "credits", "weaknesses", "AP")
 MAX_BYTES = 4_000_000
 
@@ -64,7 +64,7 @@ def test_the_demo_finds_people_in_photographs_without_a_model(data_root, tmp_pat
 
 
 # On every third image of MPII's crowdpose_val.json, by `valid.py`; the card has the AP on all 150.
-AP_OF_A_THIRD = {"litepose-xs-crowdpose": 0.600}
+AP_OF_A_THIRD = {"litepose-xs-crowdpose": 0.600, "litepose-xs-crowdpose-v2": 0.600}
 
 
 @pytest.mark.data

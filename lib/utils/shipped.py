@@ -7,7 +7,7 @@ from pathlib import Path
 from lib.utils.reading import hash_of, read_json
 
 FOLDER = Path(__file__).parents[2] / "weights"
-DEFAULT = "litepose-xs-crowdpose"  # of the demo and of torch.hub
+DEFAULT = "litepose-xs-crowdpose-v2"  # of the demo and of torch.hub
 SUFFIX = ".safetensors"
 MAX_CARD = 2**20  # bytes
 
