@@ -47,11 +47,24 @@ def average_precision(
     loading: LoaderSettings = SEQUENTIAL,
 ) -> float:
     """AP of `model` on `data`, from 0 to 1; no file is written."""
+    return score_rows(data.spec, data.ground_truth, find_rows(settings, model, data, loading))["AP"]
+
+
+def find_rows(
+    settings: InferenceSettings,
+    model: nn.Module,
+    data: EvaluationSet,
+    loading: LoaderSettings = SEQUENTIAL,
+) -> list[Row]:
+    """The result rows of `model` on `data`; an image that cannot be read has a warning and no row.
+
+    ValueError if no image can be read.
+    """
     predictions, problems = in_order(data, each_outcome(settings, model, data, loading))
     require_some(predictions, problems)
     for problem in problems:
         logger.warning("%s", problem)
-    return score_predictions(data, predictions)["AP"]
+    return result_rows(data.spec, predictions, data.category_id)
 
 
 def score_predictions(data: EvaluationSet, predictions: Iterable[Prediction]) -> Table:
@@ -122,7 +135,7 @@ def fast_evaluation(
     )
 
 
-def _coco_evaluation(spec: KeypointSpec, ground_truth: dict[str, Any], rows: list[Row]) -> COCOeval:
+def coco_evaluation(spec: KeypointSpec, ground_truth: dict[str, Any], rows: list[Row]) -> COCOeval:
     coco: Any = COCO()
     coco.dataset = ground_truth
     coco.createIndex()
@@ -142,4 +155,4 @@ def _crowd_pose_evaluation(
     return fast_evaluation(spec, coco, coco.loadRes(rows), "keypoints_crowd")
 
 
-EVALUATORS = {"coco": _coco_evaluation, "crowd_pose": _crowd_pose_evaluation}
+EVALUATORS = {"coco": coco_evaluation, "crowd_pose": _crowd_pose_evaluation}

@@ -33,16 +33,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
     parser.add_argument("--model", required=True, type=Path, help="weights")
-    parser.add_argument(
-        "--set",
-        dest="sets",
-        nargs=4,
-        action="append",
-        required=True,
-        metavar=("NAME", "ROOT", "LAYOUT", "SPLIT"),
-    )
+    add_set_flag(parser)
     parser.add_argument("--json", required=True, type=Path, help="write {set: {passes: AP}}")
     return parser.parse_intermixed_args(argv)
+
+
+def add_set_flag(to: argparse.ArgumentParser) -> None:
+    metavar = ("NAME", "ROOT", "LAYOUT", "SPLIT")
+    to.add_argument("--set", dest="sets", nargs=4, action="append", required=True, metavar=metavar)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
