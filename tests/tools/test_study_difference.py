@@ -128,6 +128,7 @@ def test_ap_is_that_of_the_score_tool(call_tool, coco_root, tmp_path):
     ("flags", "message"),
     [
         (["--than", OLD, "--draws", "0"], "--draws is 0; wanted a number of at least 1"),
+        (["--than", OLD, "--set", "rendered", "a", "coco", "b"], "two --set have the same name"),
         (["--than", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
     ],
 )

@@ -36,7 +36,7 @@ from lib.models.load import NetworkFile, read_network
 from lib.utils import cli
 from lib.utils.device import resolve_device
 from lib.utils.tables import markdown
-from tools.study.score import PASSES, add_set_flag, evaluation_set
+from tools.study.score import PASSES, add_set_flag, evaluation_set, named_sets
 
 PERCENTILES = (5, 95)
 HEAD = ("", "images", "AP", "of --than", "difference", "90 % of the draws")
@@ -62,6 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cli.check_range("--draws", args.draws, 1)
+    sets = named_sets(args)
     networks = [
         read_network(
             path, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if networks[0].spec != networks[1].spec:
         raise ValueError(f"{args.model} and {args.than} have other joints: compare AP of the same")
     models = [network.build(resolve_device(args.gpu)) for network in networks]
-    judged = {name: judge(networks, models, *where) for name, *where in args.sets}
+    judged = {name: judge(networks, models, *where) for name, where in sets.items()}
     random = np.random.default_rng(0)
     ap = {name: draws_of(one, args.draws, random) for name, one in judged.items()}
     images = {name: one.images for name, one in judged.items()}

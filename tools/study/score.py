@@ -43,16 +43,27 @@ def add_set_flag(to: argparse.ArgumentParser) -> None:
     to.add_argument("--set", dest="sets", nargs=4, action="append", required=True, metavar=metavar)
 
 
+def named_sets(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Name -> root, layout and split; ValueError for a name that is repeated."""
+    sets = {name: where for name, *where in args.sets}
+    if len(sets) < len(args.sets):
+        raise ValueError(
+            f"two --set have the same name; given: {', '.join(s[0] for s in args.sets)}"
+        )
+    return sets
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    sets = named_sets(args)
     network = read_network(args.model, cfg=args.cfg, superconfig=args.superconfig, opts=args.opts)
     cfg = network.cfg
     model = network.build(resolve_device(args.gpu))
     settings = InferenceSettings.from_config(cfg)
     loading = LoaderSettings.from_config(cfg)
     table = {}
-    for name, root, layout, split in args.sets:
-        data, scored = share_joints(evaluation_set(cfg, root, layout, split), network.spec)
+    for name, where in sets.items():
+        data, scored = share_joints(evaluation_set(cfg, *where), network.spec)
         table[name] = {
             passes: average_precision(
                 replace(settings, flip_test=flip, scored=scored), model, data, loading
