@@ -49,8 +49,8 @@ def scene(people: dict[int, int], spec: KeypointSpec = COCO) -> tuple[dict[str, 
 def test_ap_of_all_images_is_that_of_the_evaluation(spec):
     people = {7: 2, 8: 1, 11: 3, 12: 0}
     tree, rows = scene(people, spec)
-    judged = difference.Judged(len(people), [difference.match(spec, tree, one) for one in rows])
-    ap = difference.draws_of(judged, 3, np.random.default_rng(0))
+    evaluations = [difference.match(spec, tree, one) for one in rows]
+    ap = difference.draws_of(evaluations, 3, np.random.default_rng(0))
     assert ap.shape == (4, 2)
     assert ap[0].tolist() == [score_rows(spec, tree, one)["AP"] for one in rows]
     assert ap[0, 0] == pytest.approx(1.0)

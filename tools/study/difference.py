@@ -19,7 +19,6 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -40,13 +39,6 @@ from tools.study.score import PASSES, add_set_flag, evaluation_set, named_sets
 
 PERCENTILES = (5, 95)
 HEAD = ("", "images", "AP", "of --than", "difference", "90 % of the draws")
-
-
-class Judged(NamedTuple):
-    """One test set, evaluated: both networks in one pass, then both with the flip test."""
-
-    images: int
-    evaluations: Sequence[COCOeval]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     judged = {name: judge(networks, models, *where) for name, where in sets.items()}
     random = np.random.default_rng(0)
     ap = {name: draws_of(one, args.draws, random) for name, one in judged.items()}
-    images = {name: one.images for name, one in judged.items()}
+    images = {name: len(one[0].params.imgIds) for name, one in judged.items()}
     if len(ap) > 1:
         ap["mean"], images["mean"] = np.mean(list(ap.values()), axis=0), sum(images.values())
     print("\n\n".join(f"{passes}:\n\n{table(ap, images, passes)}" for passes in PASSES))
@@ -87,8 +79,11 @@ def judge(
     root: str,
     layout: str,
     split: str,
-) -> Judged:
-    """What both networks find in a test set, matched with its people."""
+) -> list[COCOeval]:
+    """What both networks find in a test set, matched with its people.
+
+    Both in one pass, then both with the flip test.
+    """
     evaluations = []
     for flip in PASSES.values():
         for network, model in zip(networks, models, strict=True):
@@ -101,7 +96,7 @@ def judge(
             settings = replace(settings, flip_test=flip, scored=scored)
             rows = find_rows(settings, model, data, LoaderSettings.from_config(network.cfg))
             evaluations.append(match(data.spec, data.ground_truth, rows))
-    return Judged(len(data.records), evaluations)
+    return evaluations
 
 
 def match(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> COCOeval:
@@ -119,14 +114,16 @@ def match(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> COCOev
     return evaluation
 
 
-def draws_of(judged: Judged, draws: int, random: np.random.Generator) -> np.ndarray:
-    """AP (1 + draws, len(judged.evaluations)): on the images as they are, then on each draw.
+def draws_of(
+    evaluations: Sequence[COCOeval], draws: int, random: np.random.Generator
+) -> np.ndarray:
+    """AP (1 + draws, len(evaluations)): on the images as they are, then on each draw of them.
 
     NaN where nobody is labelled in the drawn images.
     """
-    count = judged.images
+    count = len(evaluations[0].params.imgIds)
     picks = [np.arange(count), *random.integers(count, size=(draws, count))]
-    return np.array([drawn_ap(one, picks) for one in judged.evaluations]).T
+    return np.array([drawn_ap(one, picks) for one in evaluations]).T
 
 
 def drawn_ap(evaluation: COCOeval, picks: Iterable[np.ndarray]) -> list[float]:
