@@ -90,7 +90,9 @@ def test_ground_truth_and_rows_stay_as_they_are(spec):
 def test_an_interval_has_ninety_of_a_hundred_draws():
     draws = np.arange(101) / 100  # differences: 0, .01, ..., 1
     ap = np.stack([np.r_[0.75, draws], np.r_[0.5, np.zeros(101)]], axis=1)
-    lines = difference.table({"one": np.hstack([ap, ap])}, {"one": 9}, "flip test").splitlines()
+    passes = np.repeat(ap, 2, axis=1)  # --model in one pass and two, then --than
+    passes[:, 0] = -1
+    lines = difference.table({"one": passes}, {"one": 9}, "flip test").splitlines()
     assert lines[2] == "| one | 9 | 0.750 | 0.500 | +0.250 | +0.050 to +0.950 |"
 
 

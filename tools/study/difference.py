@@ -64,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if networks[0].spec != networks[1].spec:
         raise ValueError(f"{args.model} and {args.than} have other joints: compare AP of the same")
     models = [network.build(resolve_device(args.gpu)) for network in networks]
-    judged = {name: judge(networks, models, *where) for name, where in sets.items()}
+    judged = {
+        name: [
+            evaluation
+            for network, model in zip(networks, models, strict=True)
+            for evaluation in judge(network, model, *where)
+        ]
+        for name, where in sets.items()
+    }
     random = np.random.default_rng(0)
     ap = {name: draws_of(one, args.draws, random) for name, one in judged.items()}
     images = {name: len(one[0].params.imgIds) for name, one in judged.items()}
@@ -74,29 +81,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def judge(
-    networks: Sequence[NetworkFile],
-    models: Sequence[nn.Module],
-    root: str,
-    layout: str,
-    split: str,
+    network: NetworkFile, model: nn.Module, root: str, layout: str, split: str
 ) -> list[COCOeval]:
-    """What both networks find in a test set, matched with its people.
-
-    Both in one pass, then both with the flip test.
-    """
-    evaluations = []
-    for flip in PASSES.values():
-        for network, model in zip(networks, models, strict=True):
-            data, scored = share_joints(
-                evaluation_set(network.cfg, root, layout, split), network.spec
-            )
-            if not data.has_people:
-                raise ValueError(f"{split} of {root} has no annotations: no AP can be computed")
-            settings = InferenceSettings.from_config(network.cfg)
-            settings = replace(settings, flip_test=flip, scored=scored)
-            rows = find_rows(settings, model, data, LoaderSettings.from_config(network.cfg))
-            evaluations.append(match(data.spec, data.ground_truth, rows))
-    return evaluations
+    """What a network finds in a test set, matched with its people, for each of `PASSES`."""
+    data, scored = share_joints(evaluation_set(network.cfg, root, layout, split), network.spec)
+    if not data.has_people:
+        raise ValueError(f"{split} of {root} has no annotations: no AP can be computed")
+    settings = replace(InferenceSettings.from_config(network.cfg), scored=scored)
+    loading = LoaderSettings.from_config(network.cfg)
+    return [
+        match(
+            data.spec,
+            data.ground_truth,
+            find_rows(replace(settings, flip_test=flip), model, data, loading),
+        )
+        for flip in PASSES.values()
+    ]
 
 
 def match(spec: KeypointSpec, ground_truth: Tree, rows: Sequence[Row]) -> COCOeval:
@@ -142,13 +142,14 @@ def drawn_ap(evaluation: COCOeval, picks: Iterable[np.ndarray]) -> list[float]:
 
 def table(ap: dict[str, np.ndarray], images: dict[str, int], passes: str) -> str:
     """A row for each test set, in these passes."""
-    first = 2 * list(PASSES).index(passes)
+    place = list(PASSES).index(passes)
     rows = []
     for name, values in ap.items():
-        (new, old), drawn = values[0, first : first + 2], values[1:, first : first + 2]
-        low, high = np.nanpercentile(drawn[:, 0] - drawn[:, 1], PERCENTILES)
-        cells = [f"{new:.3f}", f"{old:.3f}", f"{new - old:+.3f}", f"{low:+.3f} to {high:+.3f}"]
-        rows.append([name, str(images[name]), *cells])
+        new, old = values[:, place], values[:, place + len(PASSES)]
+        change = new - old
+        low, high = np.nanpercentile(change[1:], PERCENTILES)
+        cells = [f"{new[0]:.3f}", f"{old[0]:.3f}", f"{change[0]:+.3f}"]
+        rows.append([name, images[name], *cells, f"{low:+.3f} to {high:+.3f}"])
     return markdown(HEAD, rows)
 
 
