@@ -12,14 +12,14 @@ from lib.models.arch import ArchSpec
 from lib.models.structure import Structure, same_network
 from lib.utils.checkpoint import load_checkpoint
 from lib.utils.reading import read_json
-from lib.utils.recorded import config_of, provenance_of, typed
+from lib.utils.recorded import OLD, config_of, provenance_of, typed
 from lib.utils.run_card import RUN_CARD
 from lib.utils.text import brief
 
 CHECKPOINT = "checkpoint.pth.tar"
 OF_A_RUN = ("model_best.pth.tar", "final_state0.pth.tar")  # state dicts that a training writes
 MAX_CARD = 2**26  # bytes of a run card
-AS_TRAINED = {"CODEC": "reference", "AE_TAG_DIMS": 1}  # of MODEL: what they are in old files
+AS_TRAINED = ("CODEC", "AE_TAG_DIMS")  # keys of MODEL that belong to the weights
 
 
 class Record(NamedTuple):
@@ -35,9 +35,10 @@ class Record(NamedTuple):
         if self.config is None:
             return {}
         node = self.config.get("MODEL", {})
+        old = {key: OLD[f"MODEL.{key}"] for key in AS_TRAINED}
         return {
-            f"MODEL.{key}": typed(node, key, type(old), path) or old
-            for key, old in AS_TRAINED.items()
+            f"MODEL.{key}": typed(node, key, type(value), path) or value
+            for key, value in old.items()
         }
 
 

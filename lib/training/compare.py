@@ -14,7 +14,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from lib.keypoints import KeypointSpec, keypoints_of
-from lib.utils.recorded import recorded_joints
+from lib.utils.recorded import OLD, recorded_joints
 from lib.utils.text import brief
 
 # The meaning of the outputs; a key that ends with a dot is a node.
@@ -35,8 +35,6 @@ MEANING = (
 ORDER = ("SEED", "TRAIN.SHUFFLE", "DATASET.MIX")  # of the images within an epoch
 SCORE = ("DATASET.TEST", "DATASET.INPUT_SIZE", "TEST.")  # what the best AP was measured with
 NEUTRAL = ("TEST.MODEL_FILE", "TEST.IMAGES_PER_GPU", "TEST.LOG_PROGRESS")
-# Values of checkpoints that lack the key
-OLD = {"MODEL.CODEC": "reference", "MODEL.AE_TAG_DIMS": 1}
 REMEDY = "choose another OUTPUT_DIR, or set AUTO_RESUME False to start over"
 
 

@@ -12,6 +12,7 @@ from lib.keypoints import KeypointSpec, keypoints_of
 from lib.utils.yaml_text import parse_yaml
 
 T = TypeVar("T")
+OLD = {"MODEL.CODEC": "reference", "MODEL.AE_TAG_DIMS": 1}  # of files that lack these keys
 
 
 def config_of(saved: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
