@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from yacs.config import CfgNode
 
 from lib.codec import CODECS
 from lib.config import load_config
@@ -67,6 +68,27 @@ def test_keys_are_measured_against_the_settings_without_them(coco_root, tmp_path
     assert [row["keys"] for row in rows] == ["without", *keys]
     assert rows[0]["samples"] == rows[0]["step"] == 1
     assert all(row["ms_a_sample"] > 0 and row["ms_a_step"] > 0 for row in rows)
+
+
+def test_a_teacher_is_measured_with_its_keys_alone(coco_root, tmp_path, capsys, monkeypatch):
+    teachers, start = [], benchmark_train.dist_train.start_criterion
+
+    def record(cfg: CfgNode, teacher: str | None, device: torch.device) -> torch.nn.Module:
+        teachers.append((cfg.TEACHER.INPUT_SIZE, teacher))
+        return start(cfg, teacher, device)
+
+    monkeypatch.setattr(benchmark_train.dist_train, "start_criterion", record)
+    TINY.to_json(tmp_path / "tiny.json")
+    cfg, path = tiny_config(coco_root, tmp_path), tmp_path / "teacher.pth.tar"
+    state = network(cfg).state_dict()
+    save_checkpoint(path, state_dict=state, arch=TINY.to_dict(), config=cfg.dump())
+    args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "1"]
+    added = ["--with", "TEACHER.INPUT_SIZE 128", "--with", "SEED 0"]
+    opts = tiny_opts(coco_root, tmp_path)
+    benchmark.main(["keys", *args, *added, "--teacher", str(path), *opts])
+    assert teachers == [(0, None), (128, str(path)), (0, None)]
+    with pytest.raises(ValueError, match="needs the weights of a teacher: give --teacher FILE"):
+        benchmark.main(["keys", *args, *added, *opts])
 
 
 def test_both_kinds_of_step_learn_the_same(coco_root, tmp_path):

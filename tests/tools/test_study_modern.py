@@ -93,10 +93,10 @@ def test_no_part_changes_images_or_steps(start):
     steps |= {"TRAIN.END_EPOCH", "TRAIN.IMAGES_PER_GPU", "TRAIN.ACCUMULATE", "MODEL.PRETRAINED"}
     assert not steps & set(keys)
     for name, people in modern.PEOPLE.items():
-        for part in modern.keys_of_trainings(
-            study.parse_args(["modern", "--people", name])
-        ).values():
-            load_config(ROOT / people.yaml, part.split())  # keys and values are accepted
+        args = study.parse_args(["modern", "--people", name, "--teacher", "M.pth.tar"])
+        for part in modern.keys_of_trainings(args).values():
+            cfg = load_config(ROOT / people.yaml, part.split())  # keys and values are accepted
+            assert cfg.DATASET.INPUT_SIZE == people.size
 
 
 def test_the_recipe_is_modern_yaml():
@@ -176,6 +176,40 @@ def test_branches_are_left_out_where_weights_are_loaded():
     args = study.parse_args(["modern", "MODEL.PRETRAINED", "a.pth.tar"])
     assert "branches" not in modern.keys_of_trainings(args)
     assert "branches" in modern.keys_of_trainings(study.parse_args(["modern"]))
+
+
+def test_a_teacher_teaches_in_trainings_with_its_keys_alone(start, started, tmp_path):
+    teacher = tmp_path / "M.pth.tar"
+    teacher.touch()
+    flags = ("--teacher", str(teacher), "--seeds", "0", "--recipe", "wahr", "teacher")
+    code, _, err = start("--people", "real", *flags)
+    assert code == 0, err
+    found = trainings(started)
+    keys = modern.PARTS["teacher"].replace("{size}", "256").split()
+    expected = [*found["seed0", "wahr"], *keys, "--teacher", str(teacher)]
+    assert found["seed0", "recipe"] == expected
+    assert "--teacher" not in found["seed0", "wahr"]
+
+
+def test_a_teacher_is_a_part_where_it_is_given():
+    args = study.parse_args(["modern", "--teacher", "M.pth.tar"])
+    assert "teacher" in modern.keys_of_trainings(args)
+    assert "teacher" not in modern.keys_of_trainings(study.parse_args(["modern"]))
+
+
+@pytest.mark.parametrize(
+    "flags", [("--recipe", "teacher"), ("--with", "both", "TEACHER.FLIP_TEST True")]
+)
+def test_keys_of_a_teacher_without_one_are_one_line(start, started, flags):
+    code, out, err = start(*flags)
+    assert (code, out, started) == (2, "", [])
+    assert "keys TEACHER.* need the weights of a teacher: give --teacher FILE" in err
+
+
+def test_a_teacher_that_does_not_exist_is_one_line_before_any_training(start, started, tmp_path):
+    code, out, err = start("--teacher", str(tmp_path / "M.pth.tar"))
+    assert (code, out, started) == (2, "", [])
+    assert "M.pth.tar does not exist" in err
 
 
 def test_parts_and_recipe_may_be_none():

@@ -30,6 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_network_flags(parser)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10, help="turns, after a warm-up")
+    teacher = "weights of the network that teaches with keys TEACHER.*"
+    parser.add_argument("--teacher", metavar="FILE", help=teacher)
     parser.add_argument(
         "--with",
         dest="keys",
@@ -49,7 +51,10 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         own = argparse.Namespace(**{**vars(args), "opts": [*args.opts, *added]})
         cfg, arch = read_settings(own)
         makers[keys] = sample_maker(cfg, args.batch)
-        steps[keys] = our_step(cfg, arch, makers[keys](0), device)
+        teacher = args.teacher if "TEACHER." in keys else None
+        if "TEACHER." in keys and not teacher:
+            raise ValueError(f"--with {keys!r} needs the weights of a teacher: give --teacher FILE")
+        steps[keys] = our_step(cfg, arch, makers[keys](0), device, teacher)
     samples, times = ({keys: [] for keys in steps} for _ in range(2))
     for i in range(args.steps + 1):
         for keys, step in steps.items():

@@ -77,13 +77,17 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def our_step(
-    cfg: CfgNode, arch: ArchSpec | None, samples: list[Sample], device: torch.device
+    cfg: CfgNode,
+    arch: ArchSpec | None,
+    samples: list[Sample],
+    device: torch.device,
+    teacher: str | None = None,
 ) -> Callable[[int], dict[str, Tensor]]:
     """A function from step number to the losses of a step of `dist_train.py`."""
     torch.manual_seed(0)
     process = ALONE._replace(device=device)
     model = dist_train.start_model(cfg, arch, process).train()
-    criterion = dist_train.start_criterion(cfg, None, device)
+    criterion = dist_train.start_criterion(cfg, teacher, device)
     settings = StepSettings.from_config(cfg)
     optimizer, scaler = get_optimizer(cfg, model), get_scaler(cfg, device)
     state = StepState(model, optimizer, get_scheduler(cfg, optimizer, 1), scaler, process)

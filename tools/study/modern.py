@@ -35,9 +35,11 @@ PARTS = {
     "progressive": "TRAIN.PROGRESSIVE [[0.4,{smaller}]]",
     "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
     "branches": "MODEL.KERNEL_BRANCHES True",
+    "teacher": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True",
 }
 RECIPE = ("unbiased",)  # modern.yaml
 FROM_SCRATCH = "branches"  # cannot start from weights without branches
+TAUGHT = "teacher"  # needs --teacher
 SCENES = "--train 1600 --val 200 --size 400x300 --people 1-6 --height 0.3-0.9"  # rendered people
 
 
@@ -46,6 +48,7 @@ class People(NamedTuple):
 
     yaml: Path
     arch: Path
+    size: int  # pixels, DATASET.INPUT_SIZE
     smaller: int  # pixels, the first inputs of "progressive"
     sets: tuple[tuple[str, str, str, str], ...]  # name, DATASET.ROOT, DATASET_TEST, TEST
 
@@ -54,12 +57,14 @@ PEOPLE = {
     "rendered": People(
         Path("experiments/synthetic/study.yaml"),
         Path("experiments/synthetic/narrow.json"),
+        128,
         96,
         (("rendered", "study", "coco", "val2017"),),
     ),
     "real": People(
         Path("experiments/crowd_pose/mobilenet/study.yaml"),
         Path("mobile_configs/search-XS.json"),
+        256,
         192,
         (
             ("MPII val", "mpii", "crowd_pose", "val"),
@@ -88,6 +93,8 @@ def add_parser(studies: Subparsers) -> None:
         metavar=("NAME", '"KEY VALUE ..."'),
         help="one more training, with these keys; repeat it for several",
     )
+    teacher = "weights of the network that teaches in trainings with keys TEACHER.*"
+    add("--teacher", metavar="FILE", help=teacher)
     add("--epochs", type=int, default=10, help="epochs of each training")
     add("--jobs", type=int, default=1, help="trainings at a time")
     add("--finished", action="store_true", help="train nothing: the table of finished runs")
@@ -103,6 +110,8 @@ def modern_study(args: argparse.Namespace) -> str:
     trainings = keys_of_trainings(args)
     for keys in trainings.values():
         load_config(people.yaml, [*args.opts, *keys.split()])  # a mistake shows before hours
+    if args.teacher and not Path(args.teacher).exists():
+        raise ValueError(f"--teacher: {args.teacher} does not exist")
     if not args.finished:
         render(args, people)
     results: dict[str, dict[int, Scores]] = {}
@@ -149,8 +158,8 @@ def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
     """The keys of each training by name: the paper's recipe, each part, the recipe."""
     parts = args.parts
     if parts is None:
-        loads = "MODEL.PRETRAINED" in args.opts
-        parts = [name for name in PARTS if name != FROM_SCRATCH or not loads]
+        left_out = {FROM_SCRATCH: "MODEL.PRETRAINED" in args.opts, TAUGHT: not args.teacher}
+        parts = [name for name in PARTS if not left_out.get(name)]
     if unknown := [name for name in (*parts, *args.recipe) if name not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
     for name, _ in args.others:
@@ -159,8 +168,17 @@ def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
     keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, **dict(args.others)}
     if args.recipe and not (len(args.recipe) == 1 and args.recipe[0] in parts):
         keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
-    smaller = PEOPLE[args.people].smaller
-    return {name: words.replace("{smaller}", str(smaller)) for name, words in keys.items()}
+    if not args.teacher and any(map(is_taught, keys.values())):
+        raise ValueError("keys TEACHER.* need the weights of a teacher: give --teacher FILE")
+    people = PEOPLE[args.people]
+    for place, pixels in (("{smaller}", people.smaller), ("{size}", people.size)):
+        keys = {name: words.replace(place, str(pixels)) for name, words in keys.items()}
+    return keys
+
+
+def is_taught(keys: str) -> bool:
+    """Whether a training with these keys has a teacher."""
+    return "TEACHER." in keys
 
 
 def result_of(future: Future[Scores | None], pool: ThreadPoolExecutor) -> Scores | None:
@@ -184,6 +202,8 @@ def one_run(
         return finished and finished["report"]
     steps = [round(share * args.epochs, 2) for share in LR_STEPS]
     training = ["TRAIN.END_EPOCH", str(args.epochs), "TRAIN.LR_STEP", str(steps), *keys.split()]
+    if is_taught(keys):
+        training += ["--teacher", args.teacher]
     runs.run(name, "dist_train", people.yaml, people.arch, *training)
     [weights] = (runs.out / name).glob(f"*/*/{people.yaml.stem}/final_state0.pth.tar")
     scoring = ["-m", "tools.study.score", "--model", str(weights)]
