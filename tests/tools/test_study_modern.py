@@ -96,7 +96,7 @@ def test_no_part_changes_images_or_steps(start):
         args = study.parse_args(["modern", "--people", name, "--teacher", "M.pth.tar"])
         for part in modern.keys_of_trainings(args).values():
             cfg = load_config(ROOT / people.yaml, part.split())  # keys and values are accepted
-            assert cfg.DATASET.INPUT_SIZE == people.size
+            assert cfg.TEACHER.INPUT_SIZE in (0, cfg.DATASET.INPUT_SIZE)
 
 
 def test_the_recipe_is_modern_yaml():
@@ -172,7 +172,7 @@ def test_without_the_run_that_all_are_compared_with_there_is_one_line(start):
     assert "no finished run of 'paper'" in err
 
 
-def test_branches_are_left_out_where_weights_are_loaded():
+def test_branches_are_left_out_where_weights_are_loaded(started):
     args = study.parse_args(["modern", "MODEL.PRETRAINED", "a.pth.tar"])
     assert "branches" not in modern.keys_of_trainings(args)
     assert "branches" in modern.keys_of_trainings(study.parse_args(["modern"]))
@@ -191,9 +191,10 @@ def test_a_teacher_teaches_in_trainings_with_its_keys_alone(start, started, tmp_
     assert "--teacher" not in found["seed0", "wahr"]
 
 
-def test_a_teacher_is_a_part_where_it_is_given():
-    args = study.parse_args(["modern", "--teacher", "M.pth.tar"])
-    assert "teacher" in modern.keys_of_trainings(args)
+def test_a_teacher_is_a_part_where_it_is_given(started):
+    args = study.parse_args(["modern", "--teacher", "M.pth.tar", "DATASET.INPUT_SIZE", "192"])
+    keys = modern.keys_of_trainings(args)["teacher"]
+    assert keys == "TEACHER.INPUT_SIZE 192 TEACHER.HALF_PRECISION True"  # as the crops
     assert "teacher" not in modern.keys_of_trainings(study.parse_args(["modern"]))
 
 
@@ -212,7 +213,7 @@ def test_a_teacher_that_does_not_exist_is_one_line_before_any_training(start, st
     assert "M.pth.tar does not exist" in err
 
 
-def test_parts_and_recipe_may_be_none():
+def test_parts_and_recipe_may_be_none(started):
     only = study.parse_args(["modern", "--parts", "--recipe", "wahr", "blur"])
     assert list(modern.keys_of_trainings(only)) == ["paper", "recipe"]
     without = study.parse_args(["modern", "--parts", "wahr", "--recipe"])

@@ -48,7 +48,6 @@ class People(NamedTuple):
 
     yaml: Path
     arch: Path
-    size: int  # pixels, DATASET.INPUT_SIZE
     smaller: int  # pixels, the first inputs of "progressive"
     sets: tuple[tuple[str, str, str, str], ...]  # name, DATASET.ROOT, DATASET_TEST, TEST
 
@@ -57,14 +56,12 @@ PEOPLE = {
     "rendered": People(
         Path("experiments/synthetic/study.yaml"),
         Path("experiments/synthetic/narrow.json"),
-        128,
         96,
         (("rendered", "study", "coco", "val2017"),),
     ),
     "real": People(
         Path("experiments/crowd_pose/mobilenet/study.yaml"),
         Path("mobile_configs/search-XS.json"),
-        256,
         192,
         (
             ("MPII val", "mpii", "crowd_pose", "val"),
@@ -171,7 +168,8 @@ def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
     if not args.teacher and any(map(is_taught, keys.values())):
         raise ValueError("keys TEACHER.* need the weights of a teacher: give --teacher FILE")
     people = PEOPLE[args.people]
-    for place, pixels in (("{smaller}", people.smaller), ("{size}", people.size)):
+    size = load_config(people.yaml, args.opts).DATASET.INPUT_SIZE
+    for place, pixels in (("{smaller}", people.smaller), ("{size}", size)):
         keys = {name: words.replace(place, str(pixels)) for name, words in keys.items()}
     return keys
 
