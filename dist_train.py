@@ -48,6 +48,7 @@ from lib.training.stopping import ignore_sigterm
 from lib.utils import cli
 from lib.utils.checkpoint import fit_weights, load_checkpoint, unwrap, weights_of
 from lib.utils.complexity import count_macs, count_params
+from lib.utils.device import half_type
 from lib.utils.dist import Process, leave, start_process, wrap
 from lib.utils.lock import holding
 from lib.utils.logger import create_logger
@@ -156,15 +157,17 @@ def distill(
     codec = network.cfg.MODEL.CODEC
     logger.info("teacher %s at %d px, codec %s", teacher, size, codec)
     folded = fold_norms(network.build(device)).requires_grad_(False)  # exact, and faster
-    frozen = place(folded, device, cfg.MODEL.CHANNELS_LAST)
+    dtype = half_type(device) if cfg.TEACHER.HALF_PRECISION else torch.float32
+    frozen = place(folded, device, cfg.MODEL.CHANNELS_LAST).to(dtype)
     return Distillation(
         criterion,
         frozen,
         img_size=size,
-        half=cfg.TEACHER.HALF_PRECISION,
+        dtype=dtype,
         tags_factor=cfg.TEACHER.TAGS_FACTOR,
         flip_index=flip_index(cfg, device) if cfg.TEACHER.FLIP_TEST else None,
         shift=codec_shift(codec_of(cfg), codec_of(network.cfg)),
+        share=cfg.TEACHER.SHARE,
     )
 
 

@@ -100,6 +100,7 @@ _C.TEACHER = CN()  # the network of `dist_train.py --teacher`
 _C.TEACHER.INPUT_SIZE = 0  # pixels; the crops are resized to it; 0: the size it was trained at
 # float16 on a GPU, bfloat16 on a CPU: a third of the time with AVX-512 BF16, slower without
 _C.TEACHER.HALF_PRECISION = False
+_C.TEACHER.SHARE = 1.0  # of the images of a batch, rounded up: those that are taught
 # Average the teacher's heatmaps with those of the flipped crops, as in a flip test: twice its time
 _C.TEACHER.FLIP_TEST = False
 # Weight of the squared distance between the tags of teacher and student at labelled joints; 0: none

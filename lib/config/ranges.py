@@ -154,6 +154,7 @@ RANGES = {
     #
     "TEACHER.INPUT_SIZE": whole(0, 4096, step=32),
     "TEACHER.HALF_PRECISION": FLAG,
+    "TEACHER.SHARE": number(0.01, 1),
     "TEACHER.FLIP_TEST": FLAG,
     "TEACHER.TAGS_FACTOR": number(0),
     #

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,6 @@ from lib.codec import Codec
 from lib.core.images import flipped_back, resize_maps
 from lib.core.loss import MultiLossFactory, heatmap_loss, read_tags
 from lib.dataset.target_generators import Targets
-from lib.utils.device import half_precision, to_device
 
 
 class Imitation(nn.Module):
@@ -36,11 +37,12 @@ class Imitation(nn.Module):
 class Distillation(nn.Module):
     """The terms of `criterion`, and those of the distillation from a frozen teacher.
 
-    The teacher's input is the same crops, resized to `img_size`; with `half` it computes in half
-    precision. tags_factor: weight of `tag_distance`, "distill_tags/0", ...; 0 leaves it out.
+    The teacher's input is the same crops, resized to `img_size`; dtype: of its weights.
+    tags_factor: weight of `tag_distance`, "distill_tags/0", ...; 0 leaves it out.
     flip_index: (K,) counterparts of the joints; the student learns the teacher's flip test: the
     mean heatmaps and, if it has twice the teacher's tag dimensions, the tags of both passes.
     shift: of the teacher's input, in its pixels, for a teacher of another codec (`codec_shift`).
+    share: of the images of a batch that are taught, rounded up; the first ones.
     """
 
     def __init__(
@@ -48,24 +50,28 @@ class Distillation(nn.Module):
         criterion: MultiLossFactory,
         teacher: nn.Module,
         img_size: int,
-        half: bool = False,
+        dtype: torch.dtype = torch.float32,
         tags_factor: float = 0.0,
         flip_index: Tensor | None = None,
         shift: float = 0.0,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         self.criterion = criterion
         self.teacher = teacher
         self.img_size = img_size
-        self.in_half_precision = half
+        self.dtype = dtype
         self.tags_factor = tags_factor
         self.flip_index = flip_index
         self.shift = shift
+        self.share = share
         self.imitate = Imitation(criterion.num_joints)
 
     def forward(self, images: Tensor, outputs: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        teacher_outputs = self.teacher_maps(images)
         terms = self.criterion(images, outputs, targets)
+        count = math.ceil(self.share * len(images))
+        outputs, targets = [output[:count] for output in outputs], targets.first(count)
+        teacher_outputs = self.teacher_maps(images[:count])
         terms |= self.imitate(outputs, teacher_outputs, targets)
         if self.tags_factor:
             joints = self.criterion.num_joints
@@ -96,9 +102,8 @@ class Distillation(nn.Module):
 
     def one_pass(self, images: Tensor) -> list[Tensor]:
         """The teacher's float32 outputs for `images`, resized and moved for it."""
-        crops = resized(images, self.img_size, self.shift)
-        with half_precision(crops.device, self.in_half_precision):
-            return [output.float() for output in self.teacher(crops)]
+        crops = resized(images, self.img_size, self.shift).to(self.dtype)
+        return [output.float() for output in self.teacher(crops)]
 
 
 def tag_distance(tag_maps: Tensor, teacher_maps: Tensor, nodes: Tensor) -> Tensor:
@@ -135,7 +140,8 @@ def resized(images: Tensor, size: int, shift: float = 0.0) -> Tensor:
     if not shift:
         return resize_maps(images, (size, size))
     move = -2 * shift / size  # affine_grid's coordinates go from -1 to 1
-    matrix = to_device(torch.tensor([[1, 0, move], [0, 1, move]]), images.device)
+    matrix = torch.eye(2, 3, device=images.device)
+    matrix[:, 2] = move
     grid = F.affine_grid(
         matrix.expand(len(images), 2, 3), [len(images), 3, size, size], align_corners=False
     )

@@ -75,14 +75,18 @@ def synchronize(device: torch.device) -> None:
 def half_precision(
     device: torch.device, enabled: bool = True
 ) -> contextlib.AbstractContextManager[object]:
-    """An autocast context: float16 on a CUDA GPU, else bfloat16; no effect unless `enabled`."""
+    """An autocast context of `half_type`; no effect unless `enabled`."""
     if not enabled:
         return contextlib.nullcontext()
     if not torch.amp.is_autocast_available(device.type):
         version = torch.__version__
         raise ValueError(f"PyTorch {version} has no half precision on {device.type}: FP16.ENABLED")
-    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, half_type(device))
+
+
+def half_type(device: torch.device) -> torch.dtype:
+    """The half precision of `device`: float16 on a CUDA GPU, else bfloat16."""
+    return torch.float16 if device.type == "cuda" else torch.bfloat16
 
 
 def to_float64(tensor: Tensor) -> Tensor:

@@ -225,14 +225,52 @@ def test_the_distance_of_tags_by_hand():
     assert tag_distance(ours, theirs, nobody) == 0
 
 
+@pytest.mark.parametrize(("share", "count"), [("1.0", 4), ("0.5", 2), ("0.3", 2), ("0.01", 1)])
+def test_a_share_of_the_images_is_taught(share, count, cfg, teacher, view, tmp_path):
+    """The teacher sees the first of them; their terms are as in a batch of them alone."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(["TEACHER.SHARE", share, "TEACHER.TAGS_FACTOR", "1.0"])
+    criterion = start_criterion(cfg, str(tmp_path / "teacher.pth.tar"), CPU)
+    sizes = []
+    criterion.teacher.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    outputs = build_model(cfg, TINY)(view.images)
+    terms = criterion(view.images, outputs, view.targets)
+    assert (len(view.images), sizes) == (4, [count])
+
+    criterion.share = 1.0
+    first = [output[:count] for output in outputs]
+    alone = criterion(view.images[:count], first, view.targets.first(count))
+    plain = criterion.criterion(view.images, outputs, view.targets)
+    taught = {"distill/0", "distill/1", "distill_tags/0"}
+    assert set(terms) - set(plain) == taught
+    for name, term in terms.items():
+        torch.testing.assert_close(term, alone[name] if name in taught else plain[name])
+
+
+def test_half_precision_computes_what_autocast_would(cfg, teacher, view, tmp_path):
+    """Weights that are stored in half precision, and are not converted again in each step."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(["TEACHER.HALF_PRECISION", "True"])
+    criterion = start_criterion(cfg, str(tmp_path / "teacher.pth.tar"), CPU)
+    assert {p.dtype for p in criterion.teacher.parameters()} == {torch.bfloat16}
+    maps = criterion.teacher_maps(view.images)
+    assert {output.dtype for output in maps} == {torch.float32}
+    cfg.merge_from_list(["TEACHER.HALF_PRECISION", "False"])
+    full = start_criterion(cfg, str(tmp_path / "teacher.pth.tar"), CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = full.teacher_maps(view.images)
+    for output, other in zip(maps, expected, strict=True):
+        assert torch.equal(output, other)
+
+
 def test_half_precision_changes_the_teacher_by_rounding_alone(cfg, teacher, view):
     criterion = MultiLossFactory.from_config(cfg)
     outputs = build_model(cfg, TINY)(view.images)
     whole, half = (
-        Distillation(criterion, teacher, LARGER.img_size, half=half)(
+        Distillation(criterion, teacher.to(dtype), LARGER.img_size, dtype=dtype)(
             view.images, outputs, view.targets
         )
-        for half in (False, True)
+        for dtype in (torch.float32, torch.bfloat16)
     )
     assert whole["distill/1"] != half["distill/1"]
     for name, term in whole.items():

@@ -27,6 +27,15 @@ class Targets(NamedTuple):
     nodes: list[Tensor]  # (B, P, K, 2): flat tag address and 1, packed from slot 0 per person
     labelled: Tensor | None = None  # (B, K), 1 where the heatmap loss counts; None: everywhere
 
+    def first(self, count: int) -> Targets:
+        """The targets of the first `count` images."""
+        return Targets(
+            heatmaps=[maps[:count] for maps in self.heatmaps],
+            masks=[mask[:count] for mask in self.masks],
+            nodes=[nodes[:count] for nodes in self.nodes],
+            labelled=None if self.labelled is None else self.labelled[:count],
+        )
+
 
 def make_targets(
     joints: Tensor,
