@@ -70,6 +70,20 @@ def test_keys_are_measured_against_the_settings_without_them(coco_root, tmp_path
     assert all(row["ms_a_sample"] > 0 and row["ms_a_step"] > 0 for row in rows)
 
 
+@pytest.mark.parametrize("kind", ["keys", "train"])
+def test_steps_are_measured_with_the_settings_of_cudnn(
+    kind, coco_root, tmp_path, capsys, monkeypatch
+):
+    for name, before in (("benchmark", True), ("deterministic", False)):
+        monkeypatch.setattr(torch.backends.cudnn, name, before)
+    TINY.to_json(tmp_path / "tiny.json")
+    args = ["--superconfig", str(tmp_path / "tiny.json"), "--batch", "1", "--steps", "1"]
+    keys = ["CUDNN.BENCHMARK", "False", "CUDNN.DETERMINISTIC", "True"]
+    benchmark.main([kind, *args, *tiny_opts(coco_root, tmp_path), *keys])
+    assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.deterministic
+
+
 def test_a_teacher_is_measured_with_its_keys_alone(coco_root, tmp_path, capsys, monkeypatch):
     teachers, start = [], benchmark_train.dist_train.start_criterion
 

@@ -16,6 +16,7 @@ import cv2
 import torch
 from yacs.config import CfgNode
 
+import dist_train
 from lib.dataset.build import build_training_set
 from lib.dataset.samples import Sample
 from lib.search.latency import machine
@@ -44,6 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     cv2.setNumThreads(0)  # as in a loader process
+    dist_train.set_backends(read_settings(args)[0])
     makers: dict[str, Callable[[int], list[Sample]]] = {}
     steps: dict[str, Callable[[int], object]] = {}
     for keys in (PLAIN, *args.keys):

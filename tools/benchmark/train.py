@@ -54,6 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     cfg, arch = read_settings(args)
+    dist_train.set_backends(cfg)
     samples = random_samples(cfg, args.batch)
     steps = {
         "plain": plain_step(cfg, arch, samples, device),
