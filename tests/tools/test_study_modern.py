@@ -101,13 +101,13 @@ def test_no_part_changes_images_or_steps(start):
 
 def test_the_recipe_is_modern_yaml():
     """The same keys, and the same values where they do not depend on the length of a training."""
-    keys = " ".join(modern.PARTS[name] for name in modern.RECIPE).split()
+    keys = " ".join(modern.PARTS[name] for name in modern.RECIPE).replace("{size}", "256").split()
     cfg = load_config(YAML / "modern.yaml", [], img_size=256)
     studied, plain = (load_config(YAML / "mobile.yaml", opts, 256) for opts in (keys, []))
-    for key in set(keys[::2]) - {"TRAIN.WARMUP_EPOCHS", "TRAIN.EMA"}:
+    for key in set(keys[::2]) - {"TRAIN.WARMUP_EPOCHS", "TRAIN.EMA", "TEACHER.INPUT_SIZE"}:
         node, name = key.split(".")
         assert cfg[node][name] == studied[node][name], key
-    for node in ("DATASET", "LOSS", "MODEL", "TRAIN"):
+    for node in ("DATASET", "LOSS", "MODEL", "TEACHER", "TRAIN"):
         changed = {f"{node}.{name}" for name in plain[node] if cfg[node][name] != plain[node][name]}
         assert changed <= set(keys), node
 
@@ -194,8 +194,18 @@ def test_a_teacher_teaches_in_trainings_with_its_keys_alone(start, started, tmp_
 def test_a_teacher_is_a_part_where_it_is_given(started):
     args = study.parse_args(["modern", "--teacher", "M.pth.tar", "DATASET.INPUT_SIZE", "192"])
     keys = modern.keys_of_trainings(args)["teacher"]
-    assert keys == "TEACHER.INPUT_SIZE 192 TEACHER.HALF_PRECISION True"  # as the crops
+    assert keys == modern.PARTS["teacher"].replace("{size}", "192")  # as the crops
     assert "teacher" not in modern.keys_of_trainings(study.parse_args(["modern"]))
+
+
+def test_the_default_recipe_has_a_teacher_where_it_is_given():
+    """Without one the codec alone is left of it, which is a part already."""
+    args = study.parse_args(["modern", "--teacher", "M.pth.tar", "--parts", "unbiased"])
+    found = modern.keys_of_trainings(args)
+    assert list(found) == ["paper", "unbiased", "recipe"]
+    assert found["recipe"].startswith("MODEL.CODEC unbiased TEACHER.INPUT_SIZE 128 ")
+    alone = modern.keys_of_trainings(study.parse_args(["modern", "--parts", "unbiased"]))
+    assert list(alone) == ["paper", "unbiased"]
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ PARTS = {
     "progressive": "TRAIN.PROGRESSIVE [[0.4,{smaller}]]",
     "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
     "branches": "MODEL.KERNEL_BRANCHES True",
-    "teacher": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True",
+    "teacher": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True TEACHER.SHARE 0.5",
+    "teacher_all": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True",
 }
-RECIPE = ("unbiased",)  # modern.yaml
+RECIPE = ("unbiased", "teacher")  # modern.yaml
 FROM_SCRATCH = "branches"  # cannot start from weights without branches
-TAUGHT = "teacher"  # needs --teacher
 SCENES = "--train 1600 --val 200 --size 400x300 --people 1-6 --height 0.3-0.9"  # rendered people
 
 
@@ -79,8 +79,8 @@ def add_parser(studies: Subparsers) -> None:
     names = ", ".join(PARTS)
     add = parser.add_argument
     add("--parts", nargs="*", metavar="PART", help=f"of: {names} (default: all)")
-    recipe = "parts that are trained together (default: those of modern.yaml)"
-    add("--recipe", nargs="*", metavar="PART", default=list(RECIPE), help=recipe)
+    recipe = f"parts that are trained together (default: {' '.join(RECIPE)})"
+    add("--recipe", nargs="*", metavar="PART", help=recipe)
     add(
         "--with",
         dest="others",
@@ -90,7 +90,8 @@ def add_parser(studies: Subparsers) -> None:
         metavar=("NAME", '"KEY VALUE ..."'),
         help="one more training, with these keys; repeat it for several",
     )
-    teacher = "weights of the network that teaches in trainings with keys TEACHER.*"
+    teacher = "weights of the network that teaches in trainings with keys TEACHER.*; without them "
+    teacher += "such parts are left out by default"
     add("--teacher", metavar="FILE", help=teacher)
     add("--epochs", type=int, default=10, help="epochs of each training")
     add("--jobs", type=int, default=1, help="trainings at a time")
@@ -153,18 +154,21 @@ def render(args: argparse.Namespace, people: People) -> None:
 
 def keys_of_trainings(args: argparse.Namespace) -> dict[str, str]:
     """The keys of each training by name: the paper's recipe, each part, the recipe."""
-    parts = args.parts
+    possible = [name for name, keys in PARTS.items() if args.teacher or not is_taught(keys)]
+    parts, recipe = args.parts, args.recipe
     if parts is None:
-        left_out = {FROM_SCRATCH: "MODEL.PRETRAINED" in args.opts, TAUGHT: not args.teacher}
-        parts = [name for name in PARTS if not left_out.get(name)]
-    if unknown := [name for name in (*parts, *args.recipe) if name not in PARTS]:
+        left_out = FROM_SCRATCH if "MODEL.PRETRAINED" in args.opts else None
+        parts = [name for name in possible if name != left_out]
+    if recipe is None:
+        recipe = [name for name in RECIPE if name in possible]
+    if unknown := [name for name in (*parts, *recipe) if name not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
     for name, _ in args.others:
         if name in (PLAIN, ALL) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"--with: {name!r} cannot be the name of a training and of its folder")
     keys = {PLAIN: "", **{name: PARTS[name] for name in parts}, **dict(args.others)}
-    if args.recipe and not (len(args.recipe) == 1 and args.recipe[0] in parts):
-        keys[ALL] = " ".join(PARTS[name] for name in args.recipe)
+    if recipe and not (len(recipe) == 1 and recipe[0] in parts):
+        keys[ALL] = " ".join(PARTS[name] for name in recipe)
     if not args.teacher and any(map(is_taught, keys.values())):
         raise ValueError("keys TEACHER.* need the weights of a teacher: give --teacher FILE")
     people = PEOPLE[args.people]
