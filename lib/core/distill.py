@@ -42,7 +42,7 @@ class Distillation(nn.Module):
     flip_index: (K,) counterparts of the joints; the student learns the teacher's flip test: the
     mean heatmaps and, if it has twice the teacher's tag dimensions, the tags of both passes.
     shift: of the teacher's input, in its pixels, for a teacher of another codec (`codec_shift`).
-    share: of the images of a batch that are taught, rounded up; the first ones.
+    share: of the images of a batch that are taught, rounded up: the first ones of its random order.
     """
 
     def __init__(
