@@ -198,7 +198,7 @@ def test_a_teacher_is_a_part_where_it_is_given(started):
     assert "teacher" not in modern.keys_of_trainings(study.parse_args(["modern"]))
 
 
-def test_the_default_recipe_has_a_teacher_where_it_is_given():
+def test_the_default_recipe_has_a_teacher_where_it_is_given(started):
     """Without one the codec alone is left of it, which is a part already."""
     args = study.parse_args(["modern", "--teacher", "M.pth.tar", "--parts", "unbiased"])
     found = modern.keys_of_trainings(args)
