@@ -25,7 +25,7 @@ from yacs.config import CfgNode
 
 from arch_manager import ArchManager
 from lib.codec import codec_of
-from lib.config import load_config
+from lib.config import default_config, load_config
 from lib.core.distill import Distillation, Imitation, codec_shift
 from lib.core.flips import FlipConsistency
 from lib.core.loss import MultiLossFactory
@@ -137,6 +137,8 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
 def start_criterion(cfg: CfgNode, teacher: str | None, device: torch.device) -> nn.Module:
     """The losses of LOSS.*, plus heatmap distillation if `teacher` names a file of weights."""
     loss, criterion = cfg.LOSS, MultiLossFactory.from_config(cfg)
+    if not teacher and default_config().TEACHER != cfg.TEACHER:
+        logger.info("TEACHER.* has no effect: --teacher names no weights")
     taught = distill(cfg, criterion, teacher, device) if teacher else criterion
     if not loss.FLIP_CONSISTENCY:
         return taught

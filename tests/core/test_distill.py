@@ -181,6 +181,17 @@ def test_a_teacher_adds_terms_and_changes_the_gradient(cfg, teacher, view):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_the_log_says_that_keys_of_a_teacher_need_one(coco_root, tmp_path, caplog):
+    """Only where a key differs from its default: as in modern.yaml without --teacher."""
+    caplog.set_level("INFO")
+    start_criterion(tiny_config(coco_root, tmp_path), None, CPU)
+    assert not caplog.records
+    start_criterion(tiny_config(coco_root, tmp_path, "TEACHER.SHARE", "0.5"), None, CPU)
+    assert [record.getMessage() for record in caplog.records] == [
+        "TEACHER.* has no effect: --teacher names no weights"
+    ]
+
+
 def test_a_network_that_is_its_own_teacher_learns_nothing_from_it(cfg, view):
     model = build_model(cfg, TINY)
     fill(model, 1)
