@@ -50,7 +50,7 @@ _C.MODEL.PRETRAINED_PARTS = "all"
 _C.MODEL.INIT_WEIGHTS = True  # False ignores PRETRAINED
 _C.MODEL.NUM_JOINTS = 17  # equal to DATASET.NUM_JOINTS
 _C.MODEL.TAG_PER_JOINT = True  # one tag map per joint, or one for all joints
-_C.MODEL.AE_TAG_DIMS = 1  # numbers of a joint's tag, each with its map (docs/modern.md)
+_C.MODEL.AE_TAG_DIMS = 1  # numbers of a joint's tag, each with its map (docs/options.md)
 # Encoding of joints as heatmaps: "reference" (published weights) or "unbiased". Train and decode
 # with the same codec (docs/codec.md).
 _C.MODEL.CODEC = "reference"
@@ -111,17 +111,17 @@ _C.LOSS = CN()
 _C.LOSS.NUM_STAGES = 2  # outputs of the network, coarse to fine
 _C.LOSS.WITH_HEATMAPS_LOSS = (True, True)  # lists below: one entry per stage
 _C.LOSS.HEATMAPS_LOSS_FACTOR = (1.0, 1.0)
-_C.LOSS.WAHR = False  # weights of pixels that adapt to the prediction (docs/modern.md)
+_C.LOSS.WAHR = False  # weights of pixels that adapt to the prediction (docs/options.md)
 _C.LOSS.WITH_AE_LOSS = (True, False)  # outputs that have tag maps, and train them
 _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
 # s of the push loss exp(-(|d| + s)^2) for tags at a distance d; above 0, equal tags part
 _C.LOSS.PUSH_START = 0.0
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
 _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
-# Weight of the loss that ties tags of several dimensions to the size of a person (docs/modern.md)
+# Weight of the loss that ties tags of several dimensions to the size of a person (docs/options.md)
 _C.LOSS.TAG_SIZE_FACTOR = 0.0
 # Weight of the difference between the outputs for an image and its flipped copy; 0: none.
-# FLIP_SHARE of the images of a batch have a copy, and a step costs as much more (docs/modern.md)
+# FLIP_SHARE of the images of a batch have a copy, and a step costs as much more (docs/options.md)
 _C.LOSS.FLIP_CONSISTENCY = 0.0
 _C.LOSS.FLIP_SHARE = 0.125
 
@@ -160,9 +160,9 @@ _C.DATASET.MAX_ROTATION = 30  # degrees
 _C.DATASET.MAX_TRANSLATE = 40  # pixels of the image, times the crop's side / 200
 _C.DATASET.FLIP = 0.5  # probability
 # Probability that the crop is around a person instead of the image's middle: half the size, twice
-# as often (docs/modern.md)
+# as often (docs/options.md)
 _C.DATASET.SMALL_PEOPLE = 0.0
-# Photometric augmentation of the crop (docs/modern.md); 0: none.
+# Photometric augmentation of the crop (docs/options.md); 0: none.
 _C.DATASET.BRIGHTNESS = 0.0  # b of a factor U(1 - b, 1 + b); likewise the next two
 _C.DATASET.CONTRAST = 0.0
 _C.DATASET.SATURATION = 0.0
@@ -185,7 +185,7 @@ _C.TRAIN.BEGIN_EPOCH = 0
 _C.TRAIN.END_EPOCH = 500
 _C.TRAIN.SHUFFLE = True
 # Smaller inputs first, [[share of the epochs, INPUT_SIZE], ...], e.g. [[0.4, 256], [0.3, 384]]; the
-# remaining epochs are at DATASET.INPUT_SIZE (docs/modern.md); []: all
+# remaining epochs are at DATASET.INPUT_SIZE (docs/options.md); []: all
 _C.TRAIN.PROGRESSIVE = []
 _C.TRAIN.OPTIMIZER = "adam"  # "adam" (no weight decay, as in the paper) or "sgd"
 _C.TRAIN.LR = 1e-3

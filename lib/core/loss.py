@@ -1,6 +1,6 @@
 """Heatmap and associative-embedding losses (Newell et al. 2017, as in HigherHRNet).
 
-Options that the paper's recipe does not have are off by default (docs/modern.md).
+Options that the paper's recipe does not have are off by default (docs/options.md).
 
 The functions compute single losses; the module `MultiLossFactory` weights and collects them.
 """
