@@ -70,7 +70,7 @@ def test_keys_are_measured_against_the_settings_without_them(coco_root, tmp_path
     assert all(row["ms_a_sample"] > 0 and row["ms_a_step"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["keys", "train"])
+@pytest.mark.parametrize("kind", ["keys", "memory", "train"])
 def test_steps_are_measured_with_the_settings_of_cudnn(
     kind, coco_root, tmp_path, capsys, monkeypatch
 ):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+import dist_train
 from lib.search.latency import machine
 from tools.benchmark.network import add_network_flags, name_of, read_settings
 from tools.benchmark.train import our_step, random_samples
@@ -25,6 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     cfg, arch = read_settings(args)
+    dist_train.set_backends(cfg)
     step = our_step(cfg, arch, random_samples(cfg, args.batch), device)
     before = peak_memory(device)
     reported = {5, *(round(args.steps * quarter / 4) for quarter in (1, 2, 3, 4))}
