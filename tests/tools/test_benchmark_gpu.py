@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -28,7 +29,9 @@ def measured(tmp_path, capsys):
         benchmark.main(["gpu", "--seconds", "0", "--out", str(path), *flags])
         return json.loads(path.read_text("utf-8")), capsys.readouterr().out
 
-    return go
+    gc.freeze()  # each row collects garbage: a second among the objects of thousands of tests
+    yield go
+    gc.unfreeze()
 
 
 @pytest.fixture
