@@ -34,7 +34,7 @@ from lib.deploy.fold import fold_norms
 from lib.keypoints import keypoints_of
 from lib.models import build_model, place
 from lib.models.arch import ArchSpec, width_share
-from lib.models.head import with_tag_dimensions
+from lib.models.head import with_tag_maps
 from lib.models.layers.branches import fold_branches
 from lib.models.layers.sync import synchronize_norms
 from lib.models.load import NetworkFile, read_network
@@ -126,10 +126,10 @@ def load_pretrained(cfg: CfgNode, model: nn.Module) -> None:
     state = weights_of(saved, path)
     if not cfg.MODEL.KERNEL_BRANCHES:
         state = fold_branches(state, path)
-    if cfg.MODEL.AE_TAG_DIMS > 1:
-        state, count = with_tag_dimensions(state, model, cfg.MODEL.NUM_JOINTS)
-        if count:
-            logger.info("%d further tag maps of MODEL.AE_TAG_DIMS start near 0", count)
+    state, further = with_tag_maps(state, model, cfg.MODEL.NUM_JOINTS)
+    if further:
+        layers = ", ".join(f"{count} of {name}" for name, count in further.items())
+        logger.info("further tag maps start near 0: %s", layers)
     fit_weights(model, state, path, FRESH_PARTS[parts])
     logger.info("%s weights from %s", parts, path)
 

@@ -120,21 +120,21 @@ def init_weights(model: nn.Module) -> None:
             nn.init.normal_(module.conv[-1].weight, std=1e-3)
 
 
-def with_tag_dimensions(
+def with_tag_maps(
     state: Mapping[str, Tensor], model: nn.Module, num_joints: int
-) -> tuple[dict[str, Tensor], int]:
-    """`state` with the tag maps that its outputs lack for those of `model`, and their number.
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """`state` with the tag maps that its outputs lack for those of `model`; their number by layer.
 
     They are those of `model`, which start near 0, so that distances between tags stay nearly the
     same. Copies of the first dimension would have equal gradients, and stay copies.
     """
-    extended, added = dict(state), 0
+    extended, added = dict(state), {}
     finals = {name: one for name, one in model.state_dict().items() if name.startswith("final")}
     for name, initial in finals.items():
         known = state.get(name)
         if known is None or not known.dim() or known.shape[1:] != initial.shape[1:]:
             continue
-        if len(known) in range(2 * num_joints, len(initial), num_joints):
+        if len(known) in range(num_joints, len(initial), num_joints):
             extended[name] = torch.cat([known, initial[len(known) :]])
-            added = len(initial) - len(known)
+            added[name.removesuffix(".weight")] = len(initial) - len(known)
     return extended, added

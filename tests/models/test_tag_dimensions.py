@@ -50,13 +50,37 @@ def test_a_network_of_one_dimension_gets_further_ones(config, tmp_path, caplog):
     torch.manual_seed(0)
     with caplog.at_level(logging.INFO):
         three = dist_train.start_model(cfg, TINY, ALONE)
-    assert "34 further tag maps of MODEL.AE_TAG_DIMS start near 0" in caplog.text
+    layers = "34 of final_refined.0.conv.3, 34 of final_raw.0.conv.3"
+    assert f"further tag maps start near 0: {layers}" in caplog.text
     before, after = (model.eval()(seeded_image(0, 64)) for model in (one, three))
     torch.testing.assert_close(after[0][:, : 2 * K], before[0])
     torch.testing.assert_close(after[1], before[1])
     further, first = after[0][:, 2 * K :], before[0][:, K:]
     assert 0 < further.std() < 0.05 * first.std()
     assert not torch.equal(further[:, :K], further[:, K:])  # they can part
+
+
+def test_a_second_output_gets_tags_and_both_are_joined(config, tmp_path, caplog):
+    """LOSS.WITH_AE_LOSS (True, True) from weights whose second output has none."""
+    one = network(config(1)).eval()
+    fill(one, 1)
+    path = tmp_path / "one.pth.tar"
+    save_weights(path, one)
+    both = ["LOSS.WITH_AE_LOSS", "(True, True)", "TEST.WITH_AE", "(True, True)"]
+    cfg = config(1, *both, "MODEL.PRETRAINED", str(path), "TEST.FLIP_TEST", "False")
+    with caplog.at_level(logging.INFO):
+        model = dist_train.start_model(cfg, TINY, ALONE).eval()
+    layers = "17 of final_refined.1.conv.3, 17 of final_raw.1.conv.3"
+    assert f"further tag maps start near 0: {layers}" in caplog.text
+    before, after = one(seeded_image(0, 64)), model(seeded_image(0, 64))
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1][:, :K], before[1])
+    save_weights(tmp_path / "both.pth", model)
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    people = Predictor.load(tmp_path / "both.pth", input_size=64, opts=["TEST.FLIP_TEST", "False"])(
+        image
+    )
+    assert people.tags.shape == (len(people.scores), K, 2)
 
 
 def test_a_checkpoint_and_weights_alone_have_their_dimensions(config, tmp_path):
