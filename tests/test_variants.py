@@ -10,7 +10,7 @@ CENTER = "DATASET.WITH_CENTER True DATASET.NUM_JOINTS 18 MODEL.NUM_JOINTS 18"
 VARIANTS = {
     "one tag map for all joints": "MODEL.TAG_PER_JOINT False",
     "tags of two dimensions, all losses of tags": "MODEL.AE_TAG_DIMS 2 LOSS.PUSH_START 0.1 "
-    "LOSS.TAG_SIZE_FACTOR 0.1 LOSS.FLIP_CONSISTENCY 1 DEBUG.DEBUG True "
+    "LOSS.TAG_SIZE_FACTOR 0.1 LOSS.PUSH_EACH_DIM True LOSS.FLIP_CONSISTENCY 1 DEBUG.DEBUG True "
     "DEBUG.SAVE_BATCH_IMAGES_PRED True",
     "a center joint, ignored in the test": CENTER,
     "a center joint, grouped in the test": f"{CENTER} TEST.IGNORE_CENTER False",

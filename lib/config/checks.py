@@ -97,6 +97,8 @@ def _check_losses(cfg: CfgNode) -> None:
             f"LOSS.PUSH_START is {loss.PUSH_START}, but LOSS.AE_LOSS_TYPE is {loss.AE_LOSS_TYPE}; "
             "it changes exp alone"
         )
+    if loss.PUSH_EACH_DIM and cfg.MODEL.AE_TAG_DIMS == 1:
+        raise ValueError("LOSS.PUSH_EACH_DIM is True, but MODEL.AE_TAG_DIMS is 1")
     if loss.TAG_SIZE_FACTOR and cfg.MODEL.AE_TAG_DIMS == 1:
         raise ValueError(
             f"LOSS.TAG_SIZE_FACTOR is {loss.TAG_SIZE_FACTOR}, but MODEL.AE_TAG_DIMS is 1; sizes "

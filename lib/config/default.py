@@ -118,6 +118,8 @@ _C.LOSS.AE_LOSS_TYPE = "exp"  # push loss: "exp" or "max" (hinge)
 _C.LOSS.PUSH_START = 0.0
 _C.LOSS.PUSH_LOSS_FACTOR = (0.001, 0.001)
 _C.LOSS.PULL_LOSS_FACTOR = (0.001, 0.001)
+# Push people apart in each dimension of their tags, in place of the vectors (docs/options.md)
+_C.LOSS.PUSH_EACH_DIM = False
 # Weight of the loss that ties tags of several dimensions to the size of a person (docs/options.md)
 _C.LOSS.TAG_SIZE_FACTOR = 0.0
 # Weight of the difference between the outputs for an image and its flipped copy; 0: none.

@@ -8,6 +8,7 @@ The functions compute single losses; the module `MultiLossFactory` weights and c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,25 @@ def switched(factors: Sequence[float], flags: Sequence[bool]) -> list[float]:
     return [factor * flag for factor, flag in zip(factors, flags, strict=True)]
 
 
+class TagLoss(NamedTuple):
+    """How tags are penalized, beyond the factors of push and pull."""
+
+    kind: str = "exp"  # of `push_loss`
+    push_start: float = 0.0  # of `push_loss`
+    push_each: bool = False  # push apart in each dimension, in place of their vectors
+    size_factor: float = 0.0  # weight of `size_loss`
+
+    def push(self, tags: Tensor, visible: Tensor) -> Tensor:
+        """tags (B, P, K, D), visible (B, P, K) -> (B,).
+
+        The distance of two vectors is large as soon as one dimension tells the two people apart.
+        With push_each, each dimension must; a vector of them then tells more than one of them.
+        """
+        parts = tags.split(1, dim=3) if self.push_each else [tags]
+        losses = [push_loss(part, visible, self.kind, self.push_start) for part in parts]
+        return torch.stack(losses).sum(dim=0)
+
+
 class MultiLossFactory(nn.Module):
     """images, outputs, targets -> {"heatmap/0": ..., "push/0": ..., "pull/0": ..., ...}.
 
@@ -169,10 +189,8 @@ class MultiLossFactory(nn.Module):
         heatmap_factors: Sequence[float],
         push_factors: Sequence[float],
         pull_factors: Sequence[float],
-        ae_type: str = "exp",
+        tag_loss: TagLoss = TagLoss(),  # noqa: B008 (frozen)
         adaptive: bool = False,
-        push_start: float = 0.0,
-        size_factor: float = 0.0,
     ) -> None:
         """One factor per stage; a factor of 0 leaves the term out."""
         super().__init__()
@@ -180,10 +198,8 @@ class MultiLossFactory(nn.Module):
         self.heatmap_factors = list(heatmap_factors)
         self.push_factors = list(push_factors)
         self.pull_factors = list(pull_factors)
-        self.ae_type = ae_type
+        self.tag_loss = tag_loss
         self.adaptive = adaptive
-        self.push_start = push_start
-        self.size_factor = size_factor
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MultiLossFactory:
@@ -194,10 +210,13 @@ class MultiLossFactory(nn.Module):
             heatmap_factors=switched(loss.HEATMAPS_LOSS_FACTOR, loss.WITH_HEATMAPS_LOSS),
             push_factors=switched(loss.PUSH_LOSS_FACTOR, loss.WITH_AE_LOSS),
             pull_factors=switched(loss.PULL_LOSS_FACTOR, loss.WITH_AE_LOSS),
-            ae_type=loss.AE_LOSS_TYPE,
+            tag_loss=TagLoss(
+                kind=loss.AE_LOSS_TYPE,
+                push_start=loss.PUSH_START,
+                push_each=loss.PUSH_EACH_DIM,
+                size_factor=loss.TAG_SIZE_FACTOR,
+            ),
             adaptive=loss.WAHR,
-            push_start=loss.PUSH_START,
-            size_factor=loss.TAG_SIZE_FACTOR,
         )
 
     def forward(
@@ -219,11 +238,10 @@ class MultiLossFactory(nn.Module):
             push, pull = self.push_factors[stage], self.pull_factors[stage]
             if push or pull:
                 tags, visible = read_tags(tag_maps, targets.nodes[stage])
-                apart = push_loss(tags, visible, self.ae_type, self.push_start)
-                terms[f"push/{stage}"] = push * apart.mean()
+                terms[f"push/{stage}"] = push * self.tag_loss.push(tags, visible).mean()
                 terms[f"pull/{stage}"] = pull * pull_loss(tags, visible).mean()
-                if self.size_factor:
+                if self.tag_loss.size_factor:
                     sizes = person_sizes(targets.nodes[stage], *tag_maps.shape[2:])
                     untold = size_loss(tags, visible, sizes)
-                    terms[f"tag_size/{stage}"] = self.size_factor * untold.mean()
+                    terms[f"tag_size/{stage}"] = self.tag_loss.size_factor * untold.mean()
         return terms

@@ -293,6 +293,7 @@ def test_what_is_wrong_with_a_carried_config_names_its_file(text):
 
 def test_the_size_of_a_person_needs_several_dimensions():
     assert "but MODEL.AE_TAG_DIMS is 1" in refused("LOSS.TAG_SIZE_FACTOR", "0.1")
+    assert "but MODEL.AE_TAG_DIMS is 1" in refused("LOSS.PUSH_EACH_DIM", "True")
 
 
 def test_a_start_of_the_push_loss_is_for_exp_alone():

@@ -10,6 +10,7 @@ import torch
 
 from lib.core.loss import (
     MultiLossFactory,
+    TagLoss,
     heatmap_loss,
     person_sizes,
     pull_loss,
@@ -49,7 +50,7 @@ def test_losses_equal_the_original(case):
         )
         np.testing.assert_allclose(per_image, recorded[f"heat{stage}"], rtol=1e-5)
     factors = (0.001, 0.0)
-    criterion = MultiLossFactory(17, (1, 1), factors, factors, str(recorded["type"]))
+    criterion = MultiLossFactory(17, (1, 1), factors, factors, TagLoss(str(recorded["type"])))
     terms = criterion(None, outputs, targets)
     assert terms["push/0"].item() == pytest.approx(float(recorded["push"]), rel=1e-5)
     assert terms["pull/0"].item() == pytest.approx(float(recorded["pull"]), rel=1e-5)
@@ -149,6 +150,32 @@ def test_vectorized_ae_loss_equals_the_loop(kind):
     np.testing.assert_allclose(pull_loss(tags, visible), [pull for pull, _ in expected])
     np.testing.assert_allclose(push_loss(tags, visible, kind), [push for _, push in expected])
     assert {int((v.sum(1) > 0).sum()) for v in visible} >= {0, 1, 2, 4}
+
+
+def test_each_dimension_is_pushed_apart():
+    """Two people 2 apart in one dimension and equal in the other."""
+    tags = torch.tensor([[[[0.0, 1.0]], [[2.0, 1.0]]]])  # (B, P, K, D)
+    visible = torch.ones(1, 2, 1)
+    vectors, each = (TagLoss(push_each=one).push(tags, visible).item() for one in (False, True))
+    assert vectors == pytest.approx(math.exp(-4) / 2)
+    assert each == pytest.approx((math.exp(-4) + 1) / 2)
+
+
+def test_the_losses_of_a_config_push_each_dimension(coco_root, tmp_path):
+    """As a step of training does: the key changes the push loss alone."""
+    opts = ["MODEL.AE_TAG_DIMS", "2", "LOSS.PUSH_EACH_DIM"]
+    outputs = [torch.rand(2, 51, 16, 16), torch.rand(2, 17, 32, 32)]
+    nodes = torch.zeros(2, 3, 17, 2, dtype=torch.long)
+    nodes[..., 0] = torch.randint(256, (2, 3, 17))
+    nodes[..., 1] = 1
+    maps = [torch.zeros_like(output[:, :17]) for output in outputs]
+    targets = Targets(maps, [one[:, 0] + 1 for one in maps], [nodes, nodes])
+    terms = {}
+    for each in ("False", "True"):
+        cfg = tiny_config(coco_root, tmp_path, *opts, each)
+        terms[each] = MultiLossFactory.from_config(cfg)(None, outputs, targets)
+    assert terms["True"].pop("push/0") > 1.5 * terms["False"].pop("push/0")
+    assert terms["True"] == terms["False"]
 
 
 @pytest.mark.parametrize("start", [0.0, 0.3])

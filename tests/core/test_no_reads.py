@@ -47,7 +47,8 @@ STEPS = {
     "modern": (TINY, ["LOSS.WAHR", "True", "LOSS.FLIP_CONSISTENCY", "1", "LOSS.PUSH_START", "0.1"]),
     "tags of three dimensions": (
         TINY,
-        ["MODEL.AE_TAG_DIMS", "3", "LOSS.TAG_SIZE_FACTOR", "0.1", "LOSS.PUSH_START", "0.1"],
+        "MODEL.AE_TAG_DIMS 3 LOSS.TAG_SIZE_FACTOR 0.1 LOSS.PUSH_START 0.1 "
+        "LOSS.PUSH_EACH_DIM True".split(),
     ),
     "sandwich": (SMALL, SUPERNET),
 }

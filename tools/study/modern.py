@@ -34,6 +34,8 @@ PARTS = {
     "unbiased": "MODEL.CODEC unbiased",
     "progressive": "TRAIN.PROGRESSIVE [[0.4,{smaller}]]",
     "tags": "MODEL.AE_TAG_DIMS 8 LOSS.TAG_SIZE_FACTOR 0.0001",
+    "tags_each": "MODEL.AE_TAG_DIMS 2 LOSS.PUSH_EACH_DIM True",
+    "both_tags": "LOSS.WITH_AE_LOSS (True,True) TEST.WITH_AE (True,True)",
     "branches": "MODEL.KERNEL_BRANCHES True",
     "teacher": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True TEACHER.SHARE 0.5",
     "teacher_all": "TEACHER.INPUT_SIZE {size} TEACHER.HALF_PRECISION True",
