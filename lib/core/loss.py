@@ -169,7 +169,7 @@ class TagLoss(NamedTuple):
         """tags (B, P, K, D), visible (B, P, K) -> (B,).
 
         The distance of two vectors is large as soon as one dimension tells the two people apart.
-        With push_each, each dimension must; a vector of them then tells more than one of them.
+        With push_each, each dimension must, so the error of one can be made up by the others.
         """
         parts = tags.split(1, dim=3) if self.push_each else [tags]
         losses = [push_loss(part, visible, self.kind, self.push_start) for part in parts]
