@@ -20,6 +20,7 @@ from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+PATIENCE = 180  # seconds; beside many processes of other tests a page computes for more than 60
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -29,6 +30,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-renderer-backgrounding",  # a page is not slowed down where other tests are busy
+    "--disable-backgrounding-occluded-windows",
 )
 
 
@@ -83,7 +86,7 @@ class Browser:
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
-    def _receive(self, timeout: float = 60) -> dict[str, Any]:
+    def _receive(self, timeout: float = PATIENCE) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         while b"\0" not in self.rest:
             left = deadline - time.monotonic()
@@ -103,7 +106,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, expression: str, timeout: float = 60) -> Any:
+    def wait(self, expression: str, timeout: float = PATIENCE) -> Any:
         """The value of the expression once it is true."""
         deadline = time.monotonic() + timeout
         while not (value := self.evaluate(expression)):
