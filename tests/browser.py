@@ -20,7 +20,7 @@ from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-PATIENCE = 180  # seconds; beside many processes of other tests a page computes for more than 60
+PATIENCE = 180  # seconds; beside other tests an answer took more than 60
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -30,8 +30,6 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-renderer-backgrounding",  # a page is not slowed down where other tests are busy
-    "--disable-backgrounding-occluded-windows",
 )
 
 

@@ -84,7 +84,7 @@ def test_the_browser_finds_the_people_of_the_runner(browser, url, page, data_roo
     """On MPII images, one of them of three riders.
 
     A missing joint is searched where value less rounded distance of tags is largest. At most one of
-    thousands lies elsewhere: a distance of nearly .5 is rounded otherwise on another processor.
+    thousands lies elsewhere: which one depends on the processor, as a distance near .5 would.
     """
     listed = json.loads((data_root / "mpii/json/crowdpose_val.json").read_text(encoding="utf-8"))
     names = [image["file_name"] for image in listed["images"][:COUNT]]
