@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +61,24 @@ class Coding(NamedTuple):
 H264 = Coding()
 
 
+@contextlib.contextmanager
+def same_priority() -> Iterator[None]:
+    """A context that restores this thread's scheduling.
+
+    SVT-AV1, started by root, gives the thread that calls it the highest real-time priority. The
+    tests after it in this process, and the browser that one starts, would take the cores from all
+    other processes.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
 def write(
     path: Path,
     images: Sequence[np.ndarray],
@@ -68,7 +88,7 @@ def write(
     **attributes: Any,
 ) -> Path:
     """A clip of `images`; attributes: `matrix` of the display, `aspect` of its pixels."""
-    with av.open(f"file:{path}", "w") as container:
+    with same_priority(), av.open(f"file:{path}", "w") as container:
         height, width = images[0].shape[:2]
         stream = container.add_stream(
             coding.codec,
